@@ -1,0 +1,3 @@
+"""Fast-weight memory for reinforcement-learning agents."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,53 @@
+"""Memory cores: interchangeable recurrent layers behind one protocol, :class:`MemoryCore`."""
+
+import inspect
+from typing import Any
+
+from fwagents.cores.base import HiddenState, MemoryCore
+from fwagents.cores.fast_weights import FastWeights, FastWeightsState
+from fwagents.cores.gru import GRU
+from fwagents.cores.irnn import IRNN
+from fwagents.cores.lstm import LSTM, LSTMState
+
+__all__ = [
+    "CORES",
+    "GRU",
+    "IRNN",
+    "LSTM",
+    "FastWeights",
+    "FastWeightsState",
+    "HiddenState",
+    "LSTMState",
+    "MemoryCore",
+    "make_core",
+]
+
+CORES: dict[str, type[MemoryCore[Any]]] = {
+    "fast_weights": FastWeights,
+    "irnn": IRNN,
+    "lstm": LSTM,
+    "gru": GRU,
+}
+
+
+def make_core(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> MemoryCore[Any]:
+    """Build a core by its name in ``CORES``.
+
+    Args:
+        name: key of ``CORES``.
+        input_size: D.
+        hidden_size: H.
+        **kwargs: options of that core.
+
+    Raises:
+        ValueError: no such core, or a value is out of range.
+        TypeError: the core has no such option.
+    """
+    if name not in CORES:
+        raise ValueError(f"core is {name!r}, expected one of {', '.join(CORES)}")
+    core = CORES[name]
+    known = [p.name for p in inspect.signature(core).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in kwargs:
+        if option not in known:
+            raise TypeError(f"core {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    return core(input_size, hidden_size, **kwargs)

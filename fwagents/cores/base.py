@@ -1,0 +1,165 @@
+"""The one protocol of memory cores, the one reset rule and the one time loop."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+StateT = TypeVar("StateT", bound=tuple[Any, ...])
+
+
+class HiddenState(NamedTuple):
+    """State of a core that carries its output alone: ``h [B, H]``."""
+
+    h: Tensor
+
+
+class MemoryCore(nn.Module, ABC, Generic[StateT]):
+    """A recurrent layer whose state is a NamedTuple of tensors ``[B, ...]``.
+
+    T is time, B the batch, D ``input_size``, H ``output_size``. A core of one's own gives ``state_type``,
+    ``state_shapes`` and ``cell``; or, where it has something faster than a loop over steps, ``scan`` in its place.
+
+    ``start[t, b]`` says that ``x[t, b]`` opens an episode: row b is put back to its initial state *before* that input
+    is consumed. So several episodes can follow each other in one row of a batch, and nothing passes between them.
+
+    Args:
+        input_size: D.
+        hidden_size: H.
+    """
+
+    state_type: type[StateT]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.cell is MemoryCore.cell and cls.scan is MemoryCore.scan:
+            raise TypeError(f"{cls.__name__} has neither a cell nor a scan, expected at least one of them")
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size = positive_int("input_size", input_size)
+        self.hidden_size = positive_int("hidden_size", hidden_size)
+
+    @property
+    def output_size(self) -> int:
+        """H, the width of what ``forward`` and ``step`` return."""
+        return self.hidden_size
+
+    @property
+    @abstractmethod
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each leaf of the state, for one row."""
+
+    def cell(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
+        """One step without a reset: ``x [B, D]`` -> ``(y [B, H], state)``."""
+        y, state = self.scan(x.unsqueeze(0), state)
+        return y.squeeze(0), state
+
+    def scan(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
+        """A stretch of steps without a reset: ``x [T, B, D]`` -> ``(y [T, B, H], state)``."""
+        ys = []
+        for x_t in x:
+            y, state = self.cell(x_t, state)
+            ys.append(y)
+        return torch.stack(ys), state
+
+    def scan_episodes(self, x: Tensor, state: StateT, start: Tensor) -> tuple[Tensor, StateT]:
+        """``scan`` with resets; cuts the sequence wherever any row starts an episode. ``start`` bool [T, B]."""
+        begins = start.any(dim=1).tolist()
+        cuts = [0, *(t for t in range(1, len(x)) if begins[t]), len(x)]
+        ys = []
+        for begin, end in pairwise(cuts):
+            if begins[begin]:
+                state = self.reset(state, start[begin])
+            y, state = self.scan(x[begin:end], state)
+            ys.append(y)
+        return torch.cat(ys), state
+
+    def initial_state(self, batch_size: int) -> StateT:
+        """The state in which an episode begins, on the core's own device and in its dtype; zero by default."""
+        positive_int("batch_size", batch_size)
+        like = next(self.parameters())
+        return self._state(like.new_zeros(batch_size, *shape) for shape in self.state_shapes)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in the state of one row."""
+        return sum(math.prod(shape) for shape in self.state_shapes)
+
+    def reset(self, state: StateT, start: Tensor) -> StateT:
+        """The state with every row of ``start`` (bool [B]) put back to its initial value.
+
+        Chosen by ``torch.where``, never by a product: a NaN left over from a finished episode times zero is still NaN.
+        """
+        initial = self.initial_state(len(start))
+        return self._state(
+            torch.where(start.reshape(-1, *[1] * (leaf.dim() - 1)), fresh, leaf)
+            for fresh, leaf in zip(initial, state, strict=True)
+        )
+
+    def forward(self, x: Tensor, state: StateT | None = None, start: Tensor | None = None) -> tuple[Tensor, StateT]:
+        """Run over a sequence.
+
+        Args:
+            x: inputs [T, B, D], T and B at least 1.
+            state: state before the first step; None is the initial state.
+            start: bool [T, B], True where a step opens an episode; None is nowhere.
+
+        Returns:
+            Outputs [T, B, H] and the state after the last step.
+
+        Raises:
+            ValueError: a shape or dtype is not as above; the message names it.
+        """
+        if x.dim() != 3 or x.shape[-1] != self.input_size or 0 in x.shape:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, expected [T, B, {self.input_size}] with T and B at least 1"
+            )
+        state = self.initial_state(x.shape[1]) if state is None else state
+        self._check(state, start, x.shape[:-1])
+        if start is None:
+            return self.scan(x, state)
+        return self.scan_episodes(x, state, start)
+
+    def step(self, x: Tensor, state: StateT, start: Tensor | None = None) -> tuple[Tensor, StateT]:
+        """Run one step: ``x [B, D]``, ``start`` bool [B] -> ``(y [B, H], state)``; see :meth:`forward`."""
+        if x.dim() != 2 or x.shape[-1] != self.input_size or 0 in x.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected [B, {self.input_size}] with B at least 1")
+        self._check(state, start, x.shape[:-1])
+        if start is not None:
+            state = self.reset(state, start)
+        return self.cell(x, state)
+
+    def _state(self, leaves: Iterable[Tensor]) -> StateT:
+        return cast(StateT, cast(Any, self.state_type)._make(leaves))
+
+    def _check(self, state: StateT, start: Tensor | None, steps: torch.Size) -> None:
+        if not isinstance(state, self.state_type):
+            raise ValueError(f"state is a {type(state).__name__}, expected a {self.state_type.__name__}")
+        for name, leaf, shape in zip(cast(Any, state)._fields, state, self.state_shapes, strict=True):
+            if leaf.shape != (steps[-1], *shape):
+                raise ValueError(f"state.{name} has shape {tuple(leaf.shape)}, expected {(steps[-1], *shape)}")
+        if start is not None and (start.shape != steps or start.dtype != torch.bool):
+            raise ValueError(
+                f"start is {start.dtype} of shape {tuple(start.shape)}, expected torch.bool of shape {tuple(steps)}"
+            )
+
+
+def positive_int(name: str, value: object) -> int:
+    """Return ``value``; ValueError that names it if it is not an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected an integer of at least 1")
+    return value
+
+
+def finite_float(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return ``value`` as a float; ValueError that names it if it is no finite number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}, expected a finite number")
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}, expected a number in [{low}, {high}]")
+    return float(value)

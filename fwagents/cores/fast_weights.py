@@ -1,0 +1,139 @@
+"""Fast weights: a recurrent net with a second, fast memory."""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fwagents.cores.base import MemoryCore, finite_float, positive_int
+from fwagents.kernels import ScanOptions, check_backend, fast_weight_scan
+
+
+class FastWeightsState(NamedTuple):
+    """Hidden state ``h [B, R]`` and fast weights ``A [B, R, R]``, h already written into A."""
+
+    h: Tensor
+    A: Tensor
+
+
+class FastWeights(MemoryCore[FastWeightsState]):
+    r"""The cell of Ba et al., "Using Fast Weights to Attend to the Recent Past" (2016), arXiv:1610.06258.
+
+    With slow weights W and C, bias b, fast weights A, and f the ReLU::
+
+        A(t)         = decay A(t-1) + fast_lr h(t) h(t)^T                      (1)
+        h_0(t+1)     = f(W h(t) + C x(t) + b)
+        h_{s+1}(t+1) = f(LN[W h(t) + C x(t) + b + A(t) h_s(t+1)])              (5)   s = 0 .. S-1
+        h(t+1)       = h_S(t+1)
+
+    h and A start at zero; A stays fixed during the inner loop and is updated once a step, from the settled state. So a
+    read is attention to the recent past: ``A(t) h_s = fast_lr sum_tau decay^(t-tau) h(tau) [h(tau) . h_s]``.
+
+    Initialisation is the paper's: ``W = identity_scale I``, C uniform in +-1/sqrt(R), LN gain 1, biases 0. The paper
+    does not say whether the inner steps share one layer norm; here they do unless ``norm_per_step``.
+
+    Args:
+        input_size: D.
+        hidden_size: R.
+        inner_steps: reads of the fast memory per time step (the paper's S).
+        decay: what is left of A after a step (lambda), in [0, 1].
+        fast_lr: rate at which a hidden state is written into A (eta), at least 0.
+        layer_norm: False leaves LN out of equation 5.
+        norm_per_step: True gives every inner step a gain and bias of its own.
+        boundary: "sustained" as above, or "identity", the paper's "method 2" (appendix B): the bracket of equation 5
+            is ``(I + A(t)) h_s``, so the loop holds the state itself.
+        normalize_storage: True writes ``h / |h|`` into A, so that fast_lr means the same at every width.
+        identity_scale: W at initialisation, as a multiple of the identity.
+        backend: which scan runs it, see :func:`fwagents.kernels.fast_weight_scan`.
+
+    Shapes:
+        ``weight_ih [R, D]`` (C), ``weight_hh [R, R]`` (W), ``bias [R]``, ``norm.weight`` and ``norm.bias``
+        [1, R] or [S, R]; state ``(h [B, R], A [B, R, R])``.
+    """
+
+    state_type = FastWeightsState
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        inner_steps: int = 1,
+        decay: float = 0.95,
+        fast_lr: float = 0.5,
+        layer_norm: bool = True,
+        norm_per_step: bool = False,
+        boundary: Literal["sustained", "identity"] = "sustained",
+        normalize_storage: bool = False,
+        identity_scale: float = 0.05,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        if boundary not in ("sustained", "identity"):
+            raise ValueError(f"boundary is {boundary!r}, expected 'sustained' or 'identity'")
+        self.options = ScanOptions(
+            inner_steps=positive_int("inner_steps", inner_steps),
+            decay=finite_float("decay", decay, 0.0, 1.0),
+            fast_lr=finite_float("fast_lr", fast_lr, 0.0),
+            sustained=boundary == "sustained",
+            normalize_storage=bool(normalize_storage),
+        )
+        self.backend = check_backend(backend)
+        self.identity_scale = finite_float("identity_scale", identity_scale)
+        self.weight_ih = nn.Parameter(torch.empty(hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
+        self.bias = nn.Parameter(torch.empty(hidden_size))
+        self.norm: InnerNorm | None = (
+            InnerNorm(inner_steps if norm_per_step else 1, hidden_size) if layer_norm else None
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights."""
+        bound = self.hidden_size**-0.5
+        nn.init.uniform_(self.weight_ih, -bound, bound)
+        with torch.no_grad():
+            self.weight_hh.copy_(self.identity_scale * torch.eye(self.hidden_size))
+        nn.init.zeros_(self.bias)
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of h and A for one row."""
+        return (self.hidden_size,), (self.hidden_size, self.hidden_size)
+
+    def scan(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
+        """A stretch without resets; see :meth:`MemoryCore.scan`."""
+        return self._scan(x, state, None)
+
+    def scan_episodes(self, x: Tensor, state: FastWeightsState, start: Tensor) -> tuple[Tensor, FastWeightsState]:
+        """A stretch with resets, which the scan does itself; see :meth:`MemoryCore.scan_episodes`."""
+        return self._scan(x, state, start)
+
+    def _scan(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> tuple[Tensor, FastWeightsState]:
+        y, h, A = fast_weight_scan(
+            F.linear(x, self.weight_ih, self.bias),
+            self.weight_hh,
+            state.h,
+            state.A,
+            start,
+            None if self.norm is None else self.norm.weight,
+            None if self.norm is None else self.norm.bias,
+            self.options,
+            backend=self.backend,
+        )
+        return y, FastWeightsState(h, A)
+
+    def extra_repr(self) -> str:
+        """The sizes and options, for ``print``."""
+        options = ", ".join(f"{name}={value}" for name, value in self.options._asdict().items())
+        return f"{self.input_size}, {self.hidden_size}, {options}, backend={self.backend!r}"
+
+
+class InnerNorm(nn.Module):
+    """Gain and bias of the layer norm inside the scan, one row shared or one an inner step ``[rows, R]``."""
+
+    def __init__(self, rows: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(rows, size))
+        self.bias = nn.Parameter(torch.zeros(rows, size))

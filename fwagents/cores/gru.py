@@ -1,0 +1,39 @@
+"""GRU: the gated recurrent unit, as torch has it."""
+
+from torch import Tensor, nn
+
+from fwagents.cores.base import HiddenState, MemoryCore
+
+
+class GRU(MemoryCore[HiddenState]):
+    """Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder" (2014), in ``torch.nn.GRU``'s form.
+
+    ::
+
+        r = sigmoid(C_r x + W_r h + b_r)      z = sigmoid(C_z x + W_z h + b_z)
+        n = tanh(C_n x + b_n + r * (W_n h + c_n))
+        h = (1 - z) * n + z * h
+
+    Args:
+        input_size: D.
+        hidden_size: H.
+
+    Shapes:
+        state ``(h [B, H],)``; parameters those of ``torch.nn.GRU``, with its initialisation.
+    """
+
+    state_type = HiddenState
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.rnn = nn.GRU(input_size, hidden_size)
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of h for one row."""
+        return ((self.hidden_size,),)
+
+    def scan(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        """A stretch without resets in torch's own loop; see :meth:`MemoryCore.scan`."""
+        y, h = self.rnn(x, state.h.unsqueeze(0).contiguous())
+        return y, HiddenState(h.squeeze(0))

@@ -1,0 +1,47 @@
+"""LSTM: long short-term memory, as torch has it."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from fwagents.cores.base import MemoryCore
+
+
+class LSTMState(NamedTuple):
+    """Hidden state ``h [B, H]`` and cell state ``c [B, H]``."""
+
+    h: Tensor
+    c: Tensor
+
+
+class LSTM(MemoryCore[LSTMState]):
+    """Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000), in ``torch.nn.LSTM``'s form.
+
+    ::
+
+        i, f, o = sigmoid(C x + W h + b) each      g = tanh(C_g x + W_g h + b_g)
+        c = f * c + i * g                          h = o * tanh(c)
+
+    Args:
+        input_size: D.
+        hidden_size: H.
+
+    Shapes:
+        state ``(h [B, H], c [B, H])``; parameters those of ``torch.nn.LSTM``, with its initialisation.
+    """
+
+    state_type = LSTMState
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.rnn = nn.LSTM(input_size, hidden_size)
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of h and c for one row."""
+        return (self.hidden_size,), (self.hidden_size,)
+
+    def scan(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """A stretch without resets in torch's own loop; see :meth:`MemoryCore.scan`."""
+        y, (h, c) = self.rnn(x, (state.h.unsqueeze(0).contiguous(), state.c.unsqueeze(0).contiguous()))
+        return y, LSTMState(h.squeeze(0), c.squeeze(0))

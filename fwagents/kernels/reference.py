@@ -1,0 +1,142 @@
+"""The fast-weight scan in eager torch, written twice: with the matrix A, and as attention to the past.
+
+Both follow Ba et al. (2016), equations 1-5, line by line. They are the truth that every compiled backend is
+tested against, so they are kept plain and are never optimised.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STORAGE_EPS = 1e-8
+
+
+class ScanOptions(NamedTuple):
+    """What stays fixed over a scan; the paper's symbol in parentheses.
+
+    Attributes:
+        inner_steps: reads of the fast memory per time step (S), at least 1.
+        decay: factor on the fast weights per time step (lambda).
+        fast_lr: rate at which a hidden state is written (eta).
+        sustained: True keeps ``W h + C x`` at every inner step; False is the paper's "method 2" (appendix B),
+            where the identity is added to A and the loop holds the state itself.
+        normalize_storage: True writes ``h / |h|`` instead of h.
+        norm_eps: added to the variance inside the layer norm.
+    """
+
+    inner_steps: int = 1
+    decay: float = 0.95
+    fast_lr: float = 0.5
+    sustained: bool = True
+    normalize_storage: bool = False
+    norm_eps: float = 1e-5
+
+
+class ScanResult(NamedTuple):
+    """Hidden states ``y [T, B, R]`` and the state after the last step, ``h [B, R]`` and ``A [B, R, R]``."""
+
+    y: Tensor
+    h: Tensor
+    A: Tensor
+
+
+def _settle(
+    boundary: Tensor, read: Callable[[Tensor], Tensor], gain: Tensor | None, shift: Tensor | None, options: ScanOptions
+) -> Tensor:
+    """Equation 5: the inner loop, from ``boundary = W h + C x`` [B, R] to the settled state [B, R]."""
+    s = torch.relu(boundary)
+    for i in range(options.inner_steps):
+        total = (boundary if options.sustained else s) + read(s)
+        if gain is not None and shift is not None:
+            row = min(i, len(gain) - 1)
+            total = F.layer_norm(total, total.shape[-1:], gain[row], shift[row], options.norm_eps)
+        s = torch.relu(total)
+    return s
+
+
+def _key(h: Tensor, options: ScanOptions) -> Tensor:
+    """What is written: h itself, or its direction. The epsilon keeps the gradient finite at h = 0."""
+    if not options.normalize_storage:
+        return h
+    return h * torch.rsqrt(h.square().sum(-1, keepdim=True) + STORAGE_EPS)
+
+
+def _cleared(x: Tensor, start: Tensor) -> Tensor:
+    """x [B, ...] with the rows at an episode start put to zero; ``where``, since NaN times zero is still NaN."""
+    return torch.where(start.reshape(-1, *[1] * (x.dim() - 1)), torch.zeros_like(x), x)
+
+
+def matrix_form(
+    drive: Tensor,
+    weight_hh: Tensor,
+    h: Tensor,
+    A: Tensor,
+    start: Tensor | None,
+    gain: Tensor | None,
+    shift: Tensor | None,
+    options: ScanOptions,
+) -> ScanResult:
+    """Equations 1 and 5 with the matrix A held explicitly; R^2 numbers a row, cost R^2 a step.
+
+    See :func:`fwagents.kernels.fast_weight_scan` for the arguments.
+    """
+    y = []
+    for t in range(len(drive)):
+        if start is not None:
+            h, A = _cleared(h, start[t]), _cleared(A, start[t])
+        h = _settle(drive[t] + h @ weight_hh.T, partial(_multiply, A), gain, shift, options)
+        k = _key(h, options)
+        A = options.decay * A + options.fast_lr * k.unsqueeze(-1) * k.unsqueeze(-2)
+        y.append(h)
+    return ScanResult(torch.stack(y), h, A)
+
+
+def attention_form(
+    drive: Tensor,
+    weight_hh: Tensor,
+    h: Tensor,
+    A: Tensor,
+    start: Tensor | None,
+    gain: Tensor | None,
+    shift: Tensor | None,
+    options: ScanOptions,
+) -> ScanResult:
+    """Equations 3-4: A is never formed; a read attends to the stored keys; cost 2 t R at step t.
+
+    ``A(t) s = decay^t A(0) s + fast_lr * sum over tau of decay^(t - tau) k(tau) [k(tau) . s]``
+
+    See :func:`fwagents.kernels.fast_weight_scan` for the arguments.
+    """
+    y, keys = [], drive.new_zeros(0, *h.shape)
+    for t in range(len(drive)):
+        if start is not None:
+            h, A = _cleared(h, start[t]), _cleared(A, start[t])
+            keys = _cleared(keys.transpose(0, 1), start[t]).transpose(0, 1)
+        read = partial(_attend, keys, _decays(t, options, drive), options.decay**t * A)
+        h = _settle(drive[t] + h @ weight_hh.T, read, gain, shift, options)
+        keys = torch.cat([keys, _key(h, options).unsqueeze(0)])
+        y.append(h)
+    T = len(drive)
+    A = options.decay**T * A + torch.einsum("t,tbr,tbq->brq", _decays(T, options, drive)[:, 0], keys, keys)
+    return ScanResult(torch.stack(y), h, A)
+
+
+def _multiply(A: Tensor, s: Tensor) -> Tensor:
+    """A s, row by row: [B, R, R], [B, R] -> [B, R]."""
+    return torch.einsum("brq,bq->br", A, s)
+
+
+def _attend(keys: Tensor, weights: Tensor, carried: Tensor, s: Tensor) -> Tensor:
+    """Attention to the keys [t, B, R] under weights [t, 1], and the read of what was carried in [B, R, R]."""
+    scores = torch.einsum("tbr,br->tb", keys, s) * weights
+    return torch.einsum("tb,tbr->br", scores, keys) + _multiply(carried, s)
+
+
+def _decays(t: int, options: ScanOptions, like: Tensor) -> Tensor:
+    """Weight of each of the t stored keys in a read, the newest last: fast_lr * decay^age [t, 1]."""
+    age = torch.arange(t - 1, -1, -1, device=like.device, dtype=like.dtype)
+    return (options.fast_lr * options.decay**age).unsqueeze(-1)
