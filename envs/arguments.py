@@ -1,0 +1,34 @@
+"""Checks of arguments: a message names the argument, what was expected and what was given."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def whole_number(name: str, value: object, low: int, high: int | None = None) -> int:
+    """`value` as an int if it is a whole number from `low` to `high`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < low or (high is not None and value > high):
+        expected = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return int(value)
+
+
+def whole_numbers(name: str, value: object, length: int, count: int) -> npt.NDArray[np.int64]:
+    """`value`, one whole number or `length` of them, each from 0 to `count` - 1, as an array [length]."""
+    array: npt.NDArray[Any] = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be made of whole numbers, got {value!r}")
+    if array.shape not in ((), (length,)):
+        raise ValueError(f"{name} must be one number or have shape ({length},), got shape {array.shape}")
+    if np.any(array < 0) or np.any(array >= count):
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {value!r}")
+    return np.broadcast_to(array, length).astype(np.int64)
+
+
+def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise unless `value` is among `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")

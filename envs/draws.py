@@ -1,0 +1,41 @@
+"""Random draws computed from counters: a batch of environments draws exactly what each of them would draw alone.
+
+Each environment owns a 64-bit key, taken from Gymnasium's seeded generator, and counts its episodes. A draw is a hash
+of (key, episode, number of the draw): the same for one environment as for a thousand, without a loop, and with nothing
+to save but the key and the counter.
+
+The hash is splitmix64: Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators".
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+UInts = npt.NDArray[np.uint64]
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = 2**64 - 1
+
+
+def new_key(rng: np.random.Generator) -> np.uint64:
+    """A key for one environment."""
+    return rng.integers(0, 2**64, dtype=np.uint64)
+
+
+def mix(x: UInts) -> UInts:
+    """splitmix64's output function: a bijection in which every input bit moves every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def draw(key: UInts, episode: UInts, number: int, count: int) -> npt.NDArray[np.int64]:
+    """Draw a `number`-th whole number below `count` for each `episode` [B] under its `key` [B].
+
+    Uniform, but for a bias of at most count / 2^32.
+    """
+    stream = mix(key + (episode + np.uint64(1)) * np.uint64(_GOLDEN))
+    bits = mix(stream + np.uint64((number + 1) * _GOLDEN & _MASK))
+    drawn: npt.NDArray[Any] = (bits >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
+    return drawn.astype(np.int64)

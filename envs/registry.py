@@ -1,0 +1,82 @@
+"""Which environments there are: one table, read by the registration, by the tests and by the benchmarks.
+
+A new environment is a file beside this one and a line in `ENVIRONMENTS`.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+from gymnasium.envs.registration import register, registry
+
+
+class Returns(NamedTuple):
+    """Exact expected returns of the three reference policies that the environment's docstring defines."""
+
+    optimal: float
+    memoryless: float
+    random: float
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What is known about an environment without making it."""
+
+    entry_point: str
+    """The single environment, as `module:class`."""
+    vector_entry_point: str
+    """The batched environment, as `module:class`."""
+    returns: str
+    """The function from the arguments that set the difficulty to `Returns`, as `module:function`."""
+    kwargs: Mapping[str, Any]
+    """The arguments that set the difficulty, all of them."""
+    needs_memory: bool
+    """Whether the optimal return is out of reach without memory."""
+    tags: tuple[str, ...]
+    """Groups to select environments by."""
+    reward_threshold: float
+    """The mean return at which the environment counts as solved."""
+
+
+def _catch(*tags: str, size: int, visible_frames: int | None, needs_memory: bool = True) -> Environment:
+    return Environment(
+        entry_point="fwagents.envs.catch:CatchEnv",
+        vector_entry_point="fwagents.envs.catch:CatchVectorEnv",
+        returns="fwagents.envs.catch:returns",
+        kwargs={"size": size, "visible_frames": visible_frames, "paddle_width": 2},
+        needs_memory=needs_memory,
+        tags=("catch", *tags),
+        reward_threshold=0.9,
+    )
+
+
+ENVIRONMENTS: Mapping[str, Environment] = {
+    "PartialCatch-v0": _catch("paper", size=16, visible_frames=3),
+    "PartialCatchLarge-v0": _catch("paper", size=24, visible_frames=5),
+    "Catch-v0": _catch(size=16, visible_frames=None, needs_memory=False),
+}
+
+
+def register_envs() -> None:
+    """Register every environment with Gymnasium; calling it again changes nothing."""
+    for name, environment in ENVIRONMENTS.items():
+        if name in registry and registry[name].entry_point == environment.entry_point:
+            continue
+        register(
+            name,
+            entry_point=environment.entry_point,
+            vector_entry_point=environment.vector_entry_point,
+            reward_threshold=environment.reward_threshold,
+            kwargs=dict(environment.kwargs),
+        )
+
+
+def reference_returns(name: str, **kwargs: Any) -> Returns:
+    """The expected returns of the reference policies on environment `name`; `kwargs` as for `gymnasium.make`."""
+    if name not in ENVIRONMENTS:
+        raise ValueError(f"name must be one of {', '.join(ENVIRONMENTS)}, got {name!r}")
+    environment = ENVIRONMENTS[name]
+    module, function = environment.returns.split(":")
+    returns = cast(Callable[..., Returns], getattr(importlib.import_module(module), function))
+    return returns(**{**environment.kwargs, **kwargs})
