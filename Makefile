@@ -1,0 +1,33 @@
+# Every target sets itself up from a fresh clone, in a virtual environment of its own.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+ARGS ?=
+
+.PHONY: agent test test-all lint wheel-check clean
+
+agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
+	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
+
+test: $(VENV)/.installed  ## the default tests
+	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
+
+test-all: $(VENV)/.installed  ## and the slow ones
+	$(RUN) -m pytest -m "not gpu" $(ARGS)
+
+lint: $(VENV)/.installed  ## style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy fwagents
+	$(RUN) -m mypy envs
+
+wheel-check: $(VENV)/.installed  ## build the wheel and use it from a clean environment
+	PYTHON=$(PYTHON) tests/wheel_check.sh
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,213 @@
+"""Actor-critic policies with any memory core, for sb3-contrib's RecurrentPPO as it stands."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from fwagents.cores import MemoryCore, make_core
+from fwagents.cores.base import positive_int
+from fwagents.sb3.packing import PackedCore, Pair
+
+CriticCore = Literal["shared", "detached", "separate", "none"]
+
+# What policy gradients need differs from what supervised tasks need, so an agent's core does not start from the
+# paper's constants. With 128 units h.h is near 64, so at fast_lr 0.5 the memory drowns the input: store h normalised.
+# W = 0.05 I forgets within a step unless the fast memory already works: begin at the identity.
+AGENT_CORE_KWARGS: Mapping[str, Mapping[str, Any]] = {
+    "fast_weights": {"normalize_storage": True, "identity_scale": 1.0},
+}
+
+
+class DenseExtractor(BaseFeaturesExtractor):
+    """The encoder of the paper's agents (section 4.4): the flattened observation, one linear layer, ReLU.
+
+    Args:
+        observation_space: any space that SB3 flattens.
+        features_dim: units.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 128) -> None:
+        super().__init__(observation_space, positive_int("features_dim", features_dim))
+        inputs = get_flattened_obs_dim(observation_space)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(inputs, features_dim), nn.ReLU())
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """[B, ...] -> [B, features_dim]."""
+        features: Tensor = self.layers(observations)
+        return features
+
+
+class MemoryPolicy(RecurrentActorCriticPolicy):
+    """A recurrent actor-critic policy on any memory core.
+
+    Runs in stock ``sb3_contrib.RecurrentPPO``. Encoder, core, then one linear layer each for policy and value, as in
+    Ba et al. (2016), section 4.4; every part can be replaced by SB3's own options.
+
+    Args:
+        observation_space: observation space.
+        action_space: Box, Discrete, MultiDiscrete or MultiBinary.
+        lr_schedule: learning rate as a function of the remaining progress.
+        core: name of a core in ``fwagents.cores.CORES``.
+        hidden_size: units of the core.
+        core_kwargs: options of the core, on top of ``AGENT_CORE_KWARGS[core]``.
+        critic_core: where the value's memory comes from.
+
+            - "shared": the actor's core, trained by both losses;
+            - "detached": the actor's core, trained by the policy loss alone (sb3-contrib's ``shared_lstm``);
+            - "separate": a core of its own;
+            - "none": no memory, one linear layer on the features.
+        net_arch: layers between core and heads; none by default.
+        features_extractor_class: encoder; by default the class attribute ``features_extractor``.
+        **kwargs: every other option of SB3's ``ActorCriticPolicy``.
+
+    Raises:
+        ValueError: unknown core or critic core, or a value out of range.
+        TypeError: the core has no such option.
+    """
+
+    # PackedCore stands where the parent declares an LSTM.
+    lstm_actor: Any
+    lstm_critic: Any
+
+    features_extractor_default: ClassVar[type[BaseFeaturesExtractor]] = DenseExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *,
+        core: str = "fast_weights",
+        hidden_size: int = 128,
+        core_kwargs: Mapping[str, Any] | None = None,
+        critic_core: CriticCore = "separate",
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if critic_core not in get_args(CriticCore):
+            raise ValueError(f"critic_core is {critic_core!r}, expected one of {', '.join(get_args(CriticCore))}")
+        if critic_core in ("shared", "detached") and not kwargs.get("share_features_extractor", True):
+            raise ValueError(f"critic_core is {critic_core!r}, which needs share_features_extractor=True")
+        self.lstm_output_dim = positive_int("hidden_size", hidden_size)
+        # The parent would build LSTMs, and an optimizer around them; its own parent builds all the rest.
+        super(RecurrentActorCriticPolicy, self).__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[] if net_arch is None else net_arch,
+            features_extractor_class=features_extractor_class or self.features_extractor_default,
+            **kwargs,
+        )
+        self.core_name = core
+        self.core_kwargs = dict(core_kwargs or {})
+        self.critic_core_mode = critic_core
+        # What the parent's methods read, under the parent's names.
+        self.shared_lstm = critic_core in ("shared", "detached")
+        self.lstm_actor = self._make_core()
+        self.lstm_critic = self._make_core() if critic_core == "separate" else None
+        self.critic = nn.Linear(self.features_dim, hidden_size) if critic_core == "none" else None
+        self.lstm_hidden_state_shape = (1, 1, self.lstm_actor.hidden_size)
+        make_optimizer: Any = self.optimizer_class
+        self.optimizer = make_optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _make_core(self) -> PackedCore:
+        options = {**AGENT_CORE_KWARGS.get(self.core_name, {}), **self.core_kwargs}
+        return PackedCore(make_core(self.core_name, self.features_dim, self.lstm_output_dim, **options))
+
+    @property
+    def actor_core(self) -> MemoryCore[Any]:
+        """The core behind the policy, and behind the value where it is shared."""
+        core: MemoryCore[Any] = self.lstm_actor.core
+        return core
+
+    @property
+    def critic_core(self) -> MemoryCore[Any] | None:
+        """The value's own core; None unless ``critic_core="separate"``."""
+        core: MemoryCore[Any] | None = self.lstm_critic and self.lstm_critic.core
+        return core
+
+    @staticmethod
+    def _process_sequence(  # type: ignore[override]  # any core, where the parent has an LSTM
+        features: Tensor, lstm_states: Pair, episode_starts: Tensor, lstm: PackedCore
+    ) -> tuple[Tensor, Pair]:
+        y, states = lstm(features, lstm_states, episode_starts)
+        return y, states
+
+    def evaluate_actions(  # type: ignore[override]  # as the parent's, which leaves out the None
+        self, obs: Any, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values, log-probabilities and entropy of ``actions``; arguments as ``RecurrentPPO`` gives them."""
+        if isinstance(self.action_space, spaces.MultiBinary):
+            actions = actions.float()  # the buffer's are int8, of which torch takes no Bernoulli likelihood
+        if self.critic_core_mode != "shared":
+            values, log_prob, entropy = super().evaluate_actions(obs, actions, lstm_states, episode_starts)
+            return values, log_prob, entropy
+        # The parent keeps the value loss out of a shared core.
+        latent, _ = self.lstm_actor(self.extract_features(obs), lstm_states.pi, episode_starts)
+        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
+        values = self.value_net(self.mlp_extractor.forward_critic(latent))
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Action for an observation, and the state to pass to the next call.
+
+        Args:
+            observation: one observation or a batch [n_envs, ...].
+            state: what the last call returned; None begins every episode anew.
+            episode_start: bool [n_envs], True where the observation opens an episode.
+            deterministic: the most likely action in place of a sample.
+
+        Returns:
+            Actions [n_envs, ...] (without the first axis for a single observation), and the state, two arrays
+            [1, n_envs, S/2].
+        """
+        if state is None:
+            # The core's initial state need not be the zeros that the parent fills in.
+            tensor, _ = self.obs_to_tensor(observation)
+            n_envs = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+            episode_start = np.ones(n_envs, dtype=bool)
+        return super().predict(observation, state, episode_start, deterministic)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(
+            core=self.core_name,
+            hidden_size=self.lstm_output_dim,
+            core_kwargs=self.core_kwargs,
+            critic_core=self.critic_core_mode,
+            share_features_extractor=self.share_features_extractor,
+        )
+        return data
+
+
+class MemoryCnnPolicy(MemoryPolicy):
+    """:class:`MemoryPolicy` for images: the encoder is SB3's ``NatureCNN``."""
+
+    features_extractor_default = NatureCNN
+
+
+class MemoryMultiInputPolicy(MemoryPolicy):
+    """:class:`MemoryPolicy` for Dict observations: the encoder is SB3's ``CombinedExtractor``."""
+
+    features_extractor_default = CombinedExtractor
+
+
+# Fast weights are the default core, so these are the same classes under the name of what they hold.
+FastWeightPolicy = MemoryPolicy
+FastWeightCnnPolicy = MemoryCnnPolicy
+FastWeightMultiInputPolicy = MemoryMultiInputPolicy

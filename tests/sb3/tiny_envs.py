@@ -1,0 +1,72 @@
+"""Small environments for the agents' tests."""
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class RandomEnv(gym.Env):
+    """Random observations from any space, random rewards, episodes of random length; half of them are truncated."""
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        end = self.np_random.random()
+        return self.observation_space.sample(), self.np_random.random(), end < 0.1, 0.1 <= end < 0.2, {}
+
+
+class RecallEnv(gym.Env):
+    """The cue is seen in the first frame alone and must be named in the last.
+
+    +1 for the right answer, -1 for the wrong one. Without memory the answer is a guess between two: 0 on average.
+    """
+
+    length = 4
+
+    def __init__(self):
+        self.observation_space, self.action_space = spaces.Box(0, 1, (3,), np.float32), spaces.Discrete(2)
+
+    def _observation(self):
+        obs = np.zeros(3, np.float32)
+        if self.t == 0:
+            obs[self.cue] = 1
+        obs[2] = self.t == self.length - 1
+        return obs
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.cue = 0, int(self.np_random.integers(2))
+        return self._observation(), {}
+
+    def step(self, action):
+        last = self.t == self.length - 1
+        self.t += 1
+        return self._observation(), (1.0 if action == self.cue else -1.0) if last else 0.0, last, False, {}
+
+
+OBSERVATION_SPACES = {
+    "vector": spaces.Box(-1, 1, (5,), np.float32),
+    "discrete": spaces.Discrete(6),
+    "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
+    "dict": spaces.Dict({"a": spaces.Box(-1, 1, (3,), np.float32), "b": spaces.Discrete(4)}),
+}
+ACTION_SPACES = {
+    "box": spaces.Box(-1, 1, (2,), np.float32),
+    "discrete": spaces.Discrete(3),
+    "multi_discrete": spaces.MultiDiscrete([2, 3]),
+    "multi_binary": spaces.MultiBinary(3),
+}
+POLICIES = {
+    "vector": "MemoryPolicy",
+    "discrete": "MemoryPolicy",
+    "image": "MemoryCnnPolicy",
+    "dict": "MemoryMultiInputPolicy",
+}

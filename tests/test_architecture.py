@@ -1,0 +1,51 @@
+"""Who may import whom, and how light the package is to import."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# What the files of a folder may not import.
+WALLS = {
+    "envs": {"torch", "stable_baselines3", "sb3_contrib", "fwagents", "train"},
+    "fwagents": {"fwagents.envs", "envs", "train"},
+    "fwagents/cores": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.tasks"},
+    "fwagents/kernels": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.cores"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Every absolute module name that a file imports, at any depth of the code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("folder", WALLS)
+def test_walls(folder):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imported(path):
+            assert not any(name == wall or name.startswith(wall + ".") for wall in WALLS[folder]), (path, name)
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("fwagents", ["torch", "gymnasium", "numpy"]),
+        ("fwagents.cores", ["gymnasium", "stable_baselines3", "matplotlib"]),
+        ("fwagents.envs", ["torch", "stable_baselines3"]),
+    ],
+)
+def test_light_to_import(module, absent):
+    code = f"import sys, {module}; print(*[name for name in {absent} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded == []

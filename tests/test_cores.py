@@ -1,0 +1,249 @@
+"""One contract for every core: properties that hold whatever is inside it."""
+
+import pickle
+
+import pytest
+import torch
+
+from fwagents.cores import CORES, FastWeights, HiddenState, MemoryCore, make_core
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+FAST_WEIGHT_OPTIONS = [
+    {},
+    {"inner_steps": 3},
+    {"inner_steps": 2, "norm_per_step": True},
+    {"layer_norm": False, "fast_lr": 0.05},
+    {"boundary": "identity", "inner_steps": 2},
+    {"normalize_storage": True},
+    {"backend": "attention"},
+]
+FAMILY = [(name, {}) for name in CORES] + [("fast_weights", options) for options in FAST_WEIGHT_OPTIONS[1:]]
+T, B, D, H = 9, 3, 4, 6
+
+
+@pytest.fixture(params=FAMILY, ids=lambda p: "-".join([p[0], *map(str, p[1].values())]))
+def core(request) -> MemoryCore:
+    name, options = request.param
+    return randomised(make_core(name, D, H, **options))
+
+
+def randomised(core: MemoryCore) -> MemoryCore:
+    """No weight left at a special value that could hide a mistake."""
+    with torch.no_grad():
+        for p in core.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return core
+
+
+def random_state(core, batch_size=B):
+    state = core.initial_state(batch_size)
+    return type(state)(*(torch.randn_like(leaf, requires_grad=True) for leaf in state))
+
+
+def starts(*steps, row=slice(None)):
+    start = torch.zeros(T, B, dtype=torch.bool)
+    for t in steps:
+        start[t, row] = True
+    return start
+
+
+def test_initial_state_is_a_named_tuple_of_batched_leaves(core):
+    state = core.initial_state(5)
+    assert isinstance(state, core.state_type)
+    assert [leaf.shape for leaf in state] == [(5, *shape) for shape in core.state_shapes]
+    assert core.state_size == sum(leaf[0].numel() for leaf in state)
+    core.float()
+    assert {leaf.dtype for leaf in core.initial_state(1)} == {torch.float32}
+
+
+def test_no_state_is_the_initial_state(core):
+    x = torch.randn(T, B, D)
+    torch.testing.assert_close(core(x), core(x, core.initial_state(B)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("with_starts", [False, True])
+def test_sequence_equals_steps(core, with_starts):
+    x, state = torch.randn(T, B, D), random_state(core)
+    start = torch.rand(T, B) < 0.3 if with_starts else None
+    y, last = core(x, state, start)
+    for t in range(T):
+        y_t, state = core.step(x[t], state, None if start is None else start[t])
+        torch.testing.assert_close(y_t, y[t])
+    torch.testing.assert_close(state, last)
+
+
+def test_packed_stream_equals_its_episodes_apart(core):
+    """Outputs, final state, and the gradients of inputs and weights; row 0 holds episodes of 4, 1 and 4 steps."""
+    x = torch.randn(T, B, D, requires_grad=True)
+    start = starts(4, 5, row=0)
+    weight = torch.randn(T, B, H)
+    y, last = core(x, None, start)
+    (y * weight).sum().backward()
+    packed = [p.grad.clone() for p in core.parameters() if p.requires_grad]
+    packed_x = x.grad.clone()
+    core.zero_grad()
+    x.grad = None
+
+    total = 0.0
+    for row, begin, end in [(0, 0, 4), (0, 4, 5), (0, 5, T), (1, 0, T), (2, 0, T)]:
+        alone, state = core(x[begin:end, row : row + 1])
+        torch.testing.assert_close(alone[:, 0], y[begin:end, row])
+        total = total + (alone[:, 0] * weight[begin:end, row]).sum()
+        if end == T:
+            torch.testing.assert_close([leaf[0] for leaf in state], [leaf[row] for leaf in last])
+    total.backward()
+    torch.testing.assert_close(x.grad, packed_x)
+    torch.testing.assert_close([p.grad for p in core.parameters() if p.requires_grad], packed)
+
+
+def test_no_gradient_crosses_a_start(core):
+    x, state = torch.randn(T, B, D, requires_grad=True), random_state(core)
+    y, last = core(x, state, starts(5, row=1))
+    loss = y[5:, 1].square().sum() + sum(leaf[1].square().sum() for leaf in last)
+    gradients = torch.autograd.grad(loss, [x, *state])
+    assert gradients[0][:5].abs().max() == 0
+    assert gradients[0][5:, 1].abs().max() > 0
+    assert all(g.abs().max() == 0 for g in gradients[1:])
+
+
+def test_nan_in_a_finished_episode_does_not_reach_the_next(core):
+    x = torch.randn(T, B, D)
+    x[:3, 0] = torch.nan
+    x.requires_grad_()
+    state = random_state(core)
+    with torch.no_grad():
+        for leaf in state:
+            leaf[0] = torch.nan
+    y, last = core(x, state, starts(3, row=0))
+    assert y[:3, 0].isnan().any()
+    alone, alone_state = core(x[3:, :1].detach())
+    torch.testing.assert_close(y[3:, :1], alone)
+    torch.testing.assert_close([leaf[:1] for leaf in last], list(alone_state))
+    (gradient,) = torch.autograd.grad(y[3:].square().sum(), x)
+    assert gradient[3:].isfinite().all()
+    for leaf in core.step(x[3], state, torch.ones(B, dtype=torch.bool))[1]:
+        assert leaf.isfinite().all()
+
+
+def test_gradients_reach_the_initial_state(core):
+    x, state = torch.randn(T, B, D), random_state(core)
+    y, _ = core(x, state)
+    for gradient in torch.autograd.grad(y.square().sum(), state):
+        assert (gradient.flatten(1).abs().amax(1) > 0).all()
+
+
+def test_gradcheck(core):
+    """Analytic gradients of every input and weight against finite differences, a start inside the sequence."""
+    core.eval()
+    x, state = torch.randn(4, 2, D, requires_grad=True), random_state(core, 2)
+    start = torch.tensor([[False, True], [False, False], [True, False], [False, False]])
+    names, weights = zip(*[(n, p) for n, p in core.named_parameters() if p.requires_grad], strict=True)
+
+    def run(x, *rest):
+        leaves, parameters = rest[: len(state)], rest[len(state) :]
+        named = dict(zip(names, parameters, strict=True))
+        y, last = torch.func.functional_call(core, named, (x, type(state)(*leaves), start))
+        return y, *last
+
+    assert torch.autograd.gradcheck(run, (x, *state, *weights))
+
+
+def test_pickle_and_state_dict(core):
+    x = torch.randn(T, B, D)
+    copy = pickle.loads(pickle.dumps(core))
+    torch.testing.assert_close(copy(x), core(x), rtol=0, atol=0)
+    with torch.no_grad():
+        for p in copy.parameters():
+            p.zero_()
+    copy.load_state_dict(core.state_dict())
+    torch.testing.assert_close(copy(x), core(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c(torch.randn(T, B, D + 1)), r"x has shape \(9, 3, 5\)"),
+        (lambda c: c(torch.randn(T, B)), r"x has shape \(9, 3\)"),
+        (lambda c: c(torch.randn(0, B, D)), r"x has shape \(0, 3, 4\)"),
+        (lambda c: c.step(torch.randn(T, B, D), c.initial_state(B)), r"x has shape \(9, 3, 4\)"),
+        (lambda c: c(torch.randn(T, B, D), c.initial_state(B + 1)), r"state.h has shape \(4, 6\), expected \(3, 6\)"),
+        (lambda c: c(torch.randn(T, B, D), (torch.zeros(B, H),)), "state is a tuple"),
+        (lambda c: c(torch.randn(T, B, D), None, torch.zeros(T, B)), "start is torch.float"),
+        (lambda c: c(torch.randn(T, B, D), None, starts()[:, :1]), r"start is torch.bool of shape \(9, 1\)"),
+        (lambda c: c.initial_state(0), "batch_size is 0"),
+    ],
+)
+def test_bad_input_is_named(core, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(core)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "args", "kwargs"),
+    [
+        (ValueError, "core is 'lstmm', expected one of fast_weights, irnn", ("lstmm", D, H), {}),
+        (TypeError, "core 'gru' has no option 'decay'", ("gru", D, H), {"decay": 0.9}),
+        (
+            TypeError,
+            "core 'fast_weights' has no option 'dekay'; it has inner_steps",
+            ("fast_weights", D, H),
+            {"dekay": 1},
+        ),
+        (ValueError, "hidden_size is 0", ("lstm", D, 0), {}),
+        (ValueError, "input_size is 2.5", ("lstm", 2.5, H), {}),
+        (ValueError, "inner_steps is 0", ("fast_weights", D, H), {"inner_steps": 0}),
+        (ValueError, "decay is 1.5", ("fast_weights", D, H), {"decay": 1.5}),
+        (ValueError, "fast_lr is nan", ("fast_weights", D, H), {"fast_lr": float("nan")}),
+        (ValueError, "boundary is 'fixed'", ("fast_weights", D, H), {"boundary": "fixed"}),
+        (ValueError, "backend is 'cuda'", ("fast_weights", D, H), {"backend": "cuda"}),
+        (ValueError, "identity_scale is inf", ("irnn", D, H), {"identity_scale": float("inf")}),
+    ],
+)
+def test_make_core_names_what_is_wrong(error, message, args, kwargs):
+    with pytest.raises(error, match=message):
+        make_core(*args, **kwargs)
+
+
+def test_a_core_of_ones_own_needs_a_cell_or_a_scan():
+    class Decay(MemoryCore[HiddenState]):
+        state_type = HiddenState
+        state_shapes = ((2,),)
+
+        def __init__(self):
+            super().__init__(2, 2)
+            self.rate = torch.nn.Parameter(torch.tensor(0.5))
+
+        def cell(self, x, state):
+            h = self.rate * state.h + x
+            return h, HiddenState(h)
+
+    y, _ = Decay()(torch.ones(3, 1, 2), None, torch.tensor([[True], [False], [False]]))
+    assert y[:, 0, 0].tolist() == [1.0, 1.5, 1.75]
+    with pytest.raises(TypeError, match="Neither has neither a cell nor a scan"):
+        type("Neither", (MemoryCore,), {})
+
+
+@pytest.mark.parametrize(("name", "peer"), [("lstm", torch.nn.LSTM), ("gru", torch.nn.GRU)])
+def test_equals_the_peer(name, peer):
+    core, peer = make_core(name, D, H), peer(D, H)
+    peer.load_state_dict(core.rnn.state_dict())
+    x = torch.randn(T, B, D)
+    torch.testing.assert_close(core(x, None, starts(0))[0], peer(x)[0])
+
+
+def test_irnn_starts_as_the_identity():
+    """Positive inputs add up undamped where W = I and C = I; the ReLU stops what falls below zero."""
+    core = make_core("irnn", 2, 2, identity_scale=1.0)
+    with torch.no_grad():
+        core.rnn.weight_ih_l0.copy_(torch.eye(2))
+    y, _ = core(torch.tensor([[[1.0, 2.0]], [[1.0, -5.0]], [[0.5, 1.0]]]))
+    assert y[:, 0].tolist() == [[1.0, 2.0], [2.0, 0.0], [2.5, 1.0]]
+
+
+def test_initial_weights_are_the_papers():
+    core = FastWeights(40, 25)
+    assert torch.equal(core.weight_hh, 0.05 * torch.eye(25))
+    assert core.weight_ih.abs().max() <= 25**-0.5
+    assert core.weight_ih.abs().max() > 0.9 * 25**-0.5
+    assert core.bias.abs().max() == 0

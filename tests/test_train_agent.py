@@ -1,0 +1,206 @@
+"""train/agent.py and train/watch.py as a user runs them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sb3_contrib import RecurrentPPO
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import fwagents.sb3  # noqa: F401
+
+TRAIN = Path(__file__).parent.parent / "train"
+TINY = [
+    "--num-envs",
+    "4",
+    "--hidden-size",
+    "8",
+    "--final-episodes",
+    "8",
+    "--eval-episodes",
+    "4",
+    "--total-timesteps",
+    "600",
+]
+
+
+def command(script, *args):
+    return [sys.executable, str(TRAIN / script), *map(str, args)]
+
+
+def run(script, *args, cwd):
+    return subprocess.run(command(script, *args), cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished tiny run: its folder, and what was printed."""
+    cwd = tmp_path_factory.mktemp("work")
+    args = [*TINY, "--env-kwargs", "size=6", "visible_frames=2", "--n-steps", "10", "--batch-size", "40", "--seed", "3"]
+    done = run("agent.py", *args, "--eval-freq", "200", "--checkpoint-freq", "200", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (cwd / "runs" / "PartialCatch-v0").iterdir()
+    return folder, done.stdout
+
+
+def test_run_folder(trained):
+    folder, printed = trained
+    assert folder.name.startswith("fast_weights-s3-")
+    names = {p.name for p in folder.iterdir()}
+    assert {"config.json", "result.json", "progress.csv", "monitor.csv", "evaluations.npz"} <= names
+    assert {"best_model.zip", "final_model.zip", "checkpoints"} <= names
+    steps = sorted(int(p.stem.removeprefix("step_")) for p in (folder / "checkpoints").iterdir())
+    assert steps == [200, 400, 600]
+    assert not [n for n in names if n.startswith(".")], "temporary files are gone"
+
+    config = json.loads((folder / "config.json").read_text())
+    assert config["args"]["env"] == "PartialCatch-v0"
+    assert config["env_kwargs"] == {"size": 6, "visible_frames": 2}
+    assert config["policy_kwargs"]["hidden_size"] == 8
+    assert config["command"].startswith("python ")
+
+    result = json.loads((folder / "result.json").read_text())
+    for model in ("final_model", "best_model"):
+        measured = result[model]
+        assert measured["episodes"] == 8
+        # Returns are +1 or -1, so the success rate must say the same.
+        assert measured["mean_return"] == pytest.approx(2 * measured["success_rate"] - 1)
+    for word in ("mean return", "95 % interval", "success", "final_model", "watch.py", "tensorboard --logdir"):
+        assert word in printed, word
+
+
+def test_tensorboard_and_csv(trained):
+    folder, _ = trained
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {
+        *("rollout/ep_rew_mean", "rollout/success_rate", "time/fps", "memory/A_norm", "memory/h_norm"),
+        *("train/loss", "train/value_loss", "train/entropy_loss", "eval/mean_reward", "eval/success_rate"),
+    } <= tags
+    with (folder / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    logged = [int(row["time/total_timesteps"]) for row in rows if row["time/total_timesteps"]]
+    assert sorted(set(logged)) == list(range(40, 601, 40))
+    with (folder / "monitor.csv").open() as file:
+        next(file)
+        episodes = list(csv.DictReader(file))
+    assert len(episodes) == 600 // 5
+    assert {row["r"] for row in episodes} <= {"1.0", "-1.0"}
+
+
+def test_saved_model_is_whole_and_plays(trained):
+    folder, _ = trained
+    for path in [folder / "final_model.zip", folder / "best_model.zip", *(folder / "checkpoints").iterdir()]:
+        model = RecurrentPPO.load(path)
+        assert model.predict(np.zeros((2, 36), np.uint8))[0].shape == (2,)
+
+
+def test_watch(trained, tmp_path):
+    folder, _ = trained
+    shown = run("watch.py", folder, "--episodes", "2", "--fps", "1000", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("frame 1/6") == 2
+    assert shown.stdout.count("frame 6/6, screen blank") == 2
+    done = run("watch.py", folder, "--episodes", "2", "--output", "play.gif", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "play.gif") as gif:
+        assert gif.n_frames == 12
+        assert min(gif.size) >= 320
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--env", "CartPole-v1", "--core", "lstm"],
+        ["--env", "Pendulum-v1", "--core", "gru", "--critic-core", "none", "--lr-schedule", "constant"],
+        ["--core", "irnn", "--critic-core", "shared"],
+        ["--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
+    ],
+    ids=lambda args: " ".join(args[:4]),
+)
+def test_other_environments_and_cores(args, tmp_path):
+    done = run("agent.py", *TINY, "--n-steps", "20", "--eval-freq", "0", "--checkpoint-freq", "0", *args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--env", "NoSuch-v0"], "NoSuch"),
+        (["--core", "lstmm"], "invalid choice 'lstmm'"),
+        (["--corre", "lstm"], "Unrecognized options: --corre"),
+        (["--core", "lstm", "--decay", "0.9"], "core 'lstm' has no option 'decay'"),
+        (["--env-kwargs", "size"], "--env-kwargs got 'size', expected name=value"),
+        (["--env-kwargs", "sizes=3"], "unexpected keyword argument 'sizes'"),
+        (["--num-envs", "0"], "--num-envs is 0, expected at least 1"),
+        (["--total-timesteps", "many"], "--total-timesteps: invalid literal for int() with base 10: 'many'"),
+        (["--inner-steps", "0"], "inner_steps is 0"),
+        (["--log-dir", "file"], "file"),
+    ],
+    ids=lambda p: " ".join(p) if isinstance(p, list) else "",
+)
+def test_a_mistake_is_one_clear_line(args, message, tmp_path):
+    (tmp_path / "file").touch()
+    done = run("agent.py", *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("nowhere", "no run"), ("empty", "no run"), ("broken", "not JSON"), ("unfinished", "no model")],
+)
+def test_watch_names_what_is_wrong(folder, message, tmp_path):
+    for name, config in [("empty", None), ("broken", "{"), ("unfinished", '{"args": {"env": "PartialCatch-v0"}}')]:
+        (tmp_path / name).mkdir()
+        if config is not None:
+            (tmp_path / name / "config.json").write_text(config)
+    done = run("watch.py", folder, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
+    process = subprocess.Popen(
+        command("agent.py", "--num-envs", "4", "--hidden-size", "8", "--eval-freq", "0"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not any(p.stat().st_size for p in tmp_path.glob("runs/*/*/progress.csv")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(interrupt)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    (saved,) = tmp_path.glob("runs/*/*/interrupted_model.zip")
+    assert str(saved.relative_to(tmp_path)) in printed
+    assert RecurrentPPO.load(saved).num_timesteps > 0
+
+
+def test_two_runs_at_once_do_not_meet(tmp_path):
+    args = [*TINY, "--n-steps", "20", "--eval-freq", "0"]
+    processes = [
+        subprocess.Popen(command("agent.py", *args), cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)
+    ]
+    assert [p.wait(timeout=120) for p in processes] == [0, 0]
+    folders = list((tmp_path / "runs" / "PartialCatch-v0").iterdir())
+    assert len(folders) == 2
+    # The same seed and the same command: the same agent.
+    models = [RecurrentPPO.load(folder / "final_model.zip").policy.parameters_to_vector() for folder in folders]
+    np.testing.assert_array_equal(*models)

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it into a clean environment, and uses it from another directory: every registered id is
+# made, single and batched, and an agent trains for 1,000 steps.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+# Built from a copy, so that no build folder is left behind and none is read.
+git -C "$root" ls-files -z --cached --others --exclude-standard | (cd "$root" && tar -c --null -T -) | (mkdir "$dir/src" && tar -x -C "$dir/src")
+"${PYTHON:-python3}" -m venv "$dir/venv"
+pip=("$dir/venv/bin/python" -m pip --quiet --disable-pip-version-check)
+"${pip[@]}" wheel --no-deps -w "$dir" "$dir/src"
+"${pip[@]}" install -c "$root/constraints.txt" "$dir"/fwagents-*.whl
+cd "$dir"
+"$dir/venv/bin/python" - <<'PY'
+import gymnasium
+
+import fwagents.sb3
+from fwagents.envs import ENVIRONMENTS
+from sb3_contrib import RecurrentPPO
+
+for name in ENVIRONMENTS:
+    gymnasium.make(name).reset()
+    gymnasium.make_vec(name, num_envs=2).reset()
+    gymnasium.make(f"fwagents.envs:{name}").reset()
+model = RecurrentPPO("FastWeightPolicy", "PartialCatch-v0", n_steps=250).learn(1000)
+assert model.num_timesteps == 1000, model.num_timesteps
+print(f"the wheel of fwagents {fwagents.__version__} made {len(ENVIRONMENTS)} environments and trained 1,000 steps")
+PY

@@ -1,0 +1,134 @@
+"""Train an agent with memory on any Gymnasium environment, and watch its learning curve in TensorBoard.
+
+``python train/agent.py --env PartialCatch-v0``
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cli import fail, key_values, parse
+from defaults import defaults_for
+
+
+@dataclass
+class Args:
+    """Train an agent with memory. The defaults shown are those of the environment given."""
+
+    env: str = "PartialCatch-v0"
+    """Any Gymnasium id; "module:Id" imports the module first."""
+    env_kwargs: tuple[str, ...] = ()
+    """Keyword arguments of the environment: size=20 visible_frames=2"""
+    core: Literal["fast_weights", "irnn", "lstm", "gru"] = "fast_weights"
+    """The memory."""
+    hidden_size: int = 128
+    """Units of the memory."""
+    inner_steps: int | None = None
+    """Fast weights: reads of the fast memory per time step; None is the core's default, as for the next two."""
+    decay: float | None = None
+    """Fast weights: what is left of the fast memory after a step."""
+    fast_lr: float | None = None
+    """Fast weights: rate at which a hidden state is written."""
+    core_kwargs: tuple[str, ...] = ()
+    """Further options of the core: normalize_storage=False identity_scale=0.05"""
+    critic_core: Literal["shared", "detached", "separate", "none"] = "separate"
+    """Where the value's memory comes from; see MemoryPolicy."""
+    algo: Literal["recurrent_ppo"] = "recurrent_ppo"
+    """Learning algorithm: sb3-contrib's RecurrentPPO."""
+
+    total_timesteps: int = 800_000
+    """Environment steps to train for."""
+    num_envs: int = 32
+    """Environments side by side."""
+    seed: int = 0
+    """Seed of weights, environments and exploration."""
+    device: str = "cpu"
+    """Torch device; small agents are fastest on the CPU."""
+    threads: int = 1
+    """Torch threads; one is fastest for small agents."""
+
+    log_dir: Path = Path("runs")
+    """Runs go to <log_dir>/<env>/<core>-s<seed>-<time>."""
+    checkpoint_freq: int = 100_000
+    """Environment steps between checkpoints; 0 for none."""
+    eval_freq: int = 50_000
+    """Environment steps between evaluations; 0 for none."""
+    eval_episodes: int = 100
+    """Episodes of each evaluation."""
+    final_episodes: int = 1000
+    """Fresh episodes that the closing table is measured on."""
+
+    learning_rate: float = 2e-3
+    """Adam's step size at the start."""
+    lr_schedule: Literal["constant", "linear"] = "linear"
+    """"linear" falls to a tenth of the learning rate over the run."""
+    n_steps: int = 128
+    """Steps of each environment per rollout."""
+    batch_size: int = 1024
+    """Steps per minibatch."""
+    n_epochs: int = 4
+    """Passes over each rollout."""
+    gamma: float = 0.99
+    """Discount factor."""
+    gae_lambda: float = 0.95
+    """Bias against variance in generalised advantage estimation."""
+    clip_range: float = 0.2
+    """PPO's clipping of the policy ratio."""
+    clip_range_vf: float | None = None
+    """PPO's clipping of the value; None for none."""
+    normalize_advantage: bool = True
+    """Advantages to mean 0 and deviation 1 in every minibatch."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Norm at which gradients are clipped."""
+    target_kl: float | None = None
+    """KL divergence at which a rollout's epochs end early; None for never."""
+
+
+AT_LEAST_ONE = [
+    *("total_timesteps", "num_envs", "threads", "eval_episodes", "final_episodes"),
+    *("n_steps", "batch_size", "n_epochs"),
+]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, train, evaluate."""
+    args = parse(Args, argv, default=_args_for(argv))
+    env_kwargs = key_values("--env-kwargs", args.env_kwargs)
+    core_kwargs = key_values("--core-kwargs", args.core_kwargs)
+    for name in ("inner_steps", "decay", "fast_lr"):
+        if getattr(args, name) is not None:
+            core_kwargs[name] = getattr(args, name)
+    for name in AT_LEAST_ONE:
+        if getattr(args, name) < 1:
+            fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
+
+    # Imported here, so that --help and mistakes answer at once.
+    from training import Run
+
+    try:
+        run = Run(args, env_kwargs, core_kwargs)
+        run.begin()
+    except (ValueError, TypeError, AssertionError, OSError, RuntimeError) as error:
+        fail(str(error))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(run.go())
+
+
+def _args_for(argv: Sequence[str] | None) -> Args:
+    """The defaults for the environment that the command line names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--env", default=Args.env)
+    env: Any = parser.parse_known_args(argv)[0].env
+    return Args(**{"env": env, **defaults_for(env)})
+
+
+if __name__ == "__main__":
+    main()

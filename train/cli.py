@@ -1,0 +1,57 @@
+"""Command lines from dataclasses: one clear line and exit code 2 for whatever cannot be understood."""
+
+import ast
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+def parse(args_type: type[T], argv: Sequence[str] | None, default: T | None = None) -> T:
+    """The dataclass filled from the command line; tyro's boxed error comes out as one line."""
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            if default is None:
+                return tyro.cli(args_type, args=argv)
+            return tyro.cli(args_type, args=argv, default=default)
+    except SystemExit as exit_:
+        if exit_.code:
+            fail(_first_message(captured.getvalue()))
+        raise
+
+
+def _first_message(box: str) -> str:
+    """The text of the first section of tyro's error box."""
+    rows = []
+    for row in box.splitlines()[1:]:
+        text = row.strip("│╭╰╮╯ \n")
+        if not text or set(text) == {"─"} or text.startswith("Got errors"):
+            break
+        rows.append(text)
+    return " ".join(rows)
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and leave with exit code 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def key_values(option: str, words: Sequence[str]) -> dict[str, Any]:
+    """``["size=20", "mode=easy"]`` -> ``{"size": 20, "mode": "easy"}``; values are Python literals, else text."""
+    result: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key.isidentifier():
+            fail(f"{option} got {word!r}, expected name=value")
+        try:
+            result[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            result[key] = text
+    return result

@@ -1,0 +1,67 @@
+"""A run's folder: how it is named, what describes it, how it is read back."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+CONFIG = "config.json"
+
+
+def new_run_dir(log_dir: Path, env: str, core: str, seed: int) -> Path:
+    """Make ``<log_dir>/<env>/<core>-s<seed>-<time>``; two runs begun in the same second get folders of their own."""
+    name = f"{core}-s{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    parent = log_dir / env.rpartition(":")[2].replace("/", "-")
+    for attempt in range(1, 1000):
+        run_dir = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                raise
+            continue
+        return run_dir
+    raise FileExistsError(f"{parent / name} and 998 folders after it exist")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write under a temporary name, then rename: the file is whole or absent."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def provenance() -> dict[str, Any]:
+    """What it takes to run this again: command, commit, versions."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(git, capture_output=True, text=True, check=False)
+    packages = ["fwagents", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy"]
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": found.stdout.strip() or None,
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
+    }
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """A run's ``config.json``.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ValueError: the file is not a run's configuration.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{run_dir} is no run: it has no {CONFIG}")
+    try:
+        config = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict) or "env" not in config.get("args", {}):
+        raise ValueError(f"{path} does not describe a run of train/agent.py")
+    return config

@@ -1,0 +1,189 @@
+"""One training run: environments, agent, callbacks, and the closing evaluation."""
+
+from dataclasses import asdict
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from rich.console import Console
+from rich.table import Table
+from runs import CONFIG, new_run_dir, provenance, write_json
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+
+import fwagents.sb3  # noqa: F401 -- registers the policies
+from fwagents.sb3.callbacks import CheckpointCallback, MemoryNormCallback, ProgressCallback, save_model
+
+# Fields of the command line that RecurrentPPO takes under the same name.
+PPO_OPTIONS = [
+    *("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "clip_range_vf", "normalize_advantage"),
+    *("ent_coef", "vf_coef", "max_grad_norm", "target_kl", "seed", "device"),
+]
+EVAL_SEED = 1_000_000  # far from every training seed
+FINAL_SEED = 2_000_000
+
+
+def make_env(env: str, env_kwargs: dict[str, Any], n: int, seed: int) -> VecEnv:
+    """n environments side by side, seeded seed, seed + 1, ..."""
+    venv = DummyVecEnv([lambda: gym.make(env, **env_kwargs)] * n)
+    venv.seed(seed)
+    return venv
+
+
+def policy_for(space: spaces.Space[Any]) -> str:
+    """The policy whose encoder suits the observations."""
+    if isinstance(space, spaces.Dict):
+        return "MemoryMultiInputPolicy"
+    return "MemoryCnnPolicy" if is_image_space(space) else "MemoryPolicy"
+
+
+class Run:
+    """A run of ``train/agent.py``, ready to go.
+
+    Args:
+        args: the command line.
+        env_kwargs: keyword arguments of the environment.
+        core_kwargs: options of the core.
+
+    Raises:
+        ValueError, TypeError, gymnasium.error.Error: something in them cannot be; the message names it. Nothing has
+            been written then.
+    """
+
+    def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
+        self.args, self.env_kwargs = args, env_kwargs
+        self.console = Console()
+        torch.set_num_threads(args.threads)
+        try:
+            self.venv = make_env(args.env, env_kwargs, args.num_envs, args.seed)
+        except gym.error.Error as error:
+            raise ValueError(str(error)) from error
+        rate = args.learning_rate
+        schedule = LinearSchedule(rate, 0.1 * rate, 1.0) if args.lr_schedule == "linear" else rate
+        self.model: BaseAlgorithm = RecurrentPPO(
+            policy_for(self.venv.observation_space),
+            self.venv,
+            learning_rate=schedule,
+            policy_kwargs={
+                "core": args.core,
+                "hidden_size": args.hidden_size,
+                "core_kwargs": core_kwargs,
+                "critic_core": args.critic_core,
+            },
+            **{name: getattr(args, name) for name in PPO_OPTIONS},
+        )
+
+    def begin(self) -> None:
+        """Make the run's folder and say what will run there."""
+        args = self.args
+        self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed)
+        described = {
+            "args": {**asdict(args), "log_dir": str(args.log_dir)},
+            "env_kwargs": self.env_kwargs,
+            "policy_kwargs": self.model.policy_kwargs,
+            **provenance(),
+        }
+        write_json(self.dir / CONFIG, described)
+        self.console.print(f"Run folder: [bold]{self.dir}[/bold]", soft_wrap=True)
+        self.model.set_env(VecMonitor(self.venv, str(self.dir / "monitor.csv")))
+        self.model.set_logger(configure(str(self.dir), ["csv", "tensorboard"]))
+
+    def go(self) -> int:
+        """Train, save, evaluate; returns the exit code, 130 after an interrupt."""
+        args = self.args
+        per_rollout = args.n_steps * args.num_envs
+        log_interval = max(1, args.total_timesteps // per_rollout // 200)
+        try:
+            self.model.learn(args.total_timesteps, callback=self._callbacks(), log_interval=log_interval)
+        except KeyboardInterrupt:
+            path = self.dir / "interrupted_model.zip"
+            save_model(self.model, path)
+            self.console.print(
+                f"\nInterrupted after {self.model.num_timesteps:,} steps; the agent is in {path}", soft_wrap=True
+            )
+            return 130
+        save_model(self.model, self.dir / "final_model.zip")
+        self._report()
+        return 0
+
+    def _callbacks(self) -> list[BaseCallback]:
+        args = self.args
+        callbacks: list[BaseCallback] = [
+            MemoryNormCallback(),
+            ProgressCallback(args.total_timesteps, max(1, args.total_timesteps // 20)),
+        ]
+        if args.checkpoint_freq > 0:
+            callbacks.append(CheckpointCallback(self.dir / "checkpoints", args.checkpoint_freq))
+        if args.eval_freq > 0:
+            eval_env = make_env(
+                args.env, self.env_kwargs, min(args.num_envs, args.eval_episodes), EVAL_SEED + args.seed
+            )
+            callbacks.append(
+                EvalCallback(
+                    VecMonitor(eval_env),
+                    n_eval_episodes=args.eval_episodes,
+                    eval_freq=max(1, args.eval_freq // args.num_envs),
+                    best_model_save_path=str(self.dir),
+                    log_path=str(self.dir),
+                    verbose=0,
+                )
+            )
+        return callbacks
+
+    def _report(self) -> None:
+        """Evaluate the last and the best model on fresh episodes; table and ``result.json``."""
+        args = self.args
+        table = Table(title=f"{args.env}: greedy play over {args.final_episodes:,} fresh episodes")
+        for column in ("model", "mean return", "95 % interval", "success"):
+            table.add_column(column, justify="left" if column == "model" else "right")
+        results = {}
+        for name in ("final_model", "best_model"):
+            path = self.dir / f"{name}.zip"
+            if not path.exists():
+                continue
+            model = RecurrentPPO.load(path, device=args.device)
+            env = make_env(args.env, self.env_kwargs, min(args.num_envs, args.final_episodes), FINAL_SEED + args.seed)
+            results[name] = result = evaluate(model, env, args.final_episodes)
+            low, high = result["interval"]
+            success = "" if result["success_rate"] is None else f"{result['success_rate']:.1%}"
+            table.add_row(name, f"{result['mean_return']:.3f}", f"{low:.3f} to {high:.3f}", success)
+        write_json(self.dir / "result.json", {"steps": self.model.num_timesteps, **results})
+        self.console.print(table)
+        self.console.print(f"Watch it play:    python train/watch.py {self.dir}", soft_wrap=True)
+        self.console.print(f"Learning curves:  tensorboard --logdir {args.log_dir}", soft_wrap=True)
+
+
+def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int) -> dict[str, Any]:
+    """Greedy play: mean return with its 95 % interval (normal, over episodes), and success rate if the env tells."""
+    successes: list[bool] = []
+
+    def note_success(local: dict[str, Any], _: dict[str, Any]) -> None:
+        if local["done"] and "is_success" in local["info"]:
+            successes.append(bool(local["info"]["is_success"]))
+
+    returns, _ = evaluate_policy(
+        model,
+        VecMonitor(env),
+        n_eval_episodes=episodes,
+        deterministic=True,
+        return_episode_rewards=True,
+        callback=note_success,
+    )
+    mean, half = (
+        float(np.mean(returns)),
+        float(1.96 * np.std(returns, ddof=min(1, len(returns) - 1)) / len(returns) ** 0.5),
+    )
+    return {
+        "episodes": len(returns),
+        "mean_return": mean,
+        "interval": [mean - half, mean + half],
+        "success_rate": float(np.mean(successes)) if successes else None,
+    }
