@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-
 # The tests run side by side, a process a core; threads of their own would only get in each other's way.
 torch.set_num_threads(1)
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sb3_contrib import RecurrentPPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import fwagents.sb3  # noqa: F401
+from fwagents.sb3 import MemoryPPO
 
 TRAIN = Path(__file__).parent.parent / "train"
 TINY = [
@@ -44,7 +43,7 @@ def run(script, *args, cwd):
 def trained(tmp_path_factory):
     """A finished tiny run: its folder, and what was printed."""
     cwd = tmp_path_factory.mktemp("work")
-    args = [*TINY, "--env-kwargs", "size=6", "visible_frames=2", "--n-steps", "10", "--batch-size", "40", "--seed", "3"]
+    args = [*TINY, "--env-kwargs", "size=6", "visible_frames=2", "--n-steps", "10", "--seed", "3"]
     done = run("agent.py", *args, "--eval-freq", "200", "--checkpoint-freq", "200", cwd=cwd)
     assert done.returncode == 0, done.stderr
     (folder,) = (cwd / "runs" / "PartialCatch-v0").iterdir()
@@ -100,7 +99,7 @@ def test_tensorboard_and_csv(trained):
 def test_saved_model_is_whole_and_plays(trained):
     folder, _ = trained
     for path in [folder / "final_model.zip", folder / "best_model.zip", *(folder / "checkpoints").iterdir()]:
-        model = RecurrentPPO.load(path)
+        model = MemoryPPO.load(path)
         assert model.predict(np.zeros((2, 36), np.uint8))[0].shape == (2,)
 
 
@@ -190,7 +189,7 @@ def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
     assert process.returncode == 130
     (saved,) = tmp_path.glob("runs/*/*/interrupted_model.zip")
     assert str(saved.relative_to(tmp_path)) in printed
-    assert RecurrentPPO.load(saved).num_timesteps > 0
+    assert MemoryPPO.load(saved).num_timesteps > 0
 
 
 def test_two_runs_at_once_do_not_meet(tmp_path):
@@ -202,5 +201,5 @@ def test_two_runs_at_once_do_not_meet(tmp_path):
     folders = list((tmp_path / "runs" / "PartialCatch-v0").iterdir())
     assert len(folders) == 2
     # The same seed and the same command: the same agent.
-    models = [RecurrentPPO.load(folder / "final_model.zip").policy.parameters_to_vector() for folder in folders]
+    models = [MemoryPPO.load(folder / "final_model.zip").policy.parameters_to_vector() for folder in folders]
     np.testing.assert_array_equal(*models)

@@ -37,10 +37,10 @@ class Args:
     """Further options of the core: normalize_storage=False identity_scale=0.05"""
     critic_core: Literal["shared", "detached", "separate", "none"] = "separate"
     """Where the value's memory comes from; see MemoryPolicy."""
-    algo: Literal["recurrent_ppo"] = "recurrent_ppo"
-    """Learning algorithm: sb3-contrib's RecurrentPPO."""
+    algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"
+    """MemoryPPO, MemoryA2C, or sb3-contrib's RecurrentPPO with the same policy."""
 
-    total_timesteps: int = 800_000
+    total_timesteps: int = 500_000
     """Environment steps to train for."""
     num_envs: int = 32
     """Environments side by side."""
@@ -62,14 +62,14 @@ class Args:
     final_episodes: int = 1000
     """Fresh episodes that the closing table is measured on."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """Adam's step size at the start."""
     lr_schedule: Literal["constant", "linear"] = "linear"
     """"linear" falls to a tenth of the learning rate over the run."""
-    n_steps: int = 128
+    n_steps: int = 32
     """Steps of each environment per rollout."""
-    batch_size: int = 1024
-    """Steps per minibatch."""
+    batch_size: int | None = None
+    """Steps per minibatch; None for the whole rollout."""
     n_epochs: int = 4
     """Passes over each rollout."""
     gamma: float = 0.99
@@ -90,11 +90,17 @@ class Args:
     """Norm at which gradients are clipped."""
     target_kl: float | None = None
     """KL divergence at which a rollout's epochs end early; None for never."""
+    chunk_length: int | None = None
+    """Steps over which gradients flow back; None for whole rollouts. Not for recurrent_ppo."""
+    refresh_states: bool = False
+    """memory_ppo: compute the chunks' first states anew before every epoch but the first."""
+    use_rms_prop: bool = False
+    """a2c: RMSprop in place of Adam."""
 
 
 AT_LEAST_ONE = [
     *("total_timesteps", "num_envs", "threads", "eval_episodes", "final_episodes"),
-    *("n_steps", "batch_size", "n_epochs"),
+    *("n_steps", "n_epochs"),
 ]
 
 

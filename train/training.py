@@ -6,36 +6,30 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from algorithms import ALGORITHMS, load_model
 from gymnasium import spaces
 from rich.console import Console
 from rich.table import Table
 from runs import CONFIG, new_run_dir, provenance, write_json
-from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv
 
-import fwagents.sb3  # noqa: F401 -- registers the policies
-from fwagents.sb3.callbacks import CheckpointCallback, MemoryNormCallback, ProgressCallback, save_model
+from fwagents.sb3 import make_vec_env
+from fwagents.sb3.callbacks import (
+    CheckpointCallback,
+    EpisodeLogCallback,
+    MemoryNormCallback,
+    ProgressCallback,
+    save_model,
+)
 
-# Fields of the command line that RecurrentPPO takes under the same name.
-PPO_OPTIONS = [
-    *("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "clip_range_vf", "normalize_advantage"),
-    *("ent_coef", "vf_coef", "max_grad_norm", "target_kl", "seed", "device"),
-]
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
-
-
-def make_env(env: str, env_kwargs: dict[str, Any], n: int, seed: int) -> VecEnv:
-    """n environments side by side, seeded seed, seed + 1, ..."""
-    venv = DummyVecEnv([lambda: gym.make(env, **env_kwargs)] * n)
-    venv.seed(seed)
-    return venv
 
 
 def policy_for(space: spaces.Space[Any]) -> str:
@@ -63,12 +57,13 @@ class Run:
         self.console = Console()
         torch.set_num_threads(args.threads)
         try:
-            self.venv = make_env(args.env, env_kwargs, args.num_envs, args.seed)
+            self.venv = make_vec_env(args.env, args.num_envs, seed=args.seed, **env_kwargs)
         except gym.error.Error as error:
             raise ValueError(str(error)) from error
         rate = args.learning_rate
         schedule = LinearSchedule(rate, 0.1 * rate, 1.0) if args.lr_schedule == "linear" else rate
-        self.model: BaseAlgorithm = RecurrentPPO(
+        algorithm = ALGORITHMS[args.algo]
+        self.model: BaseAlgorithm = algorithm.make(
             policy_for(self.venv.observation_space),
             self.venv,
             learning_rate=schedule,
@@ -78,7 +73,7 @@ class Run:
                 "core_kwargs": core_kwargs,
                 "critic_core": args.critic_core,
             },
-            **{name: getattr(args, name) for name in PPO_OPTIONS},
+            **{name: getattr(args, name) for name in algorithm.options},
         )
 
     def begin(self) -> None:
@@ -93,7 +88,6 @@ class Run:
         }
         write_json(self.dir / CONFIG, described)
         self.console.print(f"Run folder: [bold]{self.dir}[/bold]", soft_wrap=True)
-        self.model.set_env(VecMonitor(self.venv, str(self.dir / "monitor.csv")))
         self.model.set_logger(configure(str(self.dir), ["csv", "tensorboard"]))
 
     def go(self) -> int:
@@ -118,17 +112,16 @@ class Run:
         args = self.args
         callbacks: list[BaseCallback] = [
             MemoryNormCallback(),
+            EpisodeLogCallback(self.dir / "monitor.csv"),
             ProgressCallback(args.total_timesteps, max(1, args.total_timesteps // 20)),
         ]
         if args.checkpoint_freq > 0:
             callbacks.append(CheckpointCallback(self.dir / "checkpoints", args.checkpoint_freq))
         if args.eval_freq > 0:
-            eval_env = make_env(
-                args.env, self.env_kwargs, min(args.num_envs, args.eval_episodes), EVAL_SEED + args.seed
-            )
+            eval_env = self._fresh_env(args.eval_episodes, EVAL_SEED)
             callbacks.append(
                 EvalCallback(
-                    VecMonitor(eval_env),
+                    eval_env,
                     n_eval_episodes=args.eval_episodes,
                     eval_freq=max(1, args.eval_freq // args.num_envs),
                     best_model_save_path=str(self.dir),
@@ -137,6 +130,10 @@ class Run:
                 )
             )
         return callbacks
+
+    def _fresh_env(self, episodes: int, seed: int) -> VecEnv:
+        args = self.args
+        return make_vec_env(args.env, min(args.num_envs, episodes), seed=seed + args.seed, **self.env_kwargs)
 
     def _report(self) -> None:
         """Evaluate the last and the best model on fresh episodes; table and ``result.json``."""
@@ -149,8 +146,8 @@ class Run:
             path = self.dir / f"{name}.zip"
             if not path.exists():
                 continue
-            model = RecurrentPPO.load(path, device=args.device)
-            env = make_env(args.env, self.env_kwargs, min(args.num_envs, args.final_episodes), FINAL_SEED + args.seed)
+            model = load_model(args.algo, path, args.device)
+            env = self._fresh_env(args.final_episodes, FINAL_SEED)
             results[name] = result = evaluate(model, env, args.final_episodes)
             low, high = result["interval"]
             success = "" if result["success_rate"] is None else f"{result['success_rate']:.1%}"
@@ -171,7 +168,7 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int) -> dict[str, Any]
 
     returns, _ = evaluate_policy(
         model,
-        VecMonitor(env),
+        env,
         n_eval_episodes=episodes,
         deterministic=True,
         return_episode_rewards=True,

@@ -58,11 +58,9 @@ def play(config: dict[str, Any], model_path: Path, args: Args) -> list[Any]:
     """Play episodes; returns the pictures if they are to be written, else draws them in the terminal."""
     import gymnasium as gym
     import numpy as np
-    from sb3_contrib import RecurrentPPO
+    from algorithms import load_model
 
-    import fwagents.sb3  # noqa: F401 -- what the model's pickle refers to
-
-    model = RecurrentPPO.load(model_path, device="cpu")
+    model = load_model(config["args"]["algo"], model_path)
     mode = "ansi" if args.output is None else "rgb_array"
     env = gym.make(config["args"]["env"], render_mode=mode, **config["env_kwargs"])
     frames: list[Any] = []

@@ -9,6 +9,8 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from fwagents.cores.stepper import Stepper
+
 StateT = TypeVar("StateT", bound=tuple[Any, ...])
 
 
@@ -119,34 +121,52 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
             raise ValueError(
                 f"x has shape {tuple(x.shape)}, expected [T, B, {self.input_size}] with T and B at least 1"
             )
-        state = self.initial_state(x.shape[1]) if state is None else state
         self._check(state, start, x.shape[:-1])
+        state = self._opening(x.shape[1]) if state is None else state
         if start is None:
             return self.scan(x, state)
         return self.scan_episodes(x, state, start)
 
     def step(self, x: Tensor, state: StateT, start: Tensor | None = None) -> tuple[Tensor, StateT]:
         """Run one step: ``x [B, D]``, ``start`` bool [B] -> ``(y [B, H], state)``; see :meth:`forward`."""
-        if x.dim() != 2 or x.shape[-1] != self.input_size or 0 in x.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected [B, {self.input_size}] with B at least 1")
-        self._check(state, start, x.shape[:-1])
+        self._check_step(x, state, start)
         if start is not None:
             state = self.reset(state, start)
         return self.cell(x, state)
 
+    def stepper(self, start_from: StateT | int) -> Stepper[StateT]:
+        """Something to step the core with where no gradient is wanted, from a state or for so many new rows."""
+        state = self.initial_state(start_from) if isinstance(start_from, int) else start_from
+        self._check_state(state, len(state[0]))
+        return Stepper(self, state)
+
+    def _opening(self, batch_size: int) -> StateT:
+        """What ``forward`` begins with where it is given no state; here the initial one."""
+        return self.initial_state(batch_size)
+
     def _state(self, leaves: Iterable[Tensor]) -> StateT:
         return cast(StateT, cast(Any, self.state_type)._make(leaves))
 
-    def _check(self, state: StateT, start: Tensor | None, steps: torch.Size) -> None:
-        if not isinstance(state, self.state_type):
-            raise ValueError(f"state is a {type(state).__name__}, expected a {self.state_type.__name__}")
-        for name, leaf, shape in zip(cast(Any, state)._fields, state, self.state_shapes, strict=True):
-            if leaf.shape != (steps[-1], *shape):
-                raise ValueError(f"state.{name} has shape {tuple(leaf.shape)}, expected {(steps[-1], *shape)}")
+    def _check(self, state: StateT | None, start: Tensor | None, steps: torch.Size) -> None:
+        if state is not None:
+            self._check_state(state, steps[-1])
         if start is not None and (start.shape != steps or start.dtype != torch.bool):
             raise ValueError(
                 f"start is {start.dtype} of shape {tuple(start.shape)}, expected torch.bool of shape {tuple(steps)}"
             )
+
+    def _check_step(self, x: Tensor, state: StateT, start: Tensor | None) -> None:
+        if x.dim() != 2 or x.shape[-1] != self.input_size or 0 in x.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected [B, {self.input_size}] with B at least 1")
+        self._check_state(state, len(x))
+        self._check(None, start, x.shape[:-1])
+
+    def _check_state(self, state: StateT, batch_size: int) -> None:
+        if not isinstance(state, self.state_type):
+            raise ValueError(f"state is a {type(state).__name__}, expected a {self.state_type.__name__}")
+        for name, leaf, shape in zip(cast(Any, state)._fields, state, self.state_shapes, strict=True):
+            if leaf.shape != (batch_size, *shape):
+                raise ValueError(f"state.{name} has shape {tuple(leaf.shape)}, expected {(batch_size, *shape)}")
 
 
 def positive_int(name: str, value: object) -> int:

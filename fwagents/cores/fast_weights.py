@@ -1,13 +1,15 @@
 """Fast weights: a recurrent net with a second, fast memory."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fwagents.cores.base import MemoryCore, finite_float, positive_int
-from fwagents.kernels import ScanOptions, check_backend, fast_weight_scan
+from fwagents.cores.stepper import Stepper
+from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
+from fwagents.kernels.stepping import ScanSteps
 
 
 class FastWeightsState(NamedTuple):
@@ -110,6 +112,28 @@ class FastWeights(MemoryCore[FastWeightsState]):
         """A stretch with resets, which the scan does itself; see :meth:`MemoryCore.scan_episodes`."""
         return self._scan(x, state, start)
 
+    def cell(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
+        """One step without a reset; see :meth:`MemoryCore.cell`."""
+        y, state = self._scan(x.unsqueeze(0), state, None)
+        return y.squeeze(0), state
+
+    def step(self, x: Tensor, state: FastWeightsState, start: Tensor | None = None) -> tuple[Tensor, FastWeightsState]:
+        """One step, which resets rows itself; see :meth:`MemoryCore.step`."""
+        self._check_step(x, state, start)
+        y, state = self._scan(x.unsqueeze(0), state, None if start is None else start.unsqueeze(0))
+        return y.squeeze(0), state
+
+    def stepper(self, start_from: FastWeightsState | int) -> Stepper[FastWeightsState]:
+        """One that keeps the history in place of A, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
+        plain = super().stepper(start_from)
+        if chosen_backend(self.backend) != "numba" or not cpu.covers(*self.parameters()):
+            return plain
+        return FastWeightsStepper(self, plain.state, fresh=isinstance(start_from, int))
+
+    def _opening(self, batch_size: int) -> FastWeightsState:
+        """No state at all, which the scan takes for zero without writing R^2 zeros a row."""
+        return FastWeightsState(cast(Any, None), cast(Any, None))
+
     def _scan(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> tuple[Tensor, FastWeightsState]:
         y, h, A = fast_weight_scan(
             F.linear(x, self.weight_ih, self.bias),
@@ -128,6 +152,36 @@ class FastWeights(MemoryCore[FastWeightsState]):
         """The sizes and options, for ``print``."""
         options = ", ".join(f"{name}={value}" for name, value in self.options._asdict().items())
         return f"{self.input_size}, {self.hidden_size}, {options}, backend={self.backend!r}"
+
+
+class FastWeightsStepper(Stepper[FastWeightsState]):
+    """Steps the compiled scan; A is formed when the state is asked for, or a long history makes it cheaper."""
+
+    core: FastWeights
+
+    def __init__(self, core: FastWeights, state: FastWeightsState, fresh: bool) -> None:
+        super().__init__(core, state)
+        gain, shift = (None, None) if core.norm is None else (core.norm.weight, core.norm.bias)
+        self._steps = ScanSteps(core.weight_hh, gain, shift, core.options, len(state.h))
+        if not fresh:
+            self.load(state)
+
+    @property
+    def state(self) -> FastWeightsState:
+        """The state after the last step; safe to keep."""
+        return FastWeightsState(*self._steps.state())
+
+    def load(self, state: FastWeightsState) -> None:
+        """Go on from another state of as many rows."""
+        super().load(state)
+        self._steps.load(*self._state)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, R]."""
+        core = self.core
+        core._check(None, start, x.shape[:-1])
+        return self._steps.step(F.linear(x, core.weight_ih, core.bias), start)
 
 
 class InnerNorm(nn.Module):

@@ -1,13 +1,17 @@
 """The scan behind :class:`fwagents.cores.FastWeights`: one function, several backends."""
 
+import os
+
 from torch import Tensor
 
-from fwagents.kernels.reference import ScanOptions, ScanResult, attention_form, matrix_form
+from fwagents.kernels import cpu
+from fwagents.kernels.reference import ScanOptions, ScanResult, attention_form, matrix_form, zeros_for_none
 
-__all__ = ["BACKENDS", "ScanOptions", "ScanResult", "check_backend", "fast_weight_scan"]
+__all__ = ["BACKENDS", "ScanOptions", "ScanResult", "check_backend", "chosen_backend", "fast_weight_scan"]
 
 DEFAULT_OPTIONS = ScanOptions()
-BACKENDS = ("auto", "torch", "attention")
+BACKENDS = ("auto", "numba", "torch", "attention")
+VARIABLE = "FWAGENTS_BACKEND"
 
 
 def check_backend(backend: str) -> str:
@@ -17,11 +21,21 @@ def check_backend(backend: str) -> str:
     return backend
 
 
+def chosen_backend(backend: str) -> str:
+    """What ``backend`` comes to: for "auto" the environment variable FWAGENTS_BACKEND, else "numba"."""
+    if check_backend(backend) != "auto":
+        return backend
+    backend = os.environ.get(VARIABLE) or "auto"
+    if backend not in BACKENDS:
+        raise ValueError(f"{VARIABLE} is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    return "numba" if backend == "auto" else backend
+
+
 def fast_weight_scan(
     drive: Tensor,
     weight_hh: Tensor,
-    h: Tensor,
-    A: Tensor,
+    h: Tensor | None,
+    A: Tensor | None,
     start: Tensor | None = None,
     gain: Tensor | None = None,
     shift: Tensor | None = None,
@@ -34,17 +48,22 @@ def fast_weight_scan(
     Args:
         drive: input to each step before the recurrence, ``C x + bias`` [T, B, R].
         weight_hh: slow recurrent weights W [R, R].
-        h: hidden state before the first step [B, R].
-        A: fast weights before the first step, ``h`` already written into them [B, R, R].
+        h: hidden state before the first step [B, R]; None is zero, and cheaper than zeros.
+        A: fast weights before the first step, ``h`` already written into them [B, R, R]; None as for ``h``.
         start: True where a step opens an episode: h and A of that row are zero before it. Bool [T, B].
         gain: layer-norm gain, one row shared by the inner steps or one each [1 or S, R]; None for no layer norm.
         shift: layer-norm bias, as ``gain``.
         options: see :class:`ScanOptions`.
-        backend: "torch" the matrix form, "attention" the attention form, both eager; "auto" the fastest that covers
-            the call.
+        backend: "numba" the compiled scan, for float32 on the CPU; "torch" the matrix form and "attention" the
+            attention form, both eager; "auto" is "numba" unless the environment variable FWAGENTS_BACKEND names
+            another. What the compiled scan does not cover (another dtype or device, derivatives of derivatives) goes
+            to the matrix form.
 
     Returns:
         ``(y [T, B, R], h [B, R], A [B, R, R])``, differentiable in every tensor argument.
     """
-    scan = attention_form if check_backend(backend) == "attention" else matrix_form
-    return scan(drive, weight_hh, h, A, start, gain, shift, options)
+    backend = chosen_backend(backend)
+    if backend == "numba" and cpu.covers(drive, weight_hh, h, A, gain, shift):
+        return cpu.scan(drive, weight_hh, h, A, start, gain, shift, options)
+    scan = attention_form if backend == "attention" else matrix_form
+    return scan(drive, weight_hh, *zeros_for_none(drive, h, A), start, gain, shift, options)

@@ -70,6 +70,13 @@ def _cleared(x: Tensor, start: Tensor) -> Tensor:
     return torch.where(start.reshape(-1, *[1] * (x.dim() - 1)), torch.zeros_like(x), x)
 
 
+def zeros_for_none(drive: Tensor, h: Tensor | None, A: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A state with zeros where there is none."""
+    _, batch, size = drive.shape
+    h = drive.new_zeros(batch, size) if h is None else h
+    return h, drive.new_zeros(batch, size, size) if A is None else A
+
+
 def matrix_form(
     drive: Tensor,
     weight_hh: Tensor,

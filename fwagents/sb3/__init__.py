@@ -7,8 +7,10 @@ from importlib.metadata import entry_points
 
 from sb3_contrib import RecurrentPPO
 
+from fwagents.sb3.a2c import MemoryA2C
 from fwagents.sb3.policies import (
     AGENT_CORE_KWARGS,
+    POLICIES,
     DenseExtractor,
     FastWeightCnnPolicy,
     FastWeightMultiInputPolicy,
@@ -17,6 +19,8 @@ from fwagents.sb3.policies import (
     MemoryMultiInputPolicy,
     MemoryPolicy,
 )
+from fwagents.sb3.ppo import MemoryPPO
+from fwagents.sb3.vec_env import make_vec_env
 
 __all__ = [
     "AGENT_CORE_KWARGS",
@@ -24,19 +28,15 @@ __all__ = [
     "FastWeightCnnPolicy",
     "FastWeightMultiInputPolicy",
     "FastWeightPolicy",
+    "MemoryA2C",
     "MemoryCnnPolicy",
     "MemoryMultiInputPolicy",
+    "MemoryPPO",
     "MemoryPolicy",
+    "make_vec_env",
 ]
 
 for _entry in entry_points(group="gymnasium.envs", name="fwagents"):
     _entry.load()()
 
-RecurrentPPO.policy_aliases.update(
-    FastWeightPolicy=FastWeightPolicy,
-    FastWeightCnnPolicy=FastWeightCnnPolicy,
-    FastWeightMultiInputPolicy=FastWeightMultiInputPolicy,
-    MemoryPolicy=MemoryPolicy,
-    MemoryCnnPolicy=MemoryCnnPolicy,
-    MemoryMultiInputPolicy=MemoryMultiInputPolicy,
-)
+RecurrentPPO.policy_aliases.update(POLICIES)

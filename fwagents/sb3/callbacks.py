@@ -1,15 +1,19 @@
 """Callbacks for runs: what the memory holds, a progress bar, checkpoints that are never half-written."""
 
 import os
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import ResultsWriter
 from tqdm import tqdm
 
+from fwagents.sb3.on_policy import MemoryRollouts
 from fwagents.sb3.policies import MemoryPolicy
+from fwagents.sb3.states import MemoryStates
 
 
 def save_model(model: BaseAlgorithm, path: Path) -> None:
@@ -48,6 +52,30 @@ class CheckpointCallback(BaseCallback):
         return True
 
 
+class EpisodeLogCallback(BaseCallback):
+    """Write every finished episode (return ``r``, length ``l``, seconds ``t``) to a CSV in the form of SB3's Monitor.
+
+    Args:
+        path: the file; lines are added to it if it exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def _on_training_start(self) -> None:
+        header: dict[str, float | str] = {"t_start": time.time(), "env_id": self.path.parent.parent.name}
+        self.writer = ResultsWriter(str(self.path), header, override_existing=not self.path.exists())
+
+    def _on_step(self) -> bool:
+        for i in np.flatnonzero(self.locals["dones"]):
+            self.writer.write_row(self.locals["infos"][i]["episode"])
+        return True
+
+    def _on_training_end(self) -> None:
+        self.writer.close()
+
+
 class MemoryNormCallback(BaseCallback):
     """Log ``memory/<leaf>_norm``: the mean Frobenius norm of each leaf of the actor's state at a rollout's end.
 
@@ -55,11 +83,16 @@ class MemoryNormCallback(BaseCallback):
     """
 
     def _on_rollout_end(self) -> None:
-        policy, states = self.model.policy, getattr(self.model, "_last_lstm_states", None)
-        if isinstance(policy, MemoryPolicy) and states is not None:
-            state = policy.lstm_actor.unpack(states.pi)
+        if isinstance(self.model.policy, MemoryPolicy):
+            state = self._state(self.model.policy)
             for name, leaf in zip(state._fields, state, strict=True):
                 self.logger.record(f"memory/{name}_norm", leaf.flatten(1).norm(dim=1).mean().item())
+
+    def _state(self, policy: MemoryPolicy) -> Any:
+        model: Any = self.model
+        if isinstance(model, MemoryRollouts):
+            return cast(MemoryStates, model._last_states).actor
+        return policy.lstm_actor.unpack(model._last_lstm_states.pi)
 
     def _on_step(self) -> bool:
         return True

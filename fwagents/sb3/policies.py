@@ -1,12 +1,14 @@
 """Actor-critic policies with any memory core, for sb3-contrib's RecurrentPPO as it stands."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
@@ -15,14 +17,18 @@ from torch import Tensor, nn
 from fwagents.cores import MemoryCore, make_core
 from fwagents.cores.base import positive_int
 from fwagents.sb3.packing import PackedCore, Pair
+from fwagents.sb3.states import MemoryStates
+
+if TYPE_CHECKING:
+    from fwagents.sb3.buffers import Chunks, MemoryRolloutBuffer
 
 CriticCore = Literal["shared", "detached", "separate", "none"]
 
 # What policy gradients need differs from what supervised tasks need, so an agent's core does not start from the
-# paper's constants. With 128 units h.h is near 64, so at fast_lr 0.5 the memory drowns the input: store h normalised.
-# W = 0.05 I forgets within a step unless the fast memory already works: begin at the identity.
+# paper's constants. With 128 units h.h is near 64, so at fast_lr 0.5 the memory drowns the input: store h normalised,
+# and little of it. W = 0.05 I forgets within a step unless the fast memory already works: begin at the identity.
 AGENT_CORE_KWARGS: Mapping[str, Mapping[str, Any]] = {
-    "fast_weights": {"normalize_storage": True, "identity_scale": 1.0},
+    "fast_weights": {"normalize_storage": True, "fast_lr": 0.03, "identity_scale": 1.0},
 }
 
 
@@ -142,6 +148,66 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         y, states = lstm(features, lstm_states, episode_starts)
         return y, states
 
+    def encode(self, obs: Any) -> tuple[Tensor, Tensor]:
+        """Features for the actor and for the critic [B, features_dim] of observations [B, ...]."""
+        features: Any = self.extract_features(obs)
+        return (features, features) if self.share_features_extractor else features
+
+    def critic_latent(self, actor: Tensor, own: Tensor | None, features: Tensor) -> Tensor:
+        """What the value is read from: the actor core's output, the critic core's, or the features alone."""
+        if own is not None:
+            return own
+        if self.critic is not None:
+            latent: Tensor = self.critic(features)
+            return latent
+        return actor.detach() if self.critic_core_mode == "detached" else actor
+
+    def heads(self, actor: Tensor, critic: Tensor) -> tuple[Distribution, Tensor]:
+        """Action distribution and values [B, 1] from what the two memories put out, each [B, H]."""
+        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
+        return distribution, self.value_net(self.mlp_extractor.forward_critic(critic))
+
+    def evaluate_chunks(self, chunks: "Chunks") -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values, log-probabilities and entropy, each [L, n], of a minibatch; entropy None without a closed form."""
+        L, n = chunks.start.shape
+        features, critic_features = self.encode(map_observations(lambda x: x.flatten(0, 1), chunks.observations))
+        latent, _ = self.actor_core(features.view(L, n, -1), chunks.states.actor, chunks.start)
+        own = None
+        if self.critic_core is not None:
+            own, _ = self.critic_core(critic_features.view(L, n, -1), chunks.states.critic, chunks.start)
+            own = own.flatten(0, 1)
+        latent = latent.flatten(0, 1)
+        distribution, values = self.heads(latent, self.critic_latent(latent, own, critic_features))
+        log_prob, entropy = distribution.log_prob(chunks.actions.flatten(0, 1)), distribution.entropy()
+        return values.view(L, n), log_prob.view(L, n), None if entropy is None else entropy.view(L, n)
+
+    def values_after(self, obs: Any, states: MemoryStates, start: Tensor) -> Tensor:
+        """Values [B] of observations [B, ...] that follow ``states``; ``start`` bool [B] as for the cores."""
+        features, critic_features = self.encode(obs)
+        latent, own = features, None
+        if self.critic_core is not None:
+            own, _ = self.critic_core.step(critic_features, states.critic, start)
+        elif self.critic is None:
+            latent, _ = self.actor_core.step(features, states.actor, start)
+        values: Tensor = self.value_net(
+            self.mlp_extractor.forward_critic(self.critic_latent(latent, own, critic_features))
+        )
+        return values.squeeze(-1)
+
+    @torch.no_grad()
+    def refresh_states(self, buffer: "MemoryRolloutBuffer") -> None:
+        """Compute the states at the chunks' beginnings anew; the first ones stand, since what led to them is gone."""
+        states = buffer.states[0]
+        for number in range(1, len(buffer.states)):
+            chunks = buffer.chunks(np.arange(buffer.n_envs) + (number - 1) * buffer.n_envs)
+            features, critic_features = self.encode(map_observations(lambda x: x.flatten(0, 1), chunks.observations))
+            _, actor = self.actor_core(features.view(*chunks.start.shape, -1), states.actor, chunks.start)
+            critic = None
+            if self.critic_core is not None:
+                shaped = critic_features.view(*chunks.start.shape, -1)
+                _, critic = self.critic_core(shaped, states.critic, chunks.start)
+            states = buffer.states[number] = MemoryStates(actor, critic)
+
     def evaluate_actions(  # type: ignore[override]  # as the parent's, which leaves out the None
         self, obs: Any, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -207,7 +273,21 @@ class MemoryMultiInputPolicy(MemoryPolicy):
     features_extractor_default = CombinedExtractor
 
 
+def map_observations(function: Callable[[Tensor], Tensor], obs: Any) -> Any:
+    """Apply a function to a tensor, or to every one of a dict."""
+    return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)
+
+
 # Fast weights are the default core, so these are the same classes under the name of what they hold.
 FastWeightPolicy = MemoryPolicy
 FastWeightCnnPolicy = MemoryCnnPolicy
 FastWeightMultiInputPolicy = MemoryMultiInputPolicy
+
+POLICIES: Mapping[str, type[MemoryPolicy]] = {
+    "FastWeightPolicy": FastWeightPolicy,
+    "FastWeightCnnPolicy": FastWeightCnnPolicy,
+    "FastWeightMultiInputPolicy": FastWeightMultiInputPolicy,
+    "MemoryPolicy": MemoryPolicy,
+    "MemoryCnnPolicy": MemoryCnnPolicy,
+    "MemoryMultiInputPolicy": MemoryMultiInputPolicy,
+}

@@ -52,6 +52,28 @@ class RecallEnv(gym.Env):
         return self._observation(), (1.0 if action == self.cue else -1.0) if last else 0.0, last, False, {}
 
 
+class ScriptedEnv(gym.Env):
+    """The same observations and rewards every time, whatever is done; ends at the given steps.
+
+    An observation that ends an episode by truncation is shown again as the first of the next.
+    """
+
+    observations = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    rewards = np.random.default_rng(1).normal(size=40)
+
+    def __init__(self, truncate, terminate):
+        self.truncate, self.terminate, self.line = truncate, terminate, 0
+        self.observation_space, self.action_space = spaces.Box(-9, 9, (3,), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observations[self.line], {}
+
+    def step(self, action):
+        self.line += 1
+        ended, cut = self.line in self.terminate, self.line in self.truncate
+        return self.observations[self.line], self.rewards[self.line - 1], ended, cut, {}
+
+
 OBSERVATION_SPACES = {
     "vector": spaces.Box(-1, 1, (5,), np.float32),
     "discrete": spaces.Discrete(6),

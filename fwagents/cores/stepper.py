@@ -1,0 +1,39 @@
+"""A core fed one step at a time, as an agent in its environment does."""
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fwagents.cores.base import MemoryCore
+
+StateT = TypeVar("StateT", bound=tuple[Any, ...])
+
+
+class Stepper(Generic[StateT]):
+    """Runs a core without autograd, and holds the state in whatever form is cheapest to step.
+
+    Made by :meth:`MemoryCore.stepper`. Outputs and states are those of :meth:`MemoryCore.step`, and follow the core's
+    parameters as they change.
+    """
+
+    def __init__(self, core: "MemoryCore[StateT]", state: StateT) -> None:
+        self.core = core
+        self._state = state
+
+    @property
+    def state(self) -> StateT:
+        """The state after the last step; safe to keep, later steps do not change it."""
+        return self._state
+
+    def load(self, state: StateT) -> None:
+        """Go on from another state of as many rows."""
+        self.core._check_state(state, len(self._state[0]))
+        self._state = cast(StateT, cast(Any, type(state))._make(leaf.detach() for leaf in state))
+
+    @torch.no_grad()
+    def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
+        y, self._state = self.core.step(x, self._state, start)
+        return y

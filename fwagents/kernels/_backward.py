@@ -1,0 +1,317 @@
+"""The compiled backward pass: the steps of a few rows in reverse, one chunk (what lies between folds) at a time.
+
+Gradients at the pre-activations come out; those at the weights are products the caller makes from them. With q the
+input of a read, g the gradient at its sum, and w the weight of key k: p = w k.q and u = w k.g give ``dq += u k`` and
+``dk += p g + u q``. The first is needed at once; the second is pulled in when the step of that key is reached, from
+the reads of the last BLOCK steps one by one, and from older reads as one product for all keys.
+"""
+
+import numpy as np
+
+from fwagents.kernels._blocks import (
+    FLOAT,
+    add_combination,
+    add_product,
+    add_scaled,
+    attend_twice,
+    clear,
+    set_scaled,
+)
+from fwagents.kernels._forward import ONE, key_address, pack, panels, read_row, write_row
+from fwagents.kernels._problem import BLOCK, FOLD, GO_ON, RESET, STATE, TILE, Gradients, Problem, Slot
+from fwagents.kernels._simd import (
+    LANES,
+    PANEL,
+    byte,
+    first,
+    inlined,
+    integer,
+    load,
+    relu_backward,
+    scalar,
+    set_integer,
+    set_scalar,
+    splat,
+    store,
+    total,
+)
+
+# Of a chunk: its first step, the address of A before it, whether there is a gradient at A, and reads in the block.
+BEGIN, MATRIX, PENDING, READS = range(STATE)
+
+
+@inlined
+def mark_at(p: Problem, b: int, t: int) -> int:
+    """What happened to row b's memory before step t."""
+    return byte(p.marks, b * p.steps + t) if p.marks else GO_ON
+
+
+@inlined
+def enter_chunk(p: Problem, slot: Slot, b: int, end: int, state: int, at: int, scratch: int) -> None:
+    """Begin the chunk that ends before step ``end``: send the gradient at A after it to its keys, and through."""
+    row = p.vectors * LANES
+    begin = end - 1
+    while begin > 0 and mark_at(p, b, begin) == GO_ON:
+        begin -= 1
+    mark = mark_at(p, b, begin)
+    A = 0
+    if mark == FOLD:
+        A = p.folded + (b * p.slots + begin // p.fold_every - 1) * row * row * FLOAT
+    elif mark == GO_ON and p.A:
+        A = p.A + b * row * row * FLOAT
+    set_integer(state, BEGIN, begin)
+    set_integer(state, MATRIX, A)
+    set_integer(state, READS, 0)
+    n = end - begin
+    dkeys = at + slot.keys * FLOAT
+    for k in range(n):
+        clear(p.vectors, dkeys + k * row * FLOAT)
+    if integer(state, PENDING):
+        dA = at + slot.A * FLOAT
+        for r in range(row):
+            for v in range(0, row, LANES):
+                store(scratch, r * row + v, load(dA, r * row + v))
+        add_transposed(row, dA, scratch)
+        add_product(n, p.vectors, p.size, key_address(p, b, begin), row, 1, scratch, row, PANEL * LANES, dkeys, row)
+        for k in range(n):
+            weight = scalar(p.weights, p.longest - n + k)
+            set_scaled(p.vectors, weight, dkeys + k * row * FLOAT, dkeys + k * row * FLOAT)
+        decay = scalar(p.powers, n)
+        for r in range(row):
+            set_scaled(p.vectors, decay, dA + r * row * FLOAT, dA + r * row * FLOAT)
+        if A == 0:
+            set_integer(state, PENDING, 0)
+
+
+@inlined
+def add_transposed(row: int, x: int, out: int) -> None:
+    """Out += x transposed, square matrices; in blocks that stay in the cache."""
+    for r0 in range(0, row, LANES):
+        for c0 in range(0, row, LANES):
+            for r in range(r0, r0 + LANES):
+                for c in range(c0, c0 + LANES):
+                    set_scalar(out, r * row + c, scalar(out, r * row + c) + scalar(x, c * row + r))
+
+
+@inlined
+def norm_backward(p: Problem, b: int, t: int, i: int, dy: int, gain: int, norm: int) -> None:
+    """Through the layer norm of inner step i: ``dy`` becomes the gradient at its input; gain's and shift's add up."""
+    row = p.vectors * LANES
+    last = row - LANES
+    step = b * p.steps + t
+    normed = p.normed + (step * p.inner + i) * row * FLOAT
+    which = min(i, p.norms - 1) * row
+    sums = splat(np.float32(0.0))
+    moments = splat(np.float32(0.0))
+    for v in range(0, row, LANES):
+        d, x = load(dy, v), load(normed, v)
+        at = which + v
+        store(norm, at, load(norm, at) + d * x)
+        store(norm, p.norms * row + at, load(norm, p.norms * row + at) + d)
+        d = d * load(gain, at)
+        store(dy, v, d)
+        sums = sums + d
+        moments = moments + d * x
+    count = np.float32(p.size)
+    mean, moment = splat(total(sums) / count), splat(total(moments) / count)
+    scale = splat(scalar(p.scales, step * p.inner + i))
+    for v in range(0, row, LANES):
+        d = scale * (load(dy, v) - mean - load(normed, v) * moment)
+        if v == last:
+            d = first(d, p.size - last)
+        store(dy, v, d)
+
+
+@inlined
+def step_backward(
+    p: Problem, g: Gradients, slot: Slot, b: int, t: int, state: int, at: int, dh: int, d: int, scratch: int,
+    gain: int, norm: int,
+) -> None:  # fmt: skip
+    """One step of one row: ``dh``, the gradient at h, becomes ``d``, the gradient at the pre-activation."""
+    row = p.vectors * LANES
+    n = t - integer(state, BEGIN)
+    A = integer(state, MATRIX)
+    reads = integer(state, READS)
+    key = key_address(p, b, t)
+    dkey = at + (slot.keys + n * row) * FLOAT
+    scores = at + slot.scores * FLOAT
+    vectors = at + slot.vectors * FLOAT
+    add_combination(p.vectors, 2 * reads, scores + n * FLOAT, slot.scores_row, vectors, row, dkey)
+    if p.normalized:
+        along = load(key, 0) * load(dkey, 0)
+        for v in range(LANES, row, LANES):
+            along = along + load(key, v) * load(dkey, v)
+        radial = splat(total(along))
+        scale = splat(scalar(p.key_scales, b * p.steps + t))
+        for v in range(0, row, LANES):
+            store(dkey, v, scale * (load(dkey, v) - load(key, v) * radial))
+    for v in range(0, row, LANES):
+        store(dh, v, load(dh, v) + load(dkey, v))
+    if g.y:
+        read_row(p.vectors, p.size, g.y + (t * p.batch + b) * p.size * FLOAT, scratch)
+        add_scaled(p.vectors, ONE, scratch, dh)
+    clear(p.vectors, d)
+    weights = p.weights + (p.longest - n) * FLOAT
+    keys = key_address(p, b, integer(state, BEGIN))
+    first_input = p.inputs + (b * p.steps + t) * p.inner * row * FLOAT
+    for j in range(p.inner):
+        i = p.inner - 1 - j
+        s = first_input + i * row * FLOAT
+        output = key if i + 1 == p.inner else s + row * FLOAT
+        sent = vectors + 2 * reads * row * FLOAT
+        for v in range(0, row, LANES):
+            store(sent, v, relu_backward(load(output, v), load(dh, v)))
+            store(sent, row + v, load(s, v))
+        if p.norms:
+            norm_backward(p, b, t, i, sent, gain, norm)
+        if p.sustained:
+            for v in range(0, row, LANES):
+                store(d, v, load(d, v) + load(sent, v))
+            clear(p.vectors, dh)
+        else:
+            set_scaled(p.vectors, ONE, sent, dh)
+        to = scores + 2 * reads * slot.scores_row * FLOAT
+        attend_twice(p.vectors, keys, n, weights, sent + row * FLOAT, to, slot.scores_row, dh)
+        if A:
+            decayed = at + (slot.reads + (n * p.inner + i) * row) * FLOAT
+            set_scaled(p.vectors, scalar(p.powers, n), sent, decayed)
+            add_combination(p.vectors, p.size, decayed, 1, A, row, dh)
+        reads += 1
+    for v in range(0, row, LANES):
+        store(d, v, load(d, v) + relu_backward(load(first_input, v), load(dh, v)))
+    if reads == BLOCK * p.inner:
+        add_product(
+            n, p.vectors, 2 * reads, scores, 1, slot.scores_row,
+            vectors, row, PANEL * LANES, at + slot.keys * FLOAT, row,
+        )  # fmt: skip
+        reads = 0
+    set_integer(state, READS, reads)
+    write_row(p.vectors, p.size, d, g.drive + (t * p.batch + b) * p.size * FLOAT)
+
+
+@inlined
+def leave_chunk(p: Problem, slot: Slot, b: int, end: int, state: int, at: int) -> None:
+    """Add what the reads of a chunk give to the A before it."""
+    row = p.vectors * LANES
+    begin = integer(state, BEGIN)
+    if integer(state, MATRIX) == 0:
+        return
+    dA = at + slot.A * FLOAT
+    if not integer(state, PENDING):
+        for r in range(row):
+            clear(p.vectors, dA + r * row * FLOAT)
+        set_integer(state, PENDING, 1)
+    inputs = p.inputs + (b * p.steps + begin) * p.inner * row * FLOAT
+    reads = at + slot.reads * FLOAT
+    add_product(p.size, p.vectors, (end - begin) * p.inner, reads, 1, row, inputs, row, PANEL * LANES, dA, row)
+
+
+@inlined
+def state_before(p: Problem, b: int, t: int, out: int) -> None:
+    """Out = the hidden state that step t multiplied by W: zero at a start."""
+    if mark_at(p, b, t) == RESET or (t == 0 and p.h == 0):
+        clear(p.vectors, out)
+    elif t == 0:
+        read_row(p.vectors, p.size, p.h + b * p.size * FLOAT, out)
+    else:
+        read_row(p.vectors, p.size, p.y + ((t - 1) * p.batch + b) * p.size * FLOAT, out)
+
+
+@inlined
+def open_row(p: Problem, g: Gradients, b: int, dh: int, dA: int, state: int) -> None:
+    """Begin row b with the gradients at its final state."""
+    row = p.vectors * LANES
+    set_integer(state, BEGIN, p.steps)
+    set_integer(state, PENDING, 1 if g.A_out else 0)
+    if g.h_out:
+        read_row(p.vectors, p.size, g.h_out + b * p.size * FLOAT, dh)
+    else:
+        clear(p.vectors, dh)
+    if g.A_out:
+        for r in range(p.size):
+            read_row(p.vectors, p.size, g.A_out + (b * p.size + r) * p.size * FLOAT, dA + r * row * FLOAT)
+        for r in range(p.size, row):
+            clear(p.vectors, dA + r * row * FLOAT)
+
+
+@inlined
+def close_row(p: Problem, g: Gradients, b: int, dh: int, dA: int, state: int) -> None:
+    """Write the gradients at the initial state of row b."""
+    row = p.vectors * LANES
+    if g.h:
+        write_row(p.vectors, p.size, dh, g.h + b * p.size * FLOAT)
+    if g.A_in:
+        for r in range(p.size):
+            if not integer(state, PENDING):
+                clear(p.vectors, dA + r * row * FLOAT)
+            write_row(p.vectors, p.size, dA + r * row * FLOAT, g.A_in + (b * p.size + r) * p.size * FLOAT)
+
+
+def backward(p: Problem, g: Gradients, slot: Slot, begin: int, end: int, task: int, scratch: int) -> None:
+    """Run rows ``begin`` to ``end`` of the batch, of which :func:`forward` left the trace."""
+    row = p.vectors * LANES
+    weight = scratch + 2 * TILE * STATE * FLOAT
+    gain = weight + p.size * panels(p.vectors) * PANEL * LANES * FLOAT
+    dweight = gain + p.norms * row * FLOAT
+    norm = dweight + row * row * FLOAT
+    before = norm + 2 * p.norms * row * FLOAT
+    sent = before + BLOCK * TILE * row * FLOAT
+    dh = sent + BLOCK * TILE * row * FLOAT
+    line = dh + TILE * row * FLOAT
+    square = line + row * FLOAT
+    slots = square + row * row * FLOAT
+    pack(p.size, p.vectors, p.weight, False, weight)
+    for i in range(p.norms):
+        read_row(p.vectors, p.size, p.gain + i * p.size * FLOAT, gain + i * row * FLOAT)
+    for r in range(row + 2 * p.norms):
+        clear(p.vectors, dweight + r * row * FLOAT)
+    for b in range(begin, end, p.tile):
+        rows = min(p.tile, end - b)
+        kept = 0
+        for i in range(rows):
+            dA = slots + (i * slot.floats + slot.A) * FLOAT
+            open_row(p, g, b + i, dh + i * row * FLOAT, dA, scratch + 2 * i * STATE * FLOAT)
+        for back in range(p.steps):
+            t = p.steps - 1 - back
+            d = sent + kept * row * FLOAT
+            for i in range(rows):
+                state = scratch + 2 * i * STATE * FLOAT
+                at = slots + i * slot.floats * FLOAT
+                if integer(state, BEGIN) == t + 1:
+                    enter_chunk(p, slot, b + i, t + 1, state, at, square)
+                step_backward(
+                    p, g, slot, b + i, t, state, at,
+                    dh + i * row * FLOAT, d + i * row * FLOAT, line, gain, norm,
+                )  # fmt: skip
+                state_before(p, b + i, t, before + (kept + i) * row * FLOAT)
+                clear(p.vectors, dh + i * row * FLOAT)
+            add_product(rows, p.vectors, p.size, d, row, 1, weight, PANEL * LANES, p.size * PANEL * LANES, dh, row)
+            kept += rows
+            if kept + TILE > BLOCK * TILE or t == 0:
+                add_product(p.size, p.vectors, kept, sent, 1, row, before, row, PANEL * LANES, dweight, row)
+                kept = 0
+            for i in range(rows):
+                state = scratch + 2 * i * STATE * FLOAT
+                mark = mark_at(p, b + i, t)
+                if integer(state, BEGIN) == t and (mark == FOLD or (mark == GO_ON and g.A_in)):
+                    at = slots + i * slot.floats * FLOAT
+                    leave_chunk(p, slot, b + i, chunk_end(p, b + i, t), state, at)
+                if mark == RESET:
+                    set_integer(state, PENDING, 0)
+                    clear(p.vectors, dh + i * row * FLOAT)
+        for i in range(rows):
+            dA = slots + (i * slot.floats + slot.A) * FLOAT
+            close_row(p, g, b + i, dh + i * row * FLOAT, dA, scratch + 2 * i * STATE * FLOAT)
+    for r in range(p.size):
+        write_row(p.vectors, p.size, dweight + r * row * FLOAT, g.weight + (task * p.size + r) * p.size * FLOAT)
+    for i in range(2 * p.norms):
+        write_row(p.vectors, p.size, norm + i * row * FLOAT, g.norm + (task * 2 * p.norms + i) * p.size * FLOAT)
+
+
+@inlined
+def chunk_end(p: Problem, b: int, begin: int) -> int:
+    """The step after the chunk that begins at ``begin``."""
+    end = begin + 1
+    while end < p.steps and mark_at(p, b, end) == GO_ON:
+        end += 1
+    return end

@@ -1,0 +1,167 @@
+"""Products made of register tiles, and the read of the fast memory; all of it called from compiled code.
+
+Addresses are integers, distances between rows are counted in floats, and a row of R floats is padded with zeros to
+``vectors * LANES``.
+"""
+
+from fwagents.kernels._simd import (
+    GROUP,
+    LANES,
+    PANEL,
+    dots_tile,
+    inlined,
+    load,
+    product_tile,
+    splat,
+    store,
+)
+
+_tile_4xp, _tile_4x2, _tile_4x1 = product_tile(4, PANEL), product_tile(4, 2), product_tile(4, 1)
+_tile_1x4p, _tile_1x8, _tile_1xp, _tile_1x2, _tile_1x1 = (product_tile(1, n) for n in (4 * PANEL, 8, PANEL, 2, 1))
+_dots_1, _dots_2 = dots_tile(1), dots_tile(2)
+
+FLOAT = 4  # bytes
+SCORES_AT_ONCE = 32 * 1024 // FLOAT  # keys read for their scores are read again from the first-level cache
+
+
+@inlined
+def add_product(
+    m: int, vectors: int, k: int, a: int, a_row: int, a_k: int, b: int, b_k: int, b_panel: int, c: int, c_row: int
+) -> None:
+    """C += A B for m rows, k columns of A and ``vectors`` vectors of columns of C.
+
+    Entry (i, j) of A is at ``a + i a_row + j a_k``. B is in panels of PANEL vectors, ``b_panel`` apart, with rows
+    ``b_k`` apart in each; plain rows are ``b_panel = PANEL * LANES``.
+    """
+    v = 0
+    while v < vectors:
+        left = vectors - v
+        panel = b + v // PANEL * b_panel * FLOAT
+        out = c + v * LANES * FLOAT
+        if left >= PANEL:
+            v += PANEL
+            i = 0
+            while i + 4 <= m:
+                _tile_4xp(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
+                i += 4
+            while i < m:
+                _tile_1xp(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
+                i += 1
+        else:
+            done = 0
+            if left >= 2:
+                done = 2
+                i = 0
+                while i + 4 <= m:
+                    _tile_4x2(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
+                    i += 4
+                while i < m:
+                    _tile_1x2(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
+                    i += 1
+            if left > done:
+                panel += done * LANES * FLOAT
+                out += done * LANES * FLOAT
+                i = 0
+                while i + 4 <= m:
+                    _tile_4x1(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
+                    i += 4
+                while i < m:
+                    _tile_1x1(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
+                    i += 1
+            v = vectors
+
+
+@inlined
+def add_combination(vectors: int, k: int, a: int, a_k: int, b: int, b_k: int, c: int) -> None:
+    """c += sum over j < k of a[j] b[j]: one row of coefficients, ``a_k`` apart, times rows ``b_k`` apart."""
+    v = 0
+    while v + 4 * PANEL <= vectors:
+        _tile_1x4p(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
+        v += 4 * PANEL
+    while v + 8 <= vectors:
+        _tile_1x8(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
+        v += 8
+    while v + PANEL <= vectors:
+        _tile_1xp(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
+        v += PANEL
+    while v < vectors:
+        _tile_1x1(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
+        v += 1
+
+
+@inlined
+def multiply_rows(x: int, y: int, n: int) -> None:
+    """x *= y over n floats, rounded up to whole vectors."""
+    for i in range(0, n, LANES):
+        store(x, i, load(x, i) * load(y, i))
+
+
+@inlined
+def attend(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, out: int) -> None:
+    """out += sum over n keys of weight (key . q) key; the rows that round n up to GROUP must be zero.
+
+    Keys are read for their scores a block at a time, and again from the cache for their sum.
+    """
+    row = vectors * LANES
+    block = max(SCORES_AT_ONCE // row // LANES, 1) * LANES
+    begin = 0
+    while begin < n:
+        some = min(block, n - begin)
+        at = keys + begin * row * FLOAT
+        for i in range(0, some, GROUP):
+            _dots_1(vectors, at + i * row * FLOAT, row, q, 0, scores + i * FLOAT, 0)
+        multiply_rows(scores, weights + begin * FLOAT, some)
+        add_combination(vectors, some, scores, 1, at, row, out)
+        begin += some
+
+
+@inlined
+def attend_twice(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, scores_row: int, out: int) -> None:
+    """:func:`attend` for q and for g, in the row before q; all weighted scores are kept, only g's go into the sum."""
+    row = vectors * LANES
+    block = max(SCORES_AT_ONCE // row // LANES, 1) * LANES
+    begin = 0
+    while begin < n:
+        some = min(block, n - begin)
+        at = keys + begin * row * FLOAT
+        to = scores + begin * FLOAT
+        for i in range(0, some, GROUP):
+            _dots_2(vectors, at + i * row * FLOAT, row, q, -row, to + i * FLOAT, scores_row)
+        multiply_rows(to, weights + begin * FLOAT, some)
+        multiply_rows(to + scores_row * FLOAT, weights + begin * FLOAT, some)
+        add_combination(vectors, some, to + scores_row * FLOAT, 1, at, row, out)
+        begin += some
+
+
+@inlined
+def add_matrix_vector(vectors: int, A: int, scale: float, x: int, scratch: int, out: int) -> None:
+    """out += scale A x, for A with ``vectors * LANES`` rows."""
+    row = vectors * LANES
+    for i in range(0, row, GROUP):
+        _dots_1(vectors, A + i * row * FLOAT, row, x, 0, scratch + i * FLOAT, 0)
+    factor = splat(scale)
+    for i in range(0, row, LANES):
+        store(out, i, load(out, i) + factor * load(scratch, i))
+
+
+@inlined
+def add_scaled(vectors: int, scale: float, x: int, out: int) -> None:
+    """out += scale x, one row."""
+    factor = splat(scale)
+    for i in range(0, vectors * LANES, LANES):
+        store(out, i, load(out, i) + factor * load(x, i))
+
+
+@inlined
+def set_scaled(vectors: int, scale: float, x: int, out: int) -> None:
+    """Out = scale x, one row."""
+    factor = splat(scale)
+    for i in range(0, vectors * LANES, LANES):
+        store(out, i, factor * load(x, i))
+
+
+@inlined
+def clear(vectors: int, out: int) -> None:
+    """Zero one row, whatever it held."""
+    for i in range(0, vectors * LANES, LANES):
+        store(out, i, splat(0.0))

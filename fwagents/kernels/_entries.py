@@ -1,0 +1,57 @@
+"""Smaller compiled entry points: where to fold, and the A after a history."""
+
+from fwagents.kernels._blocks import FLOAT
+from fwagents.kernels._forward import fold_into, prepare, write_matrix
+from fwagents.kernels._problem import FOLD, GO_ON, RESET, Problem
+from fwagents.kernels._simd import LANES, byte, set_byte
+
+
+def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, marks: int) -> int:
+    """Mark where each row's memory is reset or folded; return the longest history that comes of it.
+
+    A stretch between resets that opens without an A attends to its whole past if that is at most ``limit`` steps;
+    otherwise, as after an initial A (``held``), it folds ``every`` so many steps.
+
+    Args:
+        steps: T.
+        batch: B.
+        start: address of bytes [T, B], or 0.
+        held: whether an initial A is given.
+        every: keys between folds.
+        limit: longest stretch without an A that is not folded.
+        marks: address of bytes [B, T], written.
+    """
+    longest = 0
+    for tail in range(batch * steps, (batch * steps + 3) // 4 * 4):
+        set_byte(marks, tail, 0)
+    for b in range(batch):
+        begin = 0
+        while begin < steps:
+            attends = begin > 0 or held == 0
+            reset = start != 0 and byte(start, begin * batch + b) != 0
+            set_byte(marks, b * steps + begin, RESET if reset else GO_ON)
+            end = begin + 1
+            while end < steps and (start == 0 or byte(start, end * batch + b) == 0):
+                end += 1
+            length = end - begin
+            fold = length > (limit if reset or attends else every + every // 2)
+            for t in range(begin + 1, end):
+                set_byte(marks, b * steps + t, FOLD if fold and (t - begin) % every == 0 else GO_ON)
+            longest = max(longest, every if fold else length)
+            begin = end
+    return longest
+
+
+def prepared(p: Problem, out: int) -> None:
+    """Pack weights for many calls, see :func:`prepare`."""
+    prepare(p, out)
+
+
+def final(p: Problem, out: int, padded: int, begin: int, end: int, scratch: int) -> None:
+    """Write A after all the steps, for rows ``begin`` to ``end``: to ``out [B, R, R]`` or, if so asked, padded."""
+    row = p.vectors * LANES
+    for b in range(begin, end):
+        if padded:
+            fold_into(p, b, p.offset + p.steps, out + b * row * row * FLOAT, scratch)
+        else:
+            write_matrix(p, b, out + b * p.size * p.size * FLOAT, scratch)

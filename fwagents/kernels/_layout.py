@@ -1,0 +1,75 @@
+"""Sizes of a scan and of what it keeps for its backward pass; known from shapes and options alone."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fwagents.kernels._problem import GROUP, lanes, padded
+from fwagents.kernels.reference import ScanOptions
+
+FOLD_EVERY = 32  # a longer chunk reads more keys, a shorter one writes A more often
+
+
+class Layout(NamedTuple):
+    """Where a scan folds, and the sections of its workspace, in floats.
+
+    Attributes:
+        row: floats in a padded row.
+        limit: longest stretch without an A that attends to its whole past.
+        longest: longest history that can come up.
+        slots: matrices A kept for each row of the batch.
+        traced: whether it keeps a trace for the backward pass.
+        work: multiplications, about.
+        sections: floats of keys, inputs, normed, scales, key scales, folded and marks, see :class:`Problem`.
+    """
+
+    row: int
+    limit: int
+    longest: int
+    slots: int
+    traced: bool
+    work: int
+    sections: tuple[int, ...]
+
+    @property
+    def floats(self) -> int:
+        """All sections."""
+        return sum(self.sections)
+
+
+@lru_cache(maxsize=256)
+def layout(
+    shape: tuple[int, int, int], options: ScanOptions, normed: bool, held: bool, marked: bool, traced: bool
+) -> Layout:
+    """The layout for T, B, R, with a layer norm, an initial A, episode starts, a trace or without."""
+    steps, batch, size = shape
+    inner = options.inner_steps
+    row = padded(size)
+    limit = max(2 * FOLD_EVERY, 2 * size)
+    unfolded = FOLD_EVERY + FOLD_EVERY // 2
+    slots = 0
+    if steps > (unfolded if held else limit):
+        slots = (steps - 1) // FOLD_EVERY if traced else 1
+    work = steps * batch * size * (size + inner * min(steps, 2 * size))
+    kept = batch * (steps if traced else 1)
+    sections = (
+        batch * (steps + GROUP) * row,
+        kept * inner * row,
+        kept * inner * row if normed else 0,
+        kept * inner if normed else 0,
+        kept if options.normalize_storage else 0,
+        batch * slots * row * row,
+        -(-batch * steps // 4) if marked or slots else 0,
+    )
+    return Layout(row, limit, min(steps, max(limit, unfolded)), slots, traced, work, sections)
+
+
+@lru_cache(maxsize=64)
+def decay_tables(decay: float, fast_lr: float, longest: int) -> Tensor:
+    """``decay ** age`` for age 0 to ``longest``, then the weights of keys, oldest first, and zeros."""
+    with torch.device("cpu"):
+        powers = torch.tensor(decay, dtype=torch.float64) ** torch.arange(longest + 1, dtype=torch.float64)
+        weights = (fast_lr * powers[:longest]).flip(0)
+        return torch.cat([powers, weights, torch.zeros(2 * lanes(), dtype=torch.float64)]).float()

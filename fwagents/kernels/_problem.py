@@ -1,0 +1,202 @@
+"""What a compiled kernel is told: sizes, options and addresses, and where in one buffer each array lies."""
+
+from functools import cache
+from typing import NamedTuple
+
+GROUP = 8  # keys that are scored together; a history is followed by as many zero rows
+TILE = 4  # at most so many rows of the batch share a read of the slow weights
+BLOCK = 16  # steps of the backward pass whose contributions to older keys are summed as one product
+
+FOLD_KEYS = 32  # keys of a fold that are summed as one product
+STATE = 4  # integers that the backward pass keeps for a row
+
+GO_ON, RESET, FOLD = 0, 1, 2  # what happens to a row's memory before a step; a bool ``start`` is marks too
+
+
+@cache
+def panel() -> int:
+    """Vectors side by side in a panel of packed weights."""
+    return 4 if lanes() == 16 else 2
+
+
+def panel_floats(row: int) -> int:
+    """Floats in a row of weights packed in panels."""
+    width = panel() * lanes()
+    return -(-row // width) * width
+
+
+@cache
+def lanes() -> int:
+    """Floats in a vector register of this machine, as the kernels see it."""
+    import llvmlite.binding as llvm
+
+    return 16 if llvm.get_host_cpu_features().get("avx512f", False) else 8
+
+
+def padded(size: int) -> int:
+    """``size`` rounded up to whole vectors."""
+    return -(-size // lanes()) * lanes()
+
+
+class Problem(NamedTuple):
+    """One scan, for the compiled kernels; addresses are 0 where there is no such array.
+
+        Rows marked "padded" have ``vectors * LANES`` floats, zero beyond R. n is T where the call keeps a trace for the
+        backward pass, else 1.
+
+        Attributes:
+            steps: T.
+            batch: B.
+            size: R.
+            vectors: vectors in a padded row.
+            inner: S.
+            sustained: whether ``W h + C x`` is added at every inner step.
+            normalized: whether keys are normalised.
+            norms: layer-norm rows, 0 (none), 1 or S.
+            norm_eps: added to the variance.
+            offset: keys in the history before the first step.
+            longest: keys that the tables of decays reach back to.
+            key_rows: rows from one history to the next.
+            traced: 1 if a trace is kept for the backward pass, else 0.
+            tile: rows of the batch that go together, at most TILE.
+            slots: matrices A from one row of the batch to the next.
+            fold_every: keys between folds where a history is folded at all; a fold before step t has slot t // this - 1.
+            drive: [T, B, R].
+            weight: W [R, R].
+            gain: [norms, R].
+            shift: [norms, R].
+            packed: weight, gain and shift as the forward pass wants them, see :func:`packed_floats`; 0 to pack them anew.
+            powers: ``decay ** age``, age 0 to ``longest``.
+            weights: ``fast_lr * decay ** age``, age ``longest - 1`` to 0, then zeros.
+            marks: bytes [B, T], FOLD_KEYS = 32  # keys of a fold that are summed as one product
+    STATE = 4  # integers that the backward pass keeps for a row
+
+    GO_ON, RESET or FOLD.
+            h: state before the first step [B, R].
+            A: A before the history's first key, padded [B].
+            memory: integers [B, 2]: first key of the history since the last fold, and address of A or 0; set up by the
+                forward pass if ``offset`` is 0.
+            y: out [T, B, R].
+            h_out: out [B, R].
+            A_out: out [B, R, R], or 0.
+            keys: padded [B, key_rows].
+            inputs: what each inner step read with, padded [B, n, S].
+            normed: what each layer norm normalised, padded [B, n, S].
+            scales: reciprocal deviations of the layer norms [B, n, S].
+            key_scales: reciprocal lengths of the hidden states [B, n].
+            folded: A after each fold, padded [B, slots].
+    """
+
+    steps: int
+    batch: int
+    size: int
+    vectors: int
+    inner: int
+    sustained: int
+    normalized: int
+    norms: int
+    norm_eps: float
+    offset: int
+    longest: int
+    key_rows: int
+    traced: int
+    tile: int
+    slots: int
+    fold_every: int
+    drive: int = 0
+    weight: int = 0
+    gain: int = 0
+    shift: int = 0
+    packed: int = 0
+    powers: int = 0
+    weights: int = 0
+    marks: int = 0
+    h: int = 0
+    A: int = 0
+    memory: int = 0
+    y: int = 0
+    h_out: int = 0
+    A_out: int = 0
+    keys: int = 0
+    inputs: int = 0
+    normed: int = 0
+    scales: int = 0
+    key_scales: int = 0
+    folded: int = 0
+
+
+class Gradients(NamedTuple):
+    """Addresses for the backward pass; 0 where a gradient is absent or not wanted.
+
+    Attributes:
+        y: gradient at y [T, B, R].
+        h_out: gradient at the final h [B, R].
+        A_out: gradient at the final A [B, R, R].
+        drive: out [T, B, R].
+        h: out [B, R].
+        A_in: out [B, R, R].
+        weight: out, at W from a task's rows [tasks, R, R].
+        norm: out, at gain and shift from a task's rows [tasks, 2, norms, R].
+    """
+
+    y: int
+    h_out: int
+    A_out: int
+    drive: int
+    h: int
+    A_in: int
+    weight: int
+    norm: int
+
+
+def packed_floats(p: Problem) -> int:
+    """Floats of W transposed in panels, and of the padded gains and shifts."""
+    row = p.vectors * lanes()
+    return p.size * panel_floats(row) + 2 * p.norms * row
+
+
+def forward_scratch(p: Problem) -> int:
+    """Floats of working memory for a task of the forward pass, or of a fold."""
+    row = p.vectors * lanes()
+    attending = 2 * row + p.longest + 2 * lanes()
+    return packed_floats(p) + 2 * TILE * row + attending + FOLD_KEYS * row + row * row
+
+
+class Slot(NamedTuple):
+    """Places, in floats, of what the backward pass keeps for one of the TILE rows it works on.
+
+    Attributes:
+        keys: gradient at the keys of the chunk, padded [longest].
+        scores: weighted scalar products of keys with a read's q, then with its g [2 BLOCK S, scores_row].
+        scores_row: floats in such a row.
+        vectors: g, then q, of the reads of this block, padded [2 BLOCK S].
+        reads: g of every read of the chunk, decayed to its beginning, padded [longest_read S].
+        A: gradient at A after the chunk, padded.
+        floats: all of it.
+    """
+
+    keys: int
+    scores: int
+    scores_row: int
+    vectors: int
+    reads: int
+    A: int
+    floats: int
+
+
+def slot_layout(row: int, inner: int, longest: int, longest_read: int, matrices: bool) -> Slot:
+    """The layout of :class:`Slot` for rows of ``row`` floats."""
+    scores_row = padded(longest) + lanes()
+    scores = longest * row
+    vectors = scores + 2 * BLOCK * inner * scores_row
+    reads = vectors + 2 * BLOCK * inner * row
+    A = reads + longest_read * inner * row
+    return Slot(0, scores, scores_row, vectors, reads, A, A + (row * row if matrices else 0))
+
+
+def backward_scratch(p: Problem, slot: Slot) -> int:
+    """Floats of working memory for a task of the backward pass."""
+    row = p.vectors * lanes()
+    weights = p.size * panel_floats(row) + p.norms * row
+    sums = row * row + 2 * p.norms * row
+    return 2 * TILE * STATE + weights + sums + (2 * BLOCK * TILE + TILE + 1) * row + row * row + TILE * slot.floats

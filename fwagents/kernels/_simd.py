@@ -1,0 +1,304 @@
+# mypy: disable-error-code="no-untyped-call, misc, untyped-decorator"
+"""Vectors of float32 for Numba kernels: loads, arithmetic, and the two register tiles everything else is made of.
+
+Left to itself the compiler vectorises these loops poorly (it must fear that buffers overlap), so the kernels say
+what they mean: a ``Vec`` is ``LANES`` floats in one register, read from and written to addresses (integers).
+Nothing here assumes associativity, so NaN and infinity go through as in torch.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.extending import intrinsic, lower_builtin, models, register_jitable, register_model
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+
+# 512-bit registers come in a bank of 32, narrower ones on x86 in a bank of 16: a tile must fit.
+WIDE = bool(llvm.get_host_cpu_features().get("avx512f", False))
+LANES = 16 if WIDE else 8
+PANEL = 4 if WIDE else 2  # vectors side by side in a tile
+GROUP = 8  # rows that are dotted together
+
+Vec: TypeAlias = Any
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def inlined(function: Function) -> Function:
+    """Mark a function as callable from compiled code; it is compiled with its callers."""
+    marked: Function = register_jitable(forceinline=True)(function)
+    return marked
+
+
+class _VecType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"Vec{LANES}")
+
+
+_vec = _VecType()
+_address = types.intp
+_float, _index = ir.FloatType(), ir.IntType(64)
+_lanes = ir.VectorType(_float, LANES)
+
+
+@register_model(_VecType)
+class _VecModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, _lanes)
+
+
+def _arithmetic(op: Any, emit: str) -> None:
+    @infer_global(op)
+    class _Template(ConcreteTemplate):
+        cases = (signature(_vec, _vec, _vec),)
+
+    @lower_builtin(op, _vec, _vec)
+    def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, emit)(*args, flags=("contract",))
+
+
+for _op, _emit in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _arithmetic(_op, _emit)
+
+
+def _intrinsic(result: Any, *params: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Turn ``emit(builder, *values)`` into a function that compiled code can call."""
+
+    def wrap(emit: Callable[..., Any]) -> Callable[..., Any]:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return emit(builder, *args)
+
+        names = ", ".join(f"a{i}" for i in range(len(params)))
+        scope: dict[str, Any] = {"sig": signature(result, *params), "codegen": codegen}
+        exec(f"def typer(context, {names}):\n    return sig, codegen", scope)
+        scope["typer"].__name__ = emit.__name__
+        made: Callable[..., Any] = intrinsic(scope["typer"])
+        return made
+
+    return wrap
+
+
+def _pointer(builder: Any, address: Any, offset: Any, type_: Any = _lanes) -> Any:
+    """Pointer to the float ``offset`` places after ``address``."""
+    byte = builder.add(address, builder.shl(offset, _index(2)))
+    return builder.inttoptr(byte, type_.as_pointer())
+
+
+def _read(builder: Any, address: Any, offset: Any) -> Any:
+    return builder.load(_pointer(builder, address, offset), align=4)
+
+
+def _splat(builder: Any, x: Any, type_: Any = _lanes) -> Any:
+    one = builder.insert_element(ir.Constant(type_, ir.Undefined), x, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), type_.count), [0] * type_.count)
+    return builder.shuffle_vector(one, ir.Constant(type_, ir.Undefined), zeros)
+
+
+def _zero() -> Any:
+    return ir.Constant(_lanes, [0.0] * LANES)
+
+
+def _mask(builder: Any, n: Any) -> Any:
+    """The first n lanes."""
+    i32s = ir.VectorType(ir.IntType(32), LANES)
+    count = _splat(builder, builder.trunc(n, ir.IntType(32)), i32s)
+    return builder.icmp_signed("<", ir.Constant(i32s, list(range(LANES))), count)
+
+
+def _masked(builder: Any, name: str, result: Any, values: Any, types_: Any) -> Any:
+    bits = ir.VectorType(ir.IntType(1), LANES)
+    kind = ir.FunctionType(result, [bits if t is None else t for t in types_])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, values)
+
+
+@_intrinsic(_vec, _address, types.intp)
+def load(builder: Any, address: Any, offset: Any) -> Any:
+    """LANES floats from ``offset`` floats after ``address``."""
+    return _read(builder, address, offset)
+
+
+@_intrinsic(types.void, _address, types.intp, _vec)
+def store(builder: Any, address: Any, offset: Any, x: Any) -> Any:
+    """The inverse of :func:`load`."""
+    builder.store(x, _pointer(builder, address, offset), align=4)
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
+@_intrinsic(_vec, _address, types.intp, types.intp)
+def load_first(builder: Any, address: Any, offset: Any, n: Any) -> Any:
+    """The first n lanes as :func:`load`, the others zero and their memory untouched."""
+    pointer = _pointer(builder, address, offset)
+    name = f"llvm.masked.load.v{LANES}f32.p0"
+    values = [pointer, ir.IntType(32)(4), _mask(builder, n), _zero()]
+    return _masked(builder, name, _lanes, values, [pointer.type, ir.IntType(32), None, _lanes])
+
+
+@_intrinsic(types.void, _address, types.intp, _vec, types.intp)
+def store_first(builder: Any, address: Any, offset: Any, x: Any, n: Any) -> Any:
+    """Write the first n lanes only."""
+    pointer = _pointer(builder, address, offset)
+    name = f"llvm.masked.store.v{LANES}f32.p0"
+    values = [x, pointer, ir.IntType(32)(4), _mask(builder, n)]
+    _masked(builder, name, ir.VoidType(), values, [_lanes, pointer.type, ir.IntType(32), None])
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
+@_intrinsic(_vec, _vec, types.intp)
+def first(builder: Any, x: Any, n: Any) -> Any:
+    """The first n lanes of x, the others zero."""
+    return builder.select(_mask(builder, n), x, _zero())
+
+
+@_intrinsic(_vec, types.float32)
+def splat(builder: Any, x: Any) -> Any:
+    """One number in every lane."""
+    return _splat(builder, x)
+
+
+@_intrinsic(_vec, _vec)
+def relu(builder: Any, x: Any) -> Any:
+    """``max(x, 0)``, and NaN where x is NaN, as in torch."""
+    return builder.select(builder.fcmp_ordered("<", x, _zero()), _zero(), x)
+
+
+@_intrinsic(_vec, _vec, _vec)
+def relu_backward(builder: Any, y: Any, gradient: Any) -> Any:
+    """The gradient at x, given y = relu(x): dropped where y <= 0, so kept where y is NaN, as in torch."""
+    return builder.select(builder.fcmp_ordered("<=", y, _zero()), _zero(), gradient)
+
+
+def _halves(builder: Any, a: Any, b: Any) -> Any:
+    """Sums of neighbouring lanes of a, then of b."""
+    n = LANES
+    i32s = ir.VectorType(ir.IntType(32), n)
+    even = builder.shuffle_vector(a, b, ir.Constant(i32s, list(range(0, 2 * n, 2))))
+    odd = builder.shuffle_vector(a, b, ir.Constant(i32s, list(range(1, 2 * n, 2))))
+    return builder.fadd(even, odd)
+
+
+@_intrinsic(types.float32, _vec)
+def total(builder: Any, x: Any) -> Any:
+    """Sum over the lanes."""
+    width = LANES
+    while width > 1:
+        x = _halves(builder, x, x)
+        width //= 2
+    return builder.extract_element(x, ir.IntType(32)(0))
+
+
+@_intrinsic(types.float32, _address, types.intp)
+def scalar(builder: Any, address: Any, offset: Any) -> Any:
+    """One float."""
+    return builder.load(_pointer(builder, address, offset, _float), align=4)
+
+
+@_intrinsic(types.void, _address, types.intp, types.float32)
+def set_scalar(builder: Any, address: Any, offset: Any, x: Any) -> Any:
+    """Write one float."""
+    builder.store(x, _pointer(builder, address, offset, _float), align=4)
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
+@_intrinsic(types.uint8, _address, types.intp)
+def byte(builder: Any, address: Any, offset: Any) -> Any:
+    """One byte, ``offset`` bytes after ``address``."""
+    return builder.load(builder.inttoptr(builder.add(address, offset), ir.IntType(8).as_pointer()))
+
+
+@_intrinsic(types.void, _address, types.intp, types.uint8)
+def set_byte(builder: Any, address: Any, offset: Any, x: Any) -> Any:
+    """Write one byte."""
+    builder.store(x, builder.inttoptr(builder.add(address, offset), ir.IntType(8).as_pointer()))
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
+@_intrinsic(types.intp, _address, types.intp)
+def integer(builder: Any, address: Any, offset: Any) -> Any:
+    """One 64-bit integer, ``offset`` integers after ``address``."""
+    where = builder.add(address, builder.shl(offset, _index(3)))
+    return builder.load(builder.inttoptr(where, _index.as_pointer()))
+
+
+@_intrinsic(types.void, _address, types.intp, types.intp)
+def set_integer(builder: Any, address: Any, offset: Any, x: Any) -> Any:
+    """Write one 64-bit integer."""
+    where = builder.add(address, builder.shl(offset, _index(3)))
+    builder.store(x, builder.inttoptr(where, _index.as_pointer()))
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return builder.fadd(c, builder.fmul(a, b, flags=("contract",)), flags=("contract",))
+
+
+def product_tile(m: int, n: int) -> Callable[..., None]:
+    """Make ``tile(k, a, a_row, a_k, b, b_k, c, c_row)``: C += A B for m rows and n vectors of columns, in registers.
+
+    A's entry (i, j) lies at ``a + i a_row + j a_k`` floats, B's row j at ``b + j b_k``, C's row i at ``c + i c_row``.
+    """
+
+    @_intrinsic(types.void, types.intp, _address, types.intp, types.intp, _address, types.intp, _address, types.intp)
+    def tile(builder: Any, k: Any, a: Any, a_row: Any, a_k: Any, b: Any, b_k: Any, c: Any, c_row: Any) -> Any:
+        places = [(builder.mul(c_row, _index(i)), i, j) for i in range(m) for j in range(n)]
+        sums = []
+        for row, _, j in places:
+            total_ = cgutils.alloca_once(builder, _lanes)
+            builder.store(_read(builder, c, builder.add(row, _index(j * LANES))), total_)
+            sums.append(total_)
+        with cgutils.for_range(builder, k) as loop:
+            b_at = builder.mul(loop.index, b_k)
+            right = [_read(builder, b, builder.add(b_at, _index(j * LANES))) for j in range(n)]
+            a_at = builder.mul(loop.index, a_k)
+            for i in range(m):
+                where = builder.add(a_at, builder.mul(a_row, _index(i)))
+                left = _splat(builder, builder.load(_pointer(builder, a, where, _float), align=4))
+                for j in range(n):
+                    s = sums[i * n + j]
+                    builder.store(_fma(builder, left, right[j], builder.load(s)), s)
+        for (row, _, j), s in zip(places, sums, strict=True):
+            pointer = _pointer(builder, c, builder.add(row, _index(j * LANES)))
+            builder.store(builder.load(s), pointer, align=4)
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return tile
+
+
+def dots_tile(m: int) -> Callable[..., None]:
+    """Make ``tile(vectors, rows, row, left, left_row, out, out_row)``: m left vectors times GROUP rows.
+
+    The scalar product of left vector i with row r goes to ``out + i out_row + r`` floats.
+    """
+
+    @_intrinsic(types.void, types.intp, _address, types.intp, _address, types.intp, _address, types.intp)
+    def tile(builder: Any, vectors: Any, rows: Any, row: Any, left: Any, left_row: Any, out: Any, out_row: Any) -> Any:
+        sums = [cgutils.alloca_once(builder, _lanes) for _ in range(m * GROUP)]
+        for s in sums:
+            builder.store(_zero(), s)
+        starts = [builder.mul(row, _index(r)) for r in range(GROUP)]
+        with cgutils.for_range(builder, vectors) as loop:
+            at = builder.mul(loop.index, _index(LANES))
+            lefts = [_read(builder, left, builder.add(at, builder.mul(left_row, _index(i)))) for i in range(m)]
+            for r in range(GROUP):
+                right = _read(builder, rows, builder.add(at, starts[r]))
+                for i in range(m):
+                    s = sums[i * GROUP + r]
+                    builder.store(_fma(builder, lefts[i], right, builder.load(s)), s)
+        for i in range(m):
+            level = [builder.load(s) for s in sums[i * GROUP : (i + 1) * GROUP]]
+            while len(level) > 1:
+                level = [_halves(builder, a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
+            sums_of = level[0]
+            if LANES > GROUP:
+                sums_of = _halves(builder, sums_of, sums_of)
+            narrow = ir.VectorType(_float, GROUP)
+            picked = ir.Constant(ir.VectorType(ir.IntType(32), GROUP), list(range(GROUP)))
+            sums_of = builder.shuffle_vector(sums_of, sums_of, picked)
+            pointer = _pointer(builder, out, builder.mul(out_row, _index(i)), narrow)
+            builder.store(sums_of, pointer, align=4)
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return tile

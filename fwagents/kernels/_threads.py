@@ -1,0 +1,47 @@
+"""Runs a compiled kernel over the rows of a batch, on as many threads as torch would use.
+
+The kernels release the GIL, so plain Python threads do: no OpenMP or TBB pool of Numba's is started, and nothing
+outlives a fork. A pool belongs to the process that made it.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch
+
+from fwagents.kernels._problem import TILE
+
+WORTH_A_THREAD = 2_000_000  # multiplications; less is done before another thread has woken
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="fwagents-scan")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def tasks(batch: int, work: int) -> int:
+    """How many tasks a batch whose scan takes ``work`` multiplications is cut into."""
+    return max(1, min(torch.get_num_threads(), -(-batch // TILE), work // WORTH_A_THREAD))
+
+
+def _hold(task: Callable[[int, int, int], None], begin: int, end: int, which: int, alive: object) -> None:
+    task(begin, end, which)
+
+
+def run(task: Callable[[int, int, int], None], batch: int, count: int, alive: object) -> None:
+    """Call ``task(begin, end, which)`` for ``count`` parts of the batch, the first of them on this thread.
+
+    ``alive`` is whatever the task knows by address only: an interrupt can end this call before the other threads are
+    done, and they hold on to it.
+    """
+    tiles = -(-batch // TILE)
+    cuts = [min(batch, tiles * i // count * TILE) for i in range(count + 1)]
+    others = [_pool().submit(_hold, task, cuts[i], cuts[i + 1], i, alive) for i in range(1, count)]
+    task(cuts[0], cuts[1], 0)
+    for other in others:
+        other.result()

@@ -1,0 +1,132 @@
+"""One step at a time without autograd: the history since the last fold is kept, and A is formed when it pays."""
+
+import torch
+from torch import Tensor
+
+from fwagents.kernels import cpu
+from fwagents.kernels._layout import FOLD_EVERY, decay_tables, layout
+from fwagents.kernels._memory import borrowed
+from fwagents.kernels._problem import GROUP, Problem, forward_scratch, packed_floats
+from fwagents.kernels._threads import run, tasks
+from fwagents.kernels.reference import ScanOptions
+
+
+class ScanSteps:
+    """A scan that is fed step by step.
+
+    A read attends to the keys since the last fold. They are folded into A only when there are so many that reading A
+    costs less; rows that never were folded, or that began an episode since, have no A to read at all.
+
+    Args:
+        weight_hh: W [R, R].
+        gain: layer-norm gain [1 or S, R], or None.
+        shift: layer-norm bias, as ``gain``.
+        options: see :class:`ScanOptions`.
+        batch: B.
+    """
+
+    def __init__(
+        self, weight_hh: Tensor, gain: Tensor | None, shift: Tensor | None, options: ScanOptions, batch: int
+    ) -> None:
+        size = len(weight_hh)
+        self.weights = (weight_hh, gain, shift)
+        self.versions: tuple[tuple[int, int], ...] = ()
+        self.capacity = max(2 * FOLD_EVERY, size)
+        plan = layout((1, batch, size), options, gain is not None, False, False, False)
+        self.tables = decay_tables(options.decay, options.fast_lr, self.capacity)
+        self.workspace = borrowed(plan.floats)
+        self.keys = borrowed(batch, self.capacity + GROUP, plan.row)
+        self.memory = torch.zeros(batch, 2, dtype=torch.int64)
+        self.h = weight_hh.new_zeros(batch, size)
+        self.folded: Tensor | None = None
+        problem = cpu.describe(
+            torch.Size((1, batch, size)),
+            plan._replace(longest=self.capacity),
+            0 if gain is None else len(gain),
+            options,
+            self.tables,
+            self.workspace,
+            False,
+        )
+        self.problem = problem._replace(
+            key_rows=self.capacity + GROUP,
+            keys=self.keys.data_ptr(),
+            h=self.h.data_ptr(),
+            h_out=self.h.data_ptr(),
+            memory=self.memory.data_ptr(),
+        )
+        self.packed = borrowed(packed_floats(self.problem))
+        self.count = tasks(batch, 2 * plan.work)
+        self.floats = forward_scratch(self.problem)
+        self.scratch = borrowed(self.count, self.floats)
+        self._pack()
+
+    def _pack(self) -> None:
+        """Read the weights again if they were changed, as an optimiser does, in place or by assignment."""
+        versions = tuple((x.data_ptr(), x._version) for x in self.weights if x is not None)
+        if versions == self.versions:
+            return
+        self.versions = versions
+        weight, gain, shift = (cpu.dense(x) for x in self.weights)
+        self.problem = self.problem._replace(
+            weight=cpu.address(weight), gain=cpu.address(gain), shift=cpu.address(shift), packed=self.packed.data_ptr()
+        )
+        cpu.kernels().prepared(self.problem, self.packed.data_ptr())
+
+    def load(self, h: Tensor, A: Tensor | None) -> None:
+        """Go on from a state; an ``A`` of None is zero."""
+        self.h.copy_(h)
+        row = self.keys.shape[-1]
+        self.folded = None if A is None else cpu.padded_matrix(A.detach().clone(), row)
+        self.problem = self.problem._replace(offset=0, A=cpu.address(self.folded))
+
+    def state(self) -> tuple[Tensor, Tensor]:
+        """h and A after the steps so far; later steps leave them alone."""
+        batch, size = self.h.shape
+        A = borrowed(batch, size, size)
+        self._fold(A, padded=False)
+        return self.h.clone(), A
+
+    def _fold(self, out: Tensor, padded: bool) -> None:
+        problem = self.problem._replace(steps=0)
+        if problem.offset == 0:  # the forward pass sets the memory up at its first step
+            row = self.keys.shape[-1]
+            self.memory[:, 0] = 0
+            at = torch.arange(len(self.h)) * (4 * row * row) + problem.A
+            self.memory[:, 1] = at if problem.A else 0
+
+        def task(begin: int, end: int, which: int) -> None:
+            at = self.scratch.data_ptr() + 4 * self.floats * which
+            cpu.kernels().final(problem, out.data_ptr(), int(padded), begin, end, at)
+
+        run(task, len(self.h), self.count, (self, out))
+
+    def step(self, drive: Tensor, start: Tensor | None) -> Tensor:
+        """One step: ``drive [B, R]``, ``start`` bool [B] -> y [B, R]."""
+        self._pack()
+        problem = self.problem
+        if problem.offset == (self.capacity if problem.A == 0 else FOLD_EVERY):
+            problem = self._folded()
+        drive = drive.contiguous()
+        y = torch.empty_like(drive)
+        start = cpu.dense(start)
+        now = problem._replace(drive=drive.data_ptr(), y=y.data_ptr(), marks=cpu.address(start))  # True is RESET
+        forward, at, floats = cpu.kernels().forward, self.scratch.data_ptr(), 4 * self.floats
+        if self.count == 1:
+            forward(now, 0, len(y), at)
+        else:
+            run(
+                lambda begin, end, which: forward(now, begin, end, at + floats * which),
+                len(y),
+                self.count,
+                (self, drive, start, y),
+            )
+        self.problem = problem._replace(offset=problem.offset + 1)
+        return y
+
+    def _folded(self) -> Problem:
+        row = self.keys.shape[-1]
+        if self.folded is None:
+            self.folded = borrowed(len(self.h), row, row)
+        self._fold(self.folded, padded=True)
+        return self.problem._replace(offset=0, A=self.folded.data_ptr())

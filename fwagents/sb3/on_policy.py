@@ -1,0 +1,156 @@
+"""What MemoryPPO and MemoryA2C share: collecting a rollout with a memory, and checking what they are given."""
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from fwagents.sb3.buffers import MemoryRolloutBuffer
+from fwagents.sb3.policies import MemoryPolicy
+from fwagents.sb3.states import MemoryStates, map_states
+from fwagents.sb3.stepping import PolicyStepper
+
+
+class MemoryRollouts(OnPolicyAlgorithm):
+    """Rollouts of a :class:`MemoryPolicy` into a :class:`MemoryRolloutBuffer`.
+
+    Stands before SB3's own algorithm among the bases of ours.
+    """
+
+    policy: MemoryPolicy
+    rollout_buffer: MemoryRolloutBuffer
+    chunk_length: int | None
+    _stepper: PolicyStepper | None = None
+    _last_states: MemoryStates | None = None
+
+    def _setup_model(self) -> None:
+        if self.use_sde:
+            raise ValueError(f"use_sde is True; {type(self).__name__} does not support state-dependent exploration")
+        if self.rollout_buffer_class is None:
+            self.rollout_buffer_class = MemoryRolloutBuffer
+        if not issubclass(self.rollout_buffer_class, MemoryRolloutBuffer):
+            name = self.rollout_buffer_class.__name__
+            raise ValueError(f"rollout_buffer_class is {name}, expected a subclass of MemoryRolloutBuffer")
+        if not issubclass(self.policy_class, MemoryPolicy):
+            raise ValueError(f"policy is {self.policy_class.__name__}, expected a MemoryPolicy")
+        self.rollout_buffer_kwargs = {**self.rollout_buffer_kwargs, "chunk_length": self.chunk_length}
+        super()._setup_model()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_stepper", "_last_states"]
+
+    def collect_rollouts(  # type: ignore[override]  # the buffer is ours
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: MemoryRolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Fill the buffer with ``n_rollout_steps`` steps of every environment; False if a callback stops it.
+
+        Raises:
+            ValueError: an observation or reward is not finite; the message says which.
+        """
+        assert isinstance(self._last_obs, (np.ndarray, dict))
+        assert self._last_episode_starts is not None
+        self.policy.set_training_mode(False)
+        if self._stepper is None or self._stepper.policy is not self.policy or self._stepper.n_envs != env.num_envs:
+            self._stepper = PolicyStepper(self.policy, env.num_envs)
+        stepper = self._stepper
+        if self._last_states is None or len(self._last_states.actor[0]) != env.num_envs:
+            self._last_states = stepper.states
+        # The stepper may hold its state in another form; a resumed run has but this one, and must do the same sums.
+        stepper.load(self._last_states)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        for step in range(n_rollout_steps):
+            if step % rollout_buffer.chunk_length == 0:
+                rollout_buffer.add_states(stepper.states if step else self._last_states)
+            _require_finite("observation", self._last_obs, step)
+            start = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
+            actions_tensor, values, log_probs = stepper.step(obs_as_tensor(self._last_obs, self.device), start)
+            actions = actions_tensor.cpu().numpy()
+            clipped = actions
+            if isinstance(self.action_space, spaces.Box):
+                clipped = np.clip(actions, self.action_space.low, self.action_space.high)
+            new_obs, rewards, dones, infos = cast(Any, env.step(clipped))
+
+            _require_finite("reward", rewards, step)
+
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            if dones.any():
+                self._update_info_buffer(infos, dones)
+                rewards = self._bootstrap_truncated(rewards, dones, infos, stepper)
+            rollout_buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)
+            self._last_obs, self._last_episode_starts = new_obs, dones
+
+        self._last_states = stepper.states
+        with torch.no_grad():
+            start = torch.as_tensor(dones, dtype=torch.bool, device=self.device)
+            last_values = self.policy.values_after(
+                obs_as_tensor(cast(Any, new_obs), self.device), stepper.states, start
+            )
+        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _bootstrap_truncated(
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], stepper: PolicyStepper
+    ) -> np.ndarray:
+        """Rewards with the discounted value of the final observation where an episode was cut short.
+
+        The value is taken under the state after the episode's last step, before any reset.
+        """
+        rows = [i for i in np.flatnonzero(dones).tolist() if infos[i].get("TimeLimit.truncated", False)]
+        if not rows:
+            return rewards
+        final = [infos[i]["terminal_observation"] for i in rows]
+        if isinstance(final[0], dict):
+            obs = obs_as_tensor({key: np.stack([f[key] for f in final]) for key in final[0]}, self.device)
+        else:
+            obs = obs_as_tensor(np.stack(final), self.device)
+        states: MemoryStates = map_states(lambda leaf: leaf[rows], stepper.states)
+        with torch.no_grad():
+            values = self.policy.values_after(obs, states, torch.zeros(len(rows), dtype=torch.bool, device=self.device))
+        rewards = rewards.copy()
+        rewards[rows] += self.gamma * values.cpu().numpy()
+        return rewards
+
+    def _apply_gradient(self, losses: dict[str, Tensor], loss: Tensor) -> None:
+        """One optimizer step down ``loss``.
+
+        Raises:
+            FloatingPointError: a part of the loss, or its gradient, is not finite. The weights are left as they were.
+        """
+        for name, part in losses.items():
+            if not torch.isfinite(part):
+                raise FloatingPointError(
+                    f"{name} is {part.item()} after {self.num_timesteps} steps; the weights were left as they were"
+                )
+        optimizer = self.policy.optimizer
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"gradient norm is {norm.item()} after {self.num_timesteps} steps; the weights were left as they were"
+            )
+        optimizer.step()
+
+
+def _require_finite(name: str, values: Any, step: int) -> None:
+    if isinstance(values, dict):
+        for key, array in values.items():
+            _require_finite(f"{name} {key!r}", array, step)
+    elif values.dtype.kind == "f" and not np.isfinite(values).all():
+        where = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(
+            f"{name} of environment {where[0]} is {values[tuple(where)]} at step {step} of the rollout, "
+            "expected a finite number"
+        )

@@ -1,0 +1,54 @@
+"""A policy acting step by step, its memory held where it is cheapest to go on from."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fwagents.sb3.policies import MemoryPolicy
+from fwagents.sb3.states import MemoryStates
+
+
+class PolicyStepper:
+    """Plays a policy in ``n_envs`` environments, without gradients.
+
+    Args:
+        policy: who acts; its present weights are used at every step.
+        n_envs: B.
+    """
+
+    def __init__(self, policy: MemoryPolicy, n_envs: int) -> None:
+        self.policy, self.n_envs = policy, n_envs
+        self.actor = policy.actor_core.stepper(n_envs)
+        self.critic = None if policy.critic_core is None else policy.critic_core.stepper(n_envs)
+
+    @property
+    def states(self) -> MemoryStates:
+        """The memory after the last step, the caller's to keep."""
+        return MemoryStates(self.actor.state, None if self.critic is None else self.critic.state)
+
+    def load(self, states: MemoryStates) -> None:
+        """Go on from ``states``."""
+        self.actor.load(states.actor)
+        if self.critic is not None:
+            self.critic.load(states.critic)
+
+    @torch.no_grad()
+    def step(self, obs: Any, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample actions.
+
+        Args:
+            obs: observations as tensors [B, ...], or a dict of them.
+            start: bool [B], True where the observation opens an episode.
+
+        Returns:
+            Actions [B, ...], values [B], log-probabilities [B].
+        """
+        policy = self.policy
+        features, critic_features = policy.encode(obs)
+        latent = self.actor.step(features, start)
+        own = None if self.critic is None else self.critic.step(critic_features, start)
+        distribution, values = policy.heads(latent, policy.critic_latent(latent, own, critic_features))
+        actions: Tensor = distribution.get_actions()
+        shape: Any = policy.action_space.shape
+        return actions.reshape(-1, *shape), values.squeeze(-1), distribution.log_prob(actions)

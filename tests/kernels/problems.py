@@ -1,0 +1,75 @@
+"""Random scans, and how far two sets of results are apart."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fwagents.kernels import ScanOptions, fast_weight_scan
+
+
+class Scan(NamedTuple):
+    """Arguments of a scan, and gradients at its three results."""
+
+    drive: Tensor
+    weight_hh: Tensor
+    h: Tensor | None
+    A: Tensor | None
+    start: Tensor | None
+    gain: Tensor | None
+    shift: Tensor | None
+    options: ScanOptions
+    cotangents: tuple[Tensor, Tensor, Tensor]
+
+
+def random_scan(T, B, R, options=None, *, norms=1, state=True, starts=0.0, seed=0) -> Scan:
+    draw = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=draw)
+
+    return Scan(
+        normal(T, B, R),
+        0.5 * normal(R, R) / R**0.5,
+        normal(B, R) if state else None,
+        0.3 * normal(B, R, R) / R if state else None,
+        torch.rand(T, B, generator=draw) < starts if starts else None,
+        1 + 0.1 * normal(norms, R) if norms else None,
+        0.1 * normal(norms, R) if norms else None,
+        ScanOptions() if options is None else options,
+        (normal(T, B, R), normal(B, R), normal(B, R, R)),
+    )
+
+
+def results(scan: Scan, backend: str, dtype=torch.float32) -> dict[str, Tensor]:
+    """Outputs, final state and every gradient, by name."""
+    inputs = {
+        name: x.to(dtype).requires_grad_()
+        for name, x in scan._asdict().items()
+        if name not in ("start", "options", "cotangents") and x is not None
+    }
+    arguments = {"h": None, "A": None} | inputs
+    out = fast_weight_scan(**arguments, start=scan.start, options=scan.options, backend=backend)
+    gradients = torch.autograd.grad(out, list(inputs.values()), [c.to(dtype) for c in scan.cotangents])
+    return out._asdict() | {f"d{name}": g for name, g in zip(inputs, gradients, strict=True)}
+
+
+def distance(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
+    """For each tensor its largest absolute error over its largest absolute value."""
+    assert found.keys() == truth.keys()
+    return {
+        name: ((found[name].double() - x.double()).abs().max() / x.abs().max().clamp_min(1e-30)).item()
+        for name, x in truth.items()
+    }
+
+
+def nudged(scan: Scan) -> Scan:
+    """The same scan with every float moved by about a rounding error."""
+    draw = torch.Generator().manual_seed(1)
+
+    def nudge(x):
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return x
+        return x.double() * (1 + 2e-7 * torch.randn(x.shape, generator=draw, dtype=torch.float64))
+
+    return Scan(*(nudge(x) for x in scan))

@@ -1,0 +1,95 @@
+"""The compiled scan as a torch operator, and which backend runs when."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fwagents.cores import FastWeights
+from fwagents.kernels import ScanOptions, chosen_backend, cpu, fast_weight_scan
+from tests.kernels.problems import distance, random_scan, results
+
+
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.parametrize("options", [ScanOptions(), ScanOptions(inner_steps=2, normalize_storage=True)])
+def test_opcheck(options, state):
+    scan = random_scan(5, 3, 20, options, state=state, starts=0.2)
+    inputs = [x if x is None or x.dtype == torch.bool else x.requires_grad_() for x in scan[:7]]
+    torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, *options, True))
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_compiles_without_a_graph_break(layer_norm):
+    core = FastWeights(7, 20, layer_norm=layer_norm)
+    x, start = torch.randn(12, 4, 7), torch.rand(12, 4) < 0.2
+    y, _ = core(x, None, start)
+    (expected,) = torch.autograd.grad(y.square().sum(), core.weight_hh)
+    compiled = torch.compile(core, fullgraph=True, backend="aot_eager")
+    z, _ = compiled(x, None, start)
+    (found,) = torch.autograd.grad(z.square().sum(), core.weight_hh)
+    assert torch.equal(y, z)
+    assert torch.allclose(found, expected)
+
+
+def test_second_derivatives_come_from_the_reference():
+    def penalty(backend):
+        core = FastWeights(5, 20, backend=backend)
+        torch.manual_seed(0)
+        core.reset_parameters()
+        y, _ = core(torch.randn(6, 3, 5))
+        first = torch.autograd.grad(y.square().sum(), core.weight_hh, create_graph=True)[0]
+        return torch.autograd.grad(first.square().sum(), core.weight_hh)[0]
+
+    assert max(distance({"d": penalty("numba")}, {"d": penalty("torch")}).values()) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_what_is_not_covered_goes_to_the_reference(dtype, monkeypatch):
+    monkeypatch.setattr(cpu, "scan", None)
+    scan = random_scan(3, 2, 5)
+    y, _, _ = fast_weight_scan(*(x.to(dtype) for x in scan[:4]), backend="numba")
+    assert y.dtype == dtype
+
+
+def test_no_trace_without_gradients():
+    scan = random_scan(3, 2, 5)
+    *_, trace = torch.ops.fwagents.fast_weight_scan(*scan[:7], *scan.options, False)
+    assert trace.numel() == 0
+
+
+def test_gradients_only_where_asked():
+    scan = random_scan(5, 2, 20)
+    drive = scan.drive.requires_grad_()
+    y, _, _ = fast_weight_scan(drive, *scan[1:7], backend="numba")
+    y.sum().backward()
+    alone = drive.grad
+    assert alone.isfinite().all()
+    A = scan.A.requires_grad_()
+    _, _, last = fast_weight_scan(drive, *scan[1:7], backend="numba")
+    assert torch.autograd.grad(last.sum(), A)[0].isfinite().all()
+
+
+def test_backward_twice_over_a_kept_graph():
+    scan = random_scan(5, 2, 20)
+    drive = scan.drive.requires_grad_()
+    y, _, _ = fast_weight_scan(drive, *scan[1:7])
+    first = torch.autograd.grad(y.sum(), drive, retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(y.sum(), drive)[0])
+
+
+def test_variable_overrides_auto_only(monkeypatch):
+    monkeypatch.setenv("FWAGENTS_BACKEND", "attention")
+    assert chosen_backend("auto") == "attention"
+    assert chosen_backend("torch") == "torch"
+    monkeypatch.setenv("FWAGENTS_BACKEND", "")
+    assert chosen_backend("auto") == "numba"
+    monkeypatch.setenv("FWAGENTS_BACKEND", "cuda")
+    with pytest.raises(ValueError, match="FWAGENTS_BACKEND is 'cuda', expected one of auto, numba"):
+        results(random_scan(2, 1, 5), "auto")
+
+
+def test_numba_is_not_imported_with_the_cores():
+    code = "import sys, fwagents.cores; print('numba' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

@@ -1,0 +1,92 @@
+"""The compiled scan in forked and spawned processes, and with every kind of cache folder."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.kernels.problems import distance, random_scan, results
+
+RUN = """
+import torch
+from fwagents.cores import FastWeights
+y, _ = FastWeights(4, 20)(torch.randn(5, 2, 4))
+y.sum().backward()
+print("ran")
+"""
+
+
+def start_run(cache: Path) -> "subprocess.Popen[str]":
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def in_worker(seed: int) -> dict[str, float]:
+    scan = random_scan(64, 16, 64, seed=seed)
+    torch.set_num_threads(2)
+    return distance(results(scan, "numba"), results(scan, "torch"))
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers(method):
+    """The parent has used its own threads before it makes the workers."""
+    assert max(in_worker(0).values()) < 1e-3
+    torch.set_num_threads(1)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        for errors in pool.map_async(in_worker, [1, 2]).get(timeout=120):
+            assert max(errors.values()) < 1e-3
+
+
+def test_processes_share_a_fresh_cache(tmp_path):
+    """They compile and save at the same time; whoever comes after them loads, and says nothing."""
+    runs = [start_run(tmp_path) for _ in range(2)]
+    for run in runs:
+        out, err = run.communicate(timeout=200)
+        assert (out, run.returncode) == ("ran\n", 0), err
+        assert err.count("\n") == 1
+        assert "compiling" in err
+    assert list(tmp_path.rglob("*.nbc"))
+    out, err = start_run(tmp_path).communicate(timeout=200)
+    assert (out, err) == ("ran\n", "")
+
+
+@pytest.mark.slow
+def test_damaged_cache(tmp_path):
+    start_run(tmp_path).communicate(timeout=200)
+    for file in tmp_path.rglob("*.nbc"):
+        file.write_bytes(b"not code")
+    out, err = start_run(tmp_path).communicate(timeout=200)
+    assert out == "ran\n"
+    assert "compiling" in err
+
+
+READ_ONLY = """
+import numba.core.caching as caching
+
+def refuse(*args, **kwargs):
+    raise OSError(30, "Read-only file system")
+
+def no_folder(*args, **kwargs):
+    raise RuntimeError("cannot cache: no locator available")
+
+{patch}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "patch", ["caching.IndexDataCacheFile.save = refuse", "caching.FunctionCache.__init__ = no_folder"]
+)
+def test_read_only_cache_folder(tmp_path, patch):
+    """Refused by patch, since the superuser may write anywhere."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    code = READ_ONLY.format(patch=patch) + RUN
+    found = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True)
+    assert found.stdout == "ran\n"
+    assert found.stderr.count("stay in memory") == 1

@@ -1,0 +1,135 @@
+"""The compiled scan against the reference in float64: outputs, final state and every gradient."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from fwagents.kernels import ScanOptions, _memory
+from tests.kernels.problems import distance, nudged, random_scan, results
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def _poisoned(monkeypatch):
+    """Fresh memory holds NaN, so that nothing can be right because it happened to be zero."""
+
+    def poison(x):
+        if isinstance(x, torch.Tensor) and x.device.type == "cpu":
+            x.fill_(float("nan") if x.is_floating_point() else 99)
+        return x
+
+    for owner, name in ((torch, "empty"), (torch.Tensor, "new_empty"), (_memory._Pool, "take")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, original=original, **k: poison(original(*a, **k)))
+
+
+def check(scan):
+    truth = results(scan, "torch", torch.float64)
+    # At a kink of a ReLU any two float32 programs may part; such data shows in float64 as well.
+    assume(max(distance(results(nudged(scan), "torch", torch.float64), truth).values()) < TOLERANCE / 10)
+    own = distance(results(scan, "torch"), truth)
+    for name, error in distance(results(scan, "numba"), truth).items():
+        assert error <= max(TOLERANCE, 2 * own[name]), (name, error, own[name])
+
+
+OPTIONS = st.builds(
+    ScanOptions,
+    inner_steps=st.integers(1, 3),
+    decay=st.sampled_from([0.0, 0.5, 0.9, 0.95, 1.0]),
+    fast_lr=st.sampled_from([0.0, 0.1, 0.5]),
+    sustained=st.booleans(),
+    normalize_storage=st.booleans(),
+)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+@given(
+    T=st.sampled_from([1, 2, 7, 16, 17, 33, 63]),
+    B=st.integers(1, 6),
+    R=st.sampled_from([2, 5, 15, 16, 20, 33, 37, 50, 101]),
+    options=OPTIONS,
+    norm=st.sampled_from(["none", "shared", "each"]),
+    state=st.booleans(),
+    starts=st.sampled_from([0.0, 0.02, 0.2, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_drawn(T, B, R, options, norm, state, starts, seed):
+    norms = {"none": 0, "shared": 1, "each": options.inner_steps}[norm]
+    if not norms:  # nothing holds the state in check
+        options = options._replace(fast_lr=options.fast_lr * 0.02)
+    check(random_scan(T, B, R, options, norms=norms, state=state, starts=starts, seed=seed))
+
+
+@pytest.mark.parametrize("starts", [0.0, 0.01])
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.parametrize("R", [20, 37, 101])
+def test_folded(R, state, starts):
+    """Long enough that A is formed, carried and folded again."""
+    check(random_scan(257, 5, R, ScanOptions(decay=0.9), state=state, starts=starts, seed=R))
+
+
+@pytest.mark.parametrize("normalize_storage", [False, True])
+def test_folded_with_every_option(normalize_storage):
+    options = ScanOptions(2, 0.9, 0.2, sustained=False, normalize_storage=normalize_storage)
+    check(random_scan(130, 6, 20, options, norms=2, starts=0.01))
+
+
+def test_longer():
+    check(random_scan(700, 3, 37, ScanOptions(decay=0.9)))
+
+
+def test_both_references_agree():
+    scan = random_scan(63, 4, 20, ScanOptions(inner_steps=2), starts=0.1)
+    truth = results(scan, "attention", torch.float64)
+    assert max(distance(results(scan, "numba"), truth).values()) < TOLERANCE
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads(threads):
+    scan = random_scan(64, 21, 64, starts=0.05)
+    one = results(scan, "numba")
+    torch.set_num_threads(threads)
+    try:
+        many = results(scan, "numba")
+    finally:
+        torch.set_num_threads(1)
+    assert max(distance(many, one).values()) < TOLERANCE
+
+
+def test_zero_state_is_no_state():
+    scan = random_scan(70, 3, 20, state=False)
+    zeros = scan._replace(h=torch.zeros(3, 20), A=torch.zeros(3, 20, 20))
+    left, right = results(scan, "numba"), results(zeros, "numba")
+    assert max(distance(left, {name: right[name] for name in left}).values()) < TOLERANCE
+
+
+def test_nan_stays_in_its_episode_and_fills_it():
+    scan = random_scan(40, 3, 20)
+    start = torch.zeros(40, 3, dtype=torch.bool)
+    start[20, 1] = True
+    scan.drive[5, 1, 3] = float("nan")
+    found, truth = (results(scan._replace(start=start), backend) for backend in ("numba", "torch"))
+    for name in ("y", "h", "A"):
+        assert torch.equal(found[name].isnan(), truth[name].isnan())
+    assert found["y"][5:20, 1].isnan().all()
+    assert found["y"][20:].isfinite().all()
+
+
+def test_arguments_need_not_be_contiguous():
+    scan = random_scan(9, 4, 20, starts=0.1)
+    strided = scan._replace(
+        drive=scan.drive.transpose(0, 1).contiguous().transpose(0, 1),
+        weight_hh=scan.weight_hh.t().contiguous().t(),
+        start=scan.start.t().contiguous().t(),
+        cotangents=tuple(
+            c.expand(2, *c.shape)[0].transpose(0, 1).contiguous().transpose(0, 1) for c in scan.cotangents
+        ),
+    )
+    assert max(distance(results(strided, "numba"), results(scan, "numba")).values()) == 0
