@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fwagents.cores import FastWeights, FastWeightsState
@@ -147,6 +147,8 @@ def test_matrix_form_equals_attention_form(options, T, B, R, start_rate, zero_st
         core.backend = backend
         y, last = core(x, state, start)
         outputs = [y, *last]
+        # Without a layer norm a memory can feed on itself until the numbers overflow, and then nothing is equal.
+        assume(all(o.abs().max() < 1e6 for o in outputs))
         loss = sum((o * c).sum() for o, c in zip(outputs, cotangents, strict=True))
         wanted = [x, *state, *core.parameters()]
         results.append((outputs, torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)))

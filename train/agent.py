@@ -7,12 +7,13 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from cli import fail, key_values, parse
 from defaults import defaults_for
+from runs import read_config
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Args:
     threads: int = 1
     """Torch threads; one is fastest for small agents."""
 
+    resume: Path | None = None
+    """Go on with the run in this folder, from its newest whole checkpoint; takes no other option."""
     log_dir: Path = Path("runs")
     """Runs go to <log_dir>/<env>/<core>-s<seed>-<time>."""
     checkpoint_freq: int = 100_000
@@ -106,12 +109,18 @@ AT_LEAST_ONE = [
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, evaluate."""
+    argv = sys.argv[1:] if argv is None else argv
     args = parse(Args, argv, default=_args_for(argv))
-    env_kwargs = key_values("--env-kwargs", args.env_kwargs)
-    core_kwargs = key_values("--core-kwargs", args.core_kwargs)
-    for name in ("inner_steps", "decay", "fast_lr"):
-        if getattr(args, name) is not None:
-            core_kwargs[name] = getattr(args, name)
+    if args.resume is not None:
+        if len(argv) > 2:
+            fail("--resume takes every other option from the run's own config.json, expected none beside it")
+        args, env_kwargs, core_kwargs = _resumed(args.resume)
+    else:
+        env_kwargs = key_values("--env-kwargs", args.env_kwargs)
+        core_kwargs = key_values("--core-kwargs", args.core_kwargs)
+        for name in ("inner_steps", "decay", "fast_lr"):
+            if getattr(args, name) is not None:
+                core_kwargs[name] = getattr(args, name)
     for name in AT_LEAST_ONE:
         if getattr(args, name) < 1:
             fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
@@ -121,18 +130,33 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     try:
         run = Run(args, env_kwargs, core_kwargs)
-        run.begin()
+        if args.resume is None:
+            run.begin()
+        else:
+            run.resume(args.resume)
     except (ValueError, TypeError, AssertionError, OSError, RuntimeError) as error:
         fail(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run.go())
 
 
-def _args_for(argv: Sequence[str] | None) -> Args:
+def _resumed(run_dir: Path) -> tuple[Args, dict[str, Any], dict[str, Any]]:
+    """The options of a run that has begun."""
+    try:
+        config = read_config(run_dir)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    known = {field.name for field in fields(Args)}
+    stored = {name: value for name, value in config["args"].items() if name in known}
+    args = Args(**{**stored, "log_dir": Path(stored["log_dir"]), "resume": run_dir})
+    return args, config["env_kwargs"], config["policy_kwargs"]["core_kwargs"]
+
+
+def _args_for(argv: Sequence[str]) -> Args:
     """The defaults for the environment that the command line names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--env", default=Args.env)
-    env: Any = parser.parse_known_args(argv)[0].env
+    env = parser.parse_known_args(argv)[0].env
     return Args(**{"env": env, **defaults_for(env)})
 
 

@@ -1,6 +1,8 @@
 """One training run: environments, agent, callbacks, and the closing evaluation."""
 
+import warnings
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,24 +14,20 @@ from rich.console import Console
 from rich.table import Table
 from runs import CONFIG, new_run_dir, provenance, write_json
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from fwagents.sb3 import make_vec_env
-from fwagents.sb3.callbacks import (
-    CheckpointCallback,
-    EpisodeLogCallback,
-    MemoryNormCallback,
-    ProgressCallback,
-    save_model,
-)
+from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
+from fwagents.sb3.checkpoints import CheckpointCallback, newest_whole, restore, save_model
+from fwagents.sb3.logging import run_logger
 
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
+CHECKPOINTS = "checkpoints"
 
 
 def policy_for(space: spaces.Space[Any]) -> str:
@@ -40,7 +38,7 @@ def policy_for(space: spaces.Space[Any]) -> str:
 
 
 class Run:
-    """A run of ``train/agent.py``, ready to go.
+    """A run of ``train/agent.py``: built from its options, then begun or resumed, then trained.
 
     Args:
         args: the command line.
@@ -48,8 +46,7 @@ class Run:
         core_kwargs: options of the core.
 
     Raises:
-        ValueError, TypeError, gymnasium.error.Error: something in them cannot be; the message names it. Nothing has
-            been written then.
+        ValueError, TypeError: something in them cannot be; the message names it. Nothing has been written then.
     """
 
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
@@ -61,12 +58,11 @@ class Run:
         except gym.error.Error as error:
             raise ValueError(str(error)) from error
         rate = args.learning_rate
-        schedule = LinearSchedule(rate, 0.1 * rate, 1.0) if args.lr_schedule == "linear" else rate
         algorithm = ALGORITHMS[args.algo]
         self.model: BaseAlgorithm = algorithm.make(
             policy_for(self.venv.observation_space),
             self.venv,
-            learning_rate=schedule,
+            learning_rate=LinearSchedule(rate, 0.1 * rate, 1.0) if args.lr_schedule == "linear" else rate,
             policy_kwargs={
                 "core": args.core,
                 "hidden_size": args.hidden_size,
@@ -77,63 +73,90 @@ class Run:
         )
 
     def begin(self) -> None:
-        """Make the run's folder and say what will run there."""
+        """Make the run's folder and write down what runs there."""
         args = self.args
         self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed)
         described = {
-            "args": {**asdict(args), "log_dir": str(args.log_dir)},
+            "args": {**asdict(args), "log_dir": str(args.log_dir), "resume": None},
             "env_kwargs": self.env_kwargs,
             "policy_kwargs": self.model.policy_kwargs,
             **provenance(),
         }
         write_json(self.dir / CONFIG, described)
         self.console.print(f"Run folder: [bold]{self.dir}[/bold]", soft_wrap=True)
-        self.model.set_logger(configure(str(self.dir), ["csv", "tensorboard"]))
+        self._make_callbacks()
+        self.model.set_logger(run_logger(self.dir))
+
+    def resume(self, run_dir: Path) -> None:
+        """Go on from the newest whole checkpoint of a run's folder.
+
+        Raises:
+            ValueError: the run is finished.
+            FileNotFoundError: it has no whole checkpoint.
+        """
+        self.dir = run_dir
+        if (run_dir / "final_model.zip").exists():
+            raise ValueError(f"{run_dir} is finished: it has a final_model.zip")
+        with warnings.catch_warnings(record=True) as skipped:
+            warnings.simplefilter("always")
+            path, state = newest_whole(run_dir / CHECKPOINTS)
+        for warning in skipped:
+            self.console.print(f"[yellow]{warning.message}[/yellow]", soft_wrap=True)
+        make: Any = ALGORITHMS[self.args.algo].make
+        self.model = make.load(path, env=self.venv, device=self.args.device, force_reset=False)
+        self._make_callbacks()
+        restore(self.model, self.callbacks, state)
+        self.model.set_logger(run_logger(run_dir, self.model.num_timesteps))
+        self.console.print(f"Resumed [bold]{run_dir}[/bold] at {self.model.num_timesteps:,} steps", soft_wrap=True)
 
     def go(self) -> int:
         """Train, save, evaluate; returns the exit code, 130 after an interrupt."""
-        args = self.args
-        per_rollout = args.n_steps * args.num_envs
-        log_interval = max(1, args.total_timesteps // per_rollout // 200)
+        args, model = self.args, self.model
+        log_interval = max(1, args.total_timesteps // (args.n_steps * args.num_envs) // 200)
         try:
-            self.model.learn(args.total_timesteps, callback=self._callbacks(), log_interval=log_interval)
+            model.learn(
+                args.total_timesteps - model.num_timesteps,
+                callback=[*self.callbacks, *self.checkpoints],
+                log_interval=log_interval,
+                reset_num_timesteps=False,
+            )
         except KeyboardInterrupt:
             path = self.dir / "interrupted_model.zip"
-            save_model(self.model, path)
+            save_model(model, path)
             self.console.print(
-                f"\nInterrupted after {self.model.num_timesteps:,} steps; the agent is in {path}", soft_wrap=True
+                f"\nInterrupted after {model.num_timesteps:,} steps; the agent is in {path}", soft_wrap=True
             )
+            if self.checkpoints:
+                self.console.print(f"Go on with:  python train/agent.py --resume {self.dir}", soft_wrap=True)
             return 130
-        save_model(self.model, self.dir / "final_model.zip")
+        except FloatingPointError as error:
+            self.console.print(f"[red]stopped: {error}[/red]", soft_wrap=True)
+            self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
+            return 1
+        save_model(model, self.dir / "final_model.zip")
         self._report()
         return 0
 
-    def _callbacks(self) -> list[BaseCallback]:
+    def _make_callbacks(self) -> None:
+        """What watches the run, and apart from it what saves it, after all the others have done their part."""
         args = self.args
-        callbacks: list[BaseCallback] = [
+        self.callbacks: list[BaseCallback] = [
             MemoryNormCallback(),
-            EpisodeLogCallback(self.dir / "monitor.csv"),
+            EpisodeLogCallback(self.dir / "monitor.csv", args.env),
             ProgressCallback(args.total_timesteps, max(1, args.total_timesteps // 20)),
         ]
-        if args.checkpoint_freq > 0:
-            callbacks.append(CheckpointCallback(self.dir / "checkpoints", args.checkpoint_freq))
         if args.eval_freq > 0:
-            eval_env = self._fresh_env(args.eval_episodes, EVAL_SEED)
-            callbacks.append(
-                EvalCallback(
-                    eval_env,
-                    n_eval_episodes=args.eval_episodes,
-                    eval_freq=max(1, args.eval_freq // args.num_envs),
-                    best_model_save_path=str(self.dir),
-                    log_path=str(self.dir),
-                    verbose=0,
-                )
+            seed = EVAL_SEED + args.seed
+            env = self._fresh_env(args.eval_episodes, seed)
+            self.callbacks.append(
+                EvaluationCallback(env, seed, args.eval_episodes, args.eval_freq, self.dir, args.num_envs)
             )
-        return callbacks
+        self.checkpoints = []
+        if args.checkpoint_freq > 0:
+            self.checkpoints.append(CheckpointCallback(self.dir / CHECKPOINTS, args.checkpoint_freq, self.callbacks))
 
     def _fresh_env(self, episodes: int, seed: int) -> VecEnv:
-        args = self.args
-        return make_vec_env(args.env, min(args.num_envs, episodes), seed=seed + args.seed, **self.env_kwargs)
+        return make_vec_env(self.args.env, min(self.args.num_envs, episodes), seed=seed, **self.env_kwargs)
 
     def _report(self) -> None:
         """Evaluate the last and the best model on fresh episodes; table and ``result.json``."""
@@ -147,7 +170,7 @@ class Run:
             if not path.exists():
                 continue
             model = load_model(args.algo, path, args.device)
-            env = self._fresh_env(args.final_episodes, FINAL_SEED)
+            env = self._fresh_env(args.final_episodes, FINAL_SEED + args.seed)
             results[name] = result = evaluate(model, env, args.final_episodes)
             low, high = result["interval"]
             success = "" if result["success_rate"] is None else f"{result['success_rate']:.1%}"
@@ -167,17 +190,10 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int) -> dict[str, Any]
             successes.append(bool(local["info"]["is_success"]))
 
     returns, _ = evaluate_policy(
-        model,
-        env,
-        n_eval_episodes=episodes,
-        deterministic=True,
-        return_episode_rewards=True,
-        callback=note_success,
+        model, env, n_eval_episodes=episodes, deterministic=True, return_episode_rewards=True, callback=note_success
     )
-    mean, half = (
-        float(np.mean(returns)),
-        float(1.96 * np.std(returns, ddof=min(1, len(returns) - 1)) / len(returns) ** 0.5),
-    )
+    mean = float(np.mean(returns))
+    half = float(1.96 * np.std(returns, ddof=min(1, len(returns) - 1)) / len(returns) ** 0.5)
     return {
         "episodes": len(returns),
         "mean_return": mean,

@@ -1,71 +1,97 @@
-"""Callbacks for runs: what the memory holds, a progress bar, checkpoints that are never half-written."""
+"""Callbacks for runs: evaluation, finished episodes, what the memory holds, a progress bar.
 
+Those that remember something have ``get_state`` and ``set_state``, so that a run can be resumed; see ``checkpoints``.
+"""
+
+import copy
 import os
 import time
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.monitor import ResultsWriter
+from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
+from fwagents.sb3.checkpoints import save_model
 from fwagents.sb3.on_policy import MemoryRollouts
 from fwagents.sb3.policies import MemoryPolicy
 from fwagents.sb3.states import MemoryStates
 
 
-def save_model(model: BaseAlgorithm, path: Path) -> None:
-    """Write SB3's zip under a temporary name, sync it, then rename: ``path`` is always a whole file or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            model.save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class CheckpointCallback(BaseCallback):
-    """Save ``step_<steps>.zip`` into a folder every so many environment steps.
+class EvaluationCallback(EvalCallback):
+    """SB3's ``EvalCallback`` that plays the same episodes every time, and never leaves a file half-written.
 
     Args:
-        folder: where to; made if absent.
-        every: environment steps between two checkpoints.
+        env: environments to play in.
+        seed: of their episodes.
+        episodes: how many.
+        every: environment steps between two evaluations.
+        folder: where ``evaluations.npz`` and ``best_model.zip`` go.
+        num_envs: environments that the agent trains in.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
-        super().__init__()
-        self.folder, self.every = folder, every
+    REMEMBERED = (
+        *("n_calls", "best_mean_reward", "last_mean_reward", "evaluations_timesteps", "evaluations_results"),
+        *("evaluations_length", "evaluations_successes"),
+    )
 
-    def _on_training_start(self) -> None:
-        self.next = self.num_timesteps + self.every
+    def __init__(self, env: VecEnv, seed: int, episodes: int, every: int, folder: Path, num_envs: int) -> None:
+        frequency = max(1, every // num_envs)
+        super().__init__(env, n_eval_episodes=episodes, eval_freq=frequency, log_path=str(folder), verbose=0)
+        self.seed, self.folder = seed, folder
+        # SB3 writes in place; it writes here, and the whole file is then moved.
+        self.log_path: str | None = str(folder / ".evaluations.tmp.npz")
 
     def _on_step(self) -> bool:
-        if self.num_timesteps >= self.next:
-            self.next += self.every
-            save_model(self.model, self.folder / f"step_{self.num_timesteps:09d}.zip")
-        return True
+        if self.n_calls % self.eval_freq:
+            return True
+        self.eval_env.seed(self.seed)
+        best = self.best_mean_reward
+        go_on = super()._on_step()
+        os.replace(cast(str, self.log_path), self.folder / "evaluations.npz")
+        if self.best_mean_reward > best:
+            save_model(self.model, self.folder / "best_model.zip")
+        return go_on
+
+    def get_state(self) -> dict[str, Any]:
+        """Results so far."""
+        return {name: copy.copy(getattr(self, name)) for name in self.REMEMBERED}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from those."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 class EpisodeLogCallback(BaseCallback):
     """Write every finished episode (return ``r``, length ``l``, seconds ``t``) to a CSV in the form of SB3's Monitor.
 
     Args:
-        path: the file; lines are added to it if it exists.
+        path: the file.
+        env_id: goes into its first line.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, env_id: str) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.env_id = path, env_id
+        self.resumed = False
+
+    def get_state(self) -> dict[str, Any]:
+        """How much of the file is written."""
+        self.writer.file_handler.flush()
+        return {"bytes": self.path.stat().st_size}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Cut off what was written after that."""
+        os.truncate(self.path, state["bytes"])
+        self.resumed = True
 
     def _on_training_start(self) -> None:
-        header: dict[str, float | str] = {"t_start": time.time(), "env_id": self.path.parent.parent.name}
-        self.writer = ResultsWriter(str(self.path), header, override_existing=not self.path.exists())
+        header: dict[str, float | str] = {"t_start": time.time(), "env_id": self.env_id}
+        self.writer = ResultsWriter(str(self.path), header, override_existing=not self.resumed)
 
     def _on_step(self) -> bool:
         for i in np.flatnonzero(self.locals["dones"]):
@@ -102,7 +128,7 @@ class ProgressCallback(BaseCallback):
     """A progress bar with the return and success rate of the latest episodes; plain lines where there is no terminal.
 
     Args:
-        total_timesteps: environment steps to come.
+        total_timesteps: environment steps of the whole run.
         report_every: environment steps between two plain lines.
     """
 
@@ -111,14 +137,20 @@ class ProgressCallback(BaseCallback):
         self.total, self.report_every = total_timesteps, report_every
 
     def _on_training_start(self) -> None:
-        self.bar = tqdm(total=self.total, unit=" steps", unit_scale=True, disable=None, dynamic_ncols=True)
-        self.begun = self.num_timesteps
         self.reported = self.num_timesteps
+        self.bar = tqdm(
+            total=self.total,
+            initial=self.num_timesteps,
+            unit=" steps",
+            unit_scale=True,
+            disable=None,
+            dynamic_ncols=True,
+        )
 
     def _on_rollout_end(self) -> None:
         results = self._results()
         self.bar.set_postfix(results, refresh=False)
-        self.bar.update(min(self.num_timesteps - self.begun, self.total) - self.bar.n)
+        self.bar.update(min(self.num_timesteps, self.total) - self.bar.n)
         if self.bar.disable and self.num_timesteps - self.reported >= self.report_every:
             self.reported = self.num_timesteps
             shown = ", ".join(f"{name} {value}" for name, value in results.items())

@@ -46,7 +46,6 @@ class GymnasiumVecEnv(VecEnv):
         self._reset_seeds()
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, np.int64)
-        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         result: VecEnvObs = obs
         return result
 
@@ -75,6 +74,20 @@ class GymnasiumVecEnv(VecEnv):
         episode = {"r": float(self.returns[i]), "l": int(self.lengths[i]), "t": elapsed}
         own = {name: value[i] for name, value in last.items() if not name.startswith("_") and last[f"_{name}"][i]}
         return {**own, "terminal_observation": observation, "TimeLimit.truncated": truncated, "episode": episode}
+
+    def get_state(self) -> dict[str, Any] | None:
+        """All that changes from step to step; None if the batched environment cannot tell."""
+        inner: Any = self.env.unwrapped
+        if not hasattr(inner, "get_state"):
+            return None
+        return {"env": inner.get_state(), "returns": self.returns.copy(), "lengths": self.lengths.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what ``get_state`` returned, with no reset."""
+        inner: Any = self.env.unwrapped
+        inner.set_state(state["env"])
+        self.returns, self.lengths = state["returns"].copy(), state["lengths"].copy()
+        self._reset_seeds()
 
     def close(self) -> None:
         """Close the environment."""

@@ -1,0 +1,175 @@
+"""Checkpoints that a run goes on from as if nothing had happened.
+
+A checkpoint is SB3's own zip with one entry more, ``resume.pt``: the random generators, the environments, what the
+memory held, and whatever the callbacks keep. It is taken between two rollouts, when nothing else is under way.
+"""
+
+import os
+import random
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+
+ENTRY = "resume.pt"
+# What SB3's zip leaves out because it can be large, or because loading forgets it.
+CARRIED = ("_last_obs", "_last_episode_starts", "_last_states", "_last_lstm_states", "_last_original_obs")
+# What SB3's wrappers (VecNormalize, VecMonitor, VecFrameStack) remember from step to step.
+WRAPPERS = ("obs_rms", "ret_rms", "returns", "episode_returns", "episode_lengths", "episode_count", "stacked_obs")
+
+
+class Resumable(Protocol):
+    """A callback with something to remember."""
+
+    def get_state(self) -> dict[str, Any]:
+        """What ``set_state`` needs to go on from here."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what ``get_state`` returned."""
+
+
+def save_model(model: BaseAlgorithm, path: Path, resume: dict[str, Any] | None = None) -> None:
+    """Write a model, and what else it takes to resume it, under a temporary name; sync; rename.
+
+    ``path`` is therefore always a whole file or absent, whenever the process dies.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w+b") as file:
+            model.save(file)
+            if resume is not None:
+                with zipfile.ZipFile(file, "a") as archive, archive.open(ENTRY, "w", force_zip64=True) as entry:
+                    torch.save(resume, entry)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        # The rename itself is on the disk only once its folder is.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def capture(model: BaseAlgorithm, callbacks: list[BaseCallback]) -> dict[str, Any]:
+    """Everything a run has beside its model: generators, environments, memory, callbacks."""
+    assert model.env is not None
+    return {
+        "carried": {name: getattr(model, name) for name in CARRIED if hasattr(model, name)},
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 -- the generator that SB3 uses
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "envs": [_env_state(layer) for layer in _layers(model.env)],
+        "callbacks": [cast(Resumable, c).get_state() if hasattr(c, "get_state") else None for c in callbacks],
+    }
+
+
+def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str, Any]) -> None:
+    """Put back what :func:`capture` took, into a model loaded from the same checkpoint and callbacks made alike."""
+    assert model.env is not None
+    for layer, kept in zip(_layers(model.env), state["envs"], strict=True):
+        _set_env_state(layer, kept)
+    exact = state["envs"][-1] is not None
+    for callback, kept in zip(callbacks, state["callbacks"], strict=True):
+        if kept is not None:
+            cast(Resumable, callback).set_state(kept)
+    for name, value in state["carried"].items():
+        setattr(model, name, value)
+    if not exact:
+        model._last_obs = None  # SB3 then begins new episodes
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def read_resume(path: Path) -> dict[str, Any]:
+    """The resume entry of a checkpoint.
+
+    Raises:
+        ValueError: the file is not a whole checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                raise ValueError(f"{path} is damaged: {broken} fails its checksum")
+            with archive.open(ENTRY) as entry:
+                # The checkpoint is the user's own, and SB3's part of it is a pickle already.
+                state: dict[str, Any] = torch.load(entry, weights_only=False)
+                return state
+    except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
+
+
+def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint of a folder that is whole, and its resume entry; warns of every newer one that is not.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    for path in sorted(folder.glob("step_*.zip"), reverse=True):
+        try:
+            return path, read_resume(path)
+        except ValueError as error:
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+    raise FileNotFoundError(f"{folder} has no whole checkpoint to resume from")
+
+
+class CheckpointCallback(BaseCallback):
+    """Save ``step_<steps>.zip`` into a folder, before the first rollout and then every so many environment steps.
+
+    Args:
+        folder: where to; made if absent.
+        every: environment steps between two checkpoints.
+        callbacks: those whose state is to be kept too.
+    """
+
+    def __init__(self, folder: Path, every: int, callbacks: list[BaseCallback]) -> None:
+        super().__init__()
+        self.folder, self.every, self.callbacks = folder, every, callbacks
+
+    def _on_rollout_start(self) -> None:
+        model: Any = self.model
+        before = self.num_timesteps - model.n_steps * model.n_envs
+        if before < 0 or self.num_timesteps // self.every > before // self.every:
+            path = self.folder / f"step_{self.num_timesteps:012d}.zip"
+            save_model(self.model, path, capture(self.model, self.callbacks))
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def _layers(env: VecEnv) -> Iterator[VecEnv]:
+    """A VecEnv and what it wraps, from the outside in."""
+    while isinstance(env, VecEnvWrapper):
+        yield env
+        env = env.venv
+    yield env
+
+
+def _env_state(env: VecEnv) -> Any:
+    """What this layer remembers; None where it cannot say, as with other people's environments."""
+    if isinstance(env, VecEnvWrapper):
+        return {name: vars(env)[name] for name in WRAPPERS if name in vars(env)}
+    return env.get_state() if hasattr(env, "get_state") else None
+
+
+def _set_env_state(env: VecEnv, state: Any) -> None:
+    if isinstance(env, VecEnvWrapper):
+        for name, value in state.items():
+            setattr(env, name, value)
+    elif state is not None:
+        cast(Any, env).set_state(state)

@@ -1,0 +1,53 @@
+"""SB3 loggers that a resumed run can add to."""
+
+import csv
+from pathlib import Path
+
+from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
+
+STEPS = "time/total_timesteps"
+
+
+def run_logger(folder: Path, resume_from: int | None = None) -> Logger:
+    """A logger into ``progress.csv`` and TensorBoard.
+
+    Args:
+        folder: the run's.
+        resume_from: environment steps at which the run goes on; what was logged after that is dropped. None begins
+            anew.
+    """
+    path = folder / "progress.csv"
+    board = TensorBoardOutputFormat(str(folder))
+    if resume_from is None:
+        formats: list[KVWriter] = [CSVOutputFormat(str(path)), board]
+    else:
+        board.writer.close()
+        board.writer = SummaryWriter(log_dir=str(folder), purge_step=resume_from + 1)
+        formats = [_ContinuedCSV(path, resume_from), board]
+    return Logger(str(folder), formats)
+
+
+class _ContinuedCSV(CSVOutputFormat):
+    """SB3's CSV, going on after its last row of at most ``resume_from`` steps."""
+
+    def __init__(self, path: Path, resume_from: int) -> None:
+        rows = []
+        if path.exists():
+            with path.open(newline="") as file:
+                # A row that was cut off in the middle has no steps.
+                rows = [row for row in csv.DictReader(file) if _steps(row) <= resume_from]
+        super().__init__(str(path))
+        if rows:
+            self.keys = list(rows[0])
+            writer = csv.DictWriter(self.file, self.keys, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            self.file.flush()
+
+
+def _steps(row: dict[str, str]) -> float:
+    try:
+        return int(row[STEPS])
+    except (KeyError, TypeError, ValueError):
+        return float("inf")
