@@ -104,9 +104,9 @@ class Run:
             self.console.print(f"[yellow]{warning.message}[/yellow]", soft_wrap=True)
         make: Any = ALGORITHMS[self.args.algo].make
         self.model = make.load(path, env=self.venv, device=self.args.device, force_reset=False)
+        self.model.set_logger(run_logger(run_dir, self.model.num_timesteps))
         self._make_callbacks()
         restore(self.model, self.callbacks, state)
-        self.model.set_logger(run_logger(run_dir, self.model.num_timesteps))
         self.console.print(f"Resumed [bold]{run_dir}[/bold] at {self.model.num_timesteps:,} steps", soft_wrap=True)
 
     def go(self) -> int:

@@ -71,12 +71,20 @@ def capture(model: BaseAlgorithm, callbacks: list[BaseCallback]) -> dict[str, An
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "envs": [_env_state(layer) for layer in _layers(model.env)],
+        # Recorded since the last line of the log, for the next.
+        "log": [dict(kept) for kept in _pending(model)],
         "callbacks": [cast(Resumable, c).get_state() if hasattr(c, "get_state") else None for c in callbacks],
     }
 
 
 def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str, Any]) -> None:
-    """Put back what :func:`capture` took, into a model loaded from the same checkpoint and callbacks made alike."""
+    """Put back what :func:`capture` took.
+
+    Args:
+        model: loaded from the same checkpoint, its environments and logger set.
+        callbacks: made like those that were captured.
+        state: what was captured.
+    """
     assert model.env is not None
     for layer, kept in zip(_layers(model.env), state["envs"], strict=True):
         _set_env_state(layer, kept)
@@ -84,6 +92,8 @@ def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str
     for callback, kept in zip(callbacks, state["callbacks"], strict=True):
         if kept is not None:
             cast(Resumable, callback).set_state(kept)
+    for pending, kept in zip(_pending(model), state["log"], strict=True):
+        pending.update(kept)
     for name, value in state["carried"].items():
         setattr(model, name, value)
     if not exact:
@@ -150,6 +160,11 @@ class CheckpointCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
+
+
+def _pending(model: BaseAlgorithm) -> list[dict[str, Any]]:
+    logger = model.logger
+    return [logger.name_to_value, logger.name_to_count, logger.name_to_excluded]
 
 
 def _layers(env: VecEnv) -> Iterator[VecEnv]:

@@ -40,10 +40,15 @@ class GymnasiumVecEnv(VecEnv):
         self.begun = time.time()
 
     def reset(self) -> VecEnvObs:
-        """Begin an episode everywhere, with the seeds given to ``seed`` since the last time."""
+        """Begin an episode everywhere, with what was given to ``seed`` and ``set_options`` since the last time."""
+        options = self._options[0]
+        if any(other != options for other in self._options):
+            raise ValueError(f"options is {self._options!r}, expected the same everywhere: a batch has no parts")
         seeds = self._seeds if any(seed is not None for seed in self._seeds) else None
-        obs, _ = cast(Any, self.env).reset(seed=seeds)
+        obs, info = cast(Any, self.env).reset(seed=seeds, options=options or None)
+        self.reset_infos = [_of_one(info, i) for i in range(self.num_envs)]
         self._reset_seeds()
+        self._reset_options()
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, np.int64)
         result: VecEnvObs = obs
@@ -59,11 +64,15 @@ class GymnasiumVecEnv(VecEnv):
         dones = terminated | truncated
         self.returns += rewards
         self.lengths += 1
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        own = {name: value for name, value in info.items() if name.lstrip("_") not in ("final_obs", "final_info")}
+        infos = [_of_one(own, i) if own else {} for i in range(self.num_envs)]
         if dones.any():
             last = info.get("final_info", {})
             for i in np.flatnonzero(dones).tolist():
-                infos[i] = self._finished(i, info["final_obs"][i], last, bool(truncated[i] and not terminated[i]))
+                # What a batch that resets in the same step says of these is about the next episode.
+                self.reset_infos[i] = infos[i]
+                cut = bool(truncated[i] and not terminated[i])
+                infos[i] = self._finished(i, info["final_obs"][i], _of_one(last, i), cut)
             self.returns[dones] = 0
             self.lengths[dones] = 0
         return obs, rewards.astype(np.float32), dones, infos
@@ -72,8 +81,7 @@ class GymnasiumVecEnv(VecEnv):
         """Environment i's info for the step that ended its episode."""
         elapsed = round(time.time() - self.begun, 6)
         episode = {"r": float(self.returns[i]), "l": int(self.lengths[i]), "t": elapsed}
-        own = {name: value[i] for name, value in last.items() if not name.startswith("_") and last[f"_{name}"][i]}
-        return {**own, "terminal_observation": observation, "TimeLimit.truncated": truncated, "episode": episode}
+        return {**last, "terminal_observation": observation, "TimeLimit.truncated": truncated, "episode": episode}
 
     def get_state(self) -> dict[str, Any] | None:
         """All that changes from step to step; None if the batched environment cannot tell."""
@@ -87,6 +95,7 @@ class GymnasiumVecEnv(VecEnv):
         inner: Any = self.env.unwrapped
         inner.set_state(state["env"])
         self.returns, self.lengths = state["returns"].copy(), state["lengths"].copy()
+        self.reset_infos = [{} for _ in range(self.num_envs)]
         self._reset_seeds()
 
     def close(self) -> None:
@@ -127,17 +136,26 @@ class GymnasiumVecEnv(VecEnv):
             raise ValueError(f"indices is {indices!r}, expected None: a batched environment has no parts")
 
 
+def _of_one(infos: dict[str, Any], i: int) -> dict[str, Any]:
+    """Environment i's info, out of a batch's: each value stands beside the mask of those that have it."""
+    return {
+        name: _of_one(value, i) if isinstance(value, dict) else value[i]
+        for name, value in infos.items()
+        if not name.startswith("_") and infos[f"_{name}"][i]
+    }
+
+
 def make_vec_env(env_id: str, n_envs: int = 1, *, seed: int | None = None, **env_kwargs: Any) -> VecEnv:
     """Environments side by side for SB3, monitored, the fastest way there is.
 
-    An environment with a native ``VectorEnv`` that can reset in the same step runs as one batch; any other in SB3's
-    ``DummyVecEnv``.
+    An environment with a native ``VectorEnv`` that can reset in the same step runs as one batch; any other, or one with
+    a ``max_episode_steps`` of its own, in SB3's ``DummyVecEnv``.
 
     Args:
         env_id: Gymnasium id; "module:Id" imports the module first.
         n_envs: how many.
         seed: environment i is seeded ``seed + i``; None for fresh entropy.
-        **env_kwargs: keyword arguments of the environment.
+        **env_kwargs: keyword arguments of ``gymnasium.make``.
 
     Raises:
         gymnasium.error.Error: no such environment.
@@ -150,7 +168,8 @@ def make_vec_env(env_id: str, n_envs: int = 1, *, seed: int | None = None, **env
     native = gym.spec(name).vector_entry_point
     if native is not None:
         creator = load_env_creator(native) if isinstance(native, str) else native
-        if "autoreset_mode" not in inspect.signature(creator).parameters:
+        # The time limit is a wrapper around single environments.
+        if "max_episode_steps" in env_kwargs or "autoreset_mode" not in inspect.signature(creator).parameters:
             native = None
     if native is not None:
         batch = gym.make_vec(name, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)

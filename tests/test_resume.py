@@ -1,0 +1,177 @@
+"""A run killed at any moment and resumed ends as if it had never been stopped."""
+
+import csv
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fwagents.sb3 import MemoryPPO, make_vec_env
+from fwagents.sb3.checkpoints import newest_whole, read_resume, save_model
+
+AGENT = [sys.executable, str(Path(__file__).parent.parent / "train" / "agent.py")]
+OPTIONS = [
+    *("--env-kwargs", "size=6", "visible_frames=2", "--n-steps", "7", "--num-envs", "4", "--hidden-size", "8"),
+    *("--total-timesteps", "5600", "--checkpoint-freq", "200", "--eval-freq", "500", "--eval-episodes", "6"),
+    *("--final-episodes", "10", "--n-epochs", "2", "--batch-size", "14", "--seed", "5"),
+]
+
+
+def agent(*args, cwd):
+    return subprocess.run([*AGENT, *map(str, args)], cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+
+
+def run_dir(cwd):
+    (folder,) = (cwd / "runs" / "PartialCatch-v0").iterdir()
+    return folder
+
+
+def killed(cwd, after, *options):
+    """A run killed with SIGKILL a random moment after its ``after``-th checkpoint."""
+    process = subprocess.Popen([*AGENT, *options], cwd=cwd, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(cwd.glob("runs/*/*/checkpoints/step_*.zip"))) < after:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(random.random() * 0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return run_dir(cwd)
+
+
+def weights(folder):
+    return dict(MemoryPPO.load(folder / "final_model.zip").policy.named_parameters())
+
+
+def episodes(folder):
+    with (folder / "monitor.csv").open() as file:
+        next(file)
+        return [(row["r"], row["l"]) for row in csv.DictReader(file)]
+
+
+def progress(folder):
+    with (folder / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    timing = {"time/fps", "time/time_elapsed", "time/iterations"}
+    return [{name: value for name, value in row.items() if name not in timing} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("unbroken")
+    done = agent(*OPTIONS, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return run_dir(cwd)
+
+
+@pytest.mark.parametrize("kills", [[1], [6], [3, 8, 14]], ids=str)
+def test_killed_and_resumed_equals_unbroken(unbroken, kills, tmp_path):
+    folder = killed(tmp_path, kills[0], *OPTIONS)
+    for after in kills[1:]:
+        killed(tmp_path, after, "--resume", str(folder))
+    done = agent("--resume", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Resumed" in done.stdout
+
+    torch.testing.assert_close(weights(folder), weights(unbroken), rtol=0, atol=0)
+    assert episodes(folder) == episodes(unbroken)
+    for name in ("timesteps", "results", "ep_lengths", "successes"):
+        with np.load(folder / "evaluations.npz") as ours, np.load(unbroken / "evaluations.npz") as theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+    assert (folder / "result.json").read_text() == (unbroken / "result.json").read_text()
+
+    steps = [row["time/total_timesteps"] for row in progress(folder)]
+    assert steps == [row["time/total_timesteps"] for row in progress(unbroken)]
+    ours, theirs = ({s.step: s.value for s in _scalars(f, "train/value_loss")} for f in (folder, unbroken))
+    assert ours == theirs
+
+
+def _scalars(folder, tag):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events.Scalars(tag)
+
+
+def test_a_broken_checkpoint_is_skipped_with_a_warning(unbroken, tmp_path):
+    folder = killed(tmp_path, 5, *OPTIONS)
+    newest = sorted((folder / "checkpoints").glob("step_*.zip"))
+    newest[-1].write_bytes(newest[-1].read_bytes()[:-100])  # cut off
+    damaged = bytearray(newest[-2].read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    newest[-2].write_bytes(damaged)
+    (folder / "checkpoints" / "step_999999999999.zip").touch()
+    done = agent("--resume", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("skipped:") == 3
+    torch.testing.assert_close(weights(folder), weights(unbroken), rtol=0, atol=0)
+
+
+def test_what_cannot_be_resumed_is_one_line(unbroken, tmp_path):
+    for name in ("empty", "none"):
+        (tmp_path / name).mkdir()
+    shutil.copy(unbroken / "config.json", tmp_path / "none")
+    for folder, message in [("empty", "no run"), ("none", "no whole checkpoint"), (unbroken, "is finished")]:
+        done = agent("--resume", folder, cwd=tmp_path)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+    done = agent("--resume", unbroken, "--seed", "2", cwd=tmp_path)
+    assert "--resume takes every other option" in done.stderr
+
+
+def test_a_checkpoint_is_an_agent_too(unbroken):
+    path, state = newest_whole(unbroken / "checkpoints")
+    assert state["callbacks"]
+    model = MemoryPPO.load(path)
+    assert model.num_timesteps == int(path.stem.removeprefix("step_"))
+
+
+def test_saving_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    model = MemoryPPO("MemoryPolicy", make_vec_env("PartialCatch-v0", 2, size=4, visible_frames=1), n_steps=3)
+    path = tmp_path / "model.zip"
+    save_model(model, path, {"a": 1})
+    before = path.read_bytes()
+
+    def fails(self, file):
+        file.write(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MemoryPPO, "save", fails)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(model, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.zip"]
+    assert read_resume(path) == {"a": 1}
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more", b"")
+    path.write_bytes(path.read_bytes()[: len(before) // 2])
+    with pytest.raises(ValueError, match=r"model.zip is not a whole checkpoint"):
+        read_resume(path)
+
+
+def test_other_peoples_environments_resume_with_fresh_episodes(tmp_path):
+    options = ["--env", "CartPole-v1", "--total-timesteps", "4000", "--checkpoint-freq", "500", "--eval-freq", "0"]
+    process = subprocess.Popen(
+        [*AGENT, *options, "--hidden-size", "8", "--num-envs", "4", "--final-episodes", "5"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    while len(list(tmp_path.glob("runs/*/*/checkpoints/step_*.zip"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    (folder,) = tmp_path.glob("runs/CartPole-v1/*")
+    done = agent("--resume", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert MemoryPPO.load(folder / "final_model.zip").num_timesteps >= 4000
