@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: agent test test-all lint wheel-check clean
+.PHONY: agent test test-all lint wheel-check bench bench-agent learning clean
 
 agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
@@ -23,6 +23,15 @@ lint: $(VENV)/.installed  ## style and types
 
 wheel-check: $(VENV)/.installed  ## build the wheel and use it from a clean environment
 	PYTHON=$(PYTHON) tests/wheel_check.sh
+
+bench: $(VENV)/.installed  ## the scan against torch.nn.LSTM, about 15 minutes
+	$(RUN) benchmarks/scan.py $(ARGS)
+
+bench-agent: $(VENV)/.installed  ## the agents against stock ones
+	$(RUN) benchmarks/agent.py $(ARGS)
+
+learning: $(VENV)/.installed  ## how well agents play after training, over seeds; runs what is missing
+	$(RUN) benchmarks/learning.py $(ARGS)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

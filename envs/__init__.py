@@ -1,4 +1,4 @@
-"""Partially observable Gymnasium environments, each single and natively batched.
+"""Partially observable Gymnasium environments; the games are single and natively batched.
 
 Importing this package registers every environment of `ENVIRONMENTS`; so does naming it inside an id:
 `gymnasium.make("fwagents.envs:PartialCatch-v0")`. It needs gymnasium and numpy only, and loads an environment's own

@@ -24,19 +24,22 @@ class Environment:
     """What is known about an environment without making it."""
 
     entry_point: str
-    """The single environment, as `module:class`."""
-    vector_entry_point: str
-    """The batched environment, as `module:class`."""
-    returns: str
-    """The function from the arguments that set the difficulty to `Returns`, as `module:function`."""
+    """The single environment, as `module:class`, or a function that makes it."""
     kwargs: Mapping[str, Any]
     """The arguments that set the difficulty, all of them."""
     needs_memory: bool
     """Whether the optimal return is out of reach without memory."""
     tags: tuple[str, ...]
     """Groups to select environments by."""
-    reward_threshold: float
-    """The mean return at which the environment counts as solved."""
+    reward_threshold: float | None
+    """The mean return at which the environment counts as solved; None where nobody set one."""
+    vector_entry_point: str | None = None
+    """The batched environment, as `module:class`; None if there is none."""
+    returns: str | None = None
+    """The function from the arguments that set the difficulty to `Returns`, as `module:function`; None if they are not
+    known exactly."""
+    max_episode_steps: int | None = None
+    """The step after which an episode is truncated; None for never."""
 
 
 def _catch(*tags: str, size: int, visible_frames: int | None, needs_memory: bool = True) -> Environment:
@@ -51,10 +54,23 @@ def _catch(*tags: str, size: int, visible_frames: int | None, needs_memory: bool
     )
 
 
+def _hidden(entry_point: str, max_episode_steps: int, reward_threshold: float | None) -> Environment:
+    return Environment(
+        entry_point=f"fwagents.envs.hidden:{entry_point}",
+        kwargs={},
+        needs_memory=True,
+        tags=("hidden",),
+        reward_threshold=reward_threshold,
+        max_episode_steps=max_episode_steps,
+    )
+
+
 ENVIRONMENTS: Mapping[str, Environment] = {
     "PartialCatch-v0": _catch("paper", size=16, visible_frames=3),
     "PartialCatchLarge-v0": _catch("paper", size=24, visible_frames=5),
     "Catch-v0": _catch(size=16, visible_frames=None, needs_memory=False),
+    "CartPoleNoVel-v1": _hidden("cart_pole_no_vel", max_episode_steps=500, reward_threshold=475.0),
+    "PendulumNoVel-v1": _hidden("pendulum_no_vel", max_episode_steps=200, reward_threshold=None),
 }
 
 
@@ -68,15 +84,19 @@ def register_envs() -> None:
             entry_point=environment.entry_point,
             vector_entry_point=environment.vector_entry_point,
             reward_threshold=environment.reward_threshold,
+            max_episode_steps=environment.max_episode_steps,
             kwargs=dict(environment.kwargs),
         )
 
 
 def reference_returns(name: str, **kwargs: Any) -> Returns:
-    """The expected returns of the reference policies on environment `name`; `kwargs` as for `gymnasium.make`."""
-    if name not in ENVIRONMENTS:
-        raise ValueError(f"name must be one of {', '.join(ENVIRONMENTS)}, got {name!r}")
-    environment = ENVIRONMENTS[name]
-    module, function = environment.returns.split(":")
+    """The expected returns of the reference policies on environment `name`; `kwargs` as for `gymnasium.make`.
+
+    ValueError if there is no such environment, or its returns are not known exactly.
+    """
+    known = {name: environment.returns for name, environment in ENVIRONMENTS.items() if environment.returns}
+    if name not in known:
+        raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
+    module, function = known[name].split(":")
     returns = cast(Callable[..., Returns], getattr(importlib.import_module(module), function))
-    return returns(**{**environment.kwargs, **kwargs})
+    return returns(**{**ENVIRONMENTS[name].kwargs, **kwargs})

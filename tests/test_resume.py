@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fwagents.sb3 import MemoryPPO, make_vec_env
-from fwagents.sb3.checkpoints import newest_whole, read_resume, save_model
+from fwagents.sb3 import MemoryA2C, MemoryPPO, make_vec_env
+from fwagents.sb3.checkpoints import CheckpointCallback, newest_whole, read_resume, restore, save_model
 
 AGENT = [sys.executable, str(Path(__file__).parent.parent / "train" / "agent.py")]
 OPTIONS = [
     *("--env-kwargs", "size=6", "visible_frames=2", "--n-steps", "7", "--num-envs", "4", "--hidden-size", "8"),
     *("--total-timesteps", "5600", "--checkpoint-freq", "200", "--eval-freq", "500", "--eval-episodes", "6"),
-    *("--final-episodes", "10", "--n-epochs", "2", "--batch-size", "14", "--seed", "5"),
+    *("--final-episodes", "10", "--n-epochs", "2", "--batch-size", "14", "--seed", "5", "--algo", "memory_ppo"),
 ]
 
 
@@ -162,7 +164,7 @@ def test_saving_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 def test_other_peoples_environments_resume_with_fresh_episodes(tmp_path):
     options = ["--env", "CartPole-v1", "--total-timesteps", "4000", "--checkpoint-freq", "500", "--eval-freq", "0"]
     process = subprocess.Popen(
-        [*AGENT, *options, "--hidden-size", "8", "--num-envs", "4", "--final-episodes", "5"],
+        [*AGENT, *options, "--algo", "memory_ppo", "--hidden-size", "8", "--num-envs", "4", "--final-episodes", "5"],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )
@@ -175,3 +177,29 @@ def test_other_peoples_environments_resume_with_fresh_episodes(tmp_path):
     done = agent("--resume", folder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert MemoryPPO.load(folder / "final_model.zip").num_timesteps >= 4000
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, MemoryPPO, MemoryA2C])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_every_algorithm_goes_on_from_its_checkpoint(algorithm, wrapped, tmp_path):
+    """In one process: a model loaded from a checkpoint in the middle ends with the weights of the one that went on."""
+
+    def environment():
+        env = make_vec_env("PartialCatch-v0", 3, seed=1, size=6, visible_frames=2)
+        return VecNormalize(env) if wrapped else env
+
+    # Rollouts that are no multiple of the episode's five steps, so that the memory is carried over.
+    sizes = {} if algorithm is MemoryA2C else {"batch_size": 21, "n_epochs": 2}
+    model = algorithm("MemoryPolicy", environment(), n_steps=7, seed=2, policy_kwargs={"hidden_size": 8}, **sizes)
+    model.learn(210, callback=CheckpointCallback(tmp_path, 84, []))
+    paths = sorted(tmp_path.iterdir())
+    assert [int(p.stem.removeprefix("step_")) for p in paths] == [0, 84, 168]
+    for path in paths:
+        copy = algorithm.load(path, env=environment(), force_reset=False)
+        copy.set_logger(model.logger)
+        restore(copy, [], read_resume(path))
+        copy.learn(210 - copy.num_timesteps, reset_num_timesteps=False)
+        assert copy.num_timesteps == model.num_timesteps
+        torch.testing.assert_close(
+            dict(copy.policy.named_parameters()), dict(model.policy.named_parameters()), rtol=0, atol=0
+        )

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sb3_contrib import RecurrentPPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from fwagents.sb3 import MemoryPPO
 
 TRAIN = Path(__file__).parent.parent / "train"
 TINY = [
@@ -57,7 +56,7 @@ def test_run_folder(trained):
     assert {"config.json", "result.json", "progress.csv", "monitor.csv", "evaluations.npz"} <= names
     assert {"best_model.zip", "final_model.zip", "checkpoints"} <= names
     steps = sorted(int(p.stem.removeprefix("step_")) for p in (folder / "checkpoints").iterdir())
-    assert steps == [200, 400, 600]
+    assert steps == [0, 200, 400]
     assert not [n for n in names if n.startswith(".")], "temporary files are gone"
 
     config = json.loads((folder / "config.json").read_text())
@@ -99,7 +98,7 @@ def test_tensorboard_and_csv(trained):
 def test_saved_model_is_whole_and_plays(trained):
     folder, _ = trained
     for path in [folder / "final_model.zip", folder / "best_model.zip", *(folder / "checkpoints").iterdir()]:
-        model = MemoryPPO.load(path)
+        model = RecurrentPPO.load(path)
         assert model.predict(np.zeros((2, 36), np.uint8))[0].shape == (2,)
 
 
@@ -121,7 +120,8 @@ def test_watch(trained, tmp_path):
     [
         ["--env", "CartPole-v1", "--core", "lstm"],
         ["--env", "Pendulum-v1", "--core", "gru", "--critic-core", "none", "--lr-schedule", "constant"],
-        ["--core", "irnn", "--critic-core", "shared"],
+        ["--core", "irnn", "--critic-core", "shared", "--algo", "a2c"],
+        ["--algo", "memory_ppo", "--chunk-length", "10", "--refresh-states"],
         ["--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
     ],
     ids=lambda args: " ".join(args[:4]),
@@ -189,7 +189,7 @@ def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
     assert process.returncode == 130
     (saved,) = tmp_path.glob("runs/*/*/interrupted_model.zip")
     assert str(saved.relative_to(tmp_path)) in printed
-    assert MemoryPPO.load(saved).num_timesteps > 0
+    assert RecurrentPPO.load(saved).num_timesteps > 0
 
 
 def test_two_runs_at_once_do_not_meet(tmp_path):
@@ -201,5 +201,5 @@ def test_two_runs_at_once_do_not_meet(tmp_path):
     folders = list((tmp_path / "runs" / "PartialCatch-v0").iterdir())
     assert len(folders) == 2
     # The same seed and the same command: the same agent.
-    models = [MemoryPPO.load(folder / "final_model.zip").policy.parameters_to_vector() for folder in folders]
+    models = [RecurrentPPO.load(folder / "final_model.zip").policy.parameters_to_vector() for folder in folders]
     np.testing.assert_array_equal(*models)

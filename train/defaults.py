@@ -6,7 +6,7 @@ from typing import Any
 # from a value that is still wrong: gamma and lambda 1. Rollouts of one episode: the memory is empty where each begins,
 # so no gradient is cut and no state goes stale. A small value loss keeps it from shaping the shared memory.
 _CATCH: dict[str, Any] = {
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "n_epochs": 1,
     "gamma": 1.0,
     "gae_lambda": 1.0,
@@ -15,9 +15,9 @@ _CATCH: dict[str, Any] = {
 }
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "PartialCatch-v0": {**_CATCH, "total_timesteps": 1_000_000, "n_steps": 15},
-    "PartialCatchLarge-v0": {**_CATCH, "total_timesteps": 2_500_000, "n_steps": 23},
-    "Catch-v0": {**_CATCH, "total_timesteps": 300_000, "n_steps": 15},
+    "PartialCatch-v0": {**_CATCH, "total_timesteps": 1_500_000, "n_steps": 15},
+    "PartialCatchLarge-v0": {**_CATCH, "learning_rate": 5e-4, "total_timesteps": 4_000_000, "n_steps": 23},
+    "Catch-v0": {**_CATCH, "total_timesteps": 500_000, "n_steps": 15},
 }
 
 

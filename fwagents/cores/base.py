@@ -156,10 +156,13 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
             )
 
     def _check_step(self, x: Tensor, state: StateT, start: Tensor | None) -> None:
-        if x.dim() != 2 or x.shape[-1] != self.input_size or 0 in x.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected [B, {self.input_size}] with B at least 1")
+        self._check_input(x)
         self._check_state(state, len(x))
         self._check(None, start, x.shape[:-1])
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 2 or x.shape[-1] != self.input_size or 0 in x.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected [B, {self.input_size}] with B at least 1")
 
     def _check_state(self, state: StateT, batch_size: int) -> None:
         if not isinstance(state, self.state_type):

@@ -3,7 +3,6 @@
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fwagents.cores.base import MemoryCore, finite_float, positive_int
@@ -125,10 +124,13 @@ class FastWeights(MemoryCore[FastWeightsState]):
 
     def stepper(self, start_from: FastWeightsState | int) -> Stepper[FastWeightsState]:
         """One that keeps the history in place of A, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
-        plain = super().stepper(start_from)
         if chosen_backend(self.backend) != "numba" or not cpu.covers(*self.parameters()):
-            return plain
-        return FastWeightsStepper(self, plain.state, fresh=isinstance(start_from, int))
+            return super().stepper(start_from)
+        if not isinstance(start_from, int):
+            self._check_state(start_from, len(start_from.h))
+            return FastWeightsStepper(self, start_from)
+        batch = positive_int("batch_size", start_from)
+        return FastWeightsStepper(self, FastWeightsState(self.bias.new_zeros(batch, self.hidden_size), cast(Any, None)))
 
     def _opening(self, batch_size: int) -> FastWeightsState:
         """No state at all, which the scan takes for zero without writing R^2 zeros a row."""
@@ -136,7 +138,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
 
     def _scan(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> tuple[Tensor, FastWeightsState]:
         y, h, A = fast_weight_scan(
-            F.linear(x, self.weight_ih, self.bias),
+            x,
             self.weight_hh,
             state.h,
             state.A,
@@ -144,6 +146,8 @@ class FastWeights(MemoryCore[FastWeightsState]):
             None if self.norm is None else self.norm.weight,
             None if self.norm is None else self.norm.bias,
             self.options,
+            weight_ih=self.weight_ih,
+            bias=self.bias,
             backend=self.backend,
         )
         return y, FastWeightsState(h, A)
@@ -159,29 +163,28 @@ class FastWeightsStepper(Stepper[FastWeightsState]):
 
     core: FastWeights
 
-    def __init__(self, core: FastWeights, state: FastWeightsState, fresh: bool) -> None:
-        super().__init__(core, state)
+    def __init__(self, core: FastWeights, state: FastWeightsState) -> None:
         gain, shift = (None, None) if core.norm is None else (core.norm.weight, core.norm.bias)
-        self._steps = ScanSteps(core.weight_hh, gain, shift, core.options, len(state.h))
-        if not fresh:
-            self.load(state)
+        self._steps = ScanSteps(core.weight_ih, core.weight_hh, core.bias, gain, shift, core.options, len(state.h))
+        super().__init__(core, state)
 
     @property
     def state(self) -> FastWeightsState:
         """The state after the last step; safe to keep."""
         return FastWeightsState(*self._steps.state())
 
-    def load(self, state: FastWeightsState) -> None:
-        """Go on from another state of as many rows."""
-        super().load(state)
-        self._steps.load(*self._state)
+    def _load(self, state: FastWeightsState) -> None:
+        self._steps.load(*state)
 
     @torch.no_grad()
     def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
         """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, R]."""
         core = self.core
+        core._check_input(x)
         core._check(None, start, x.shape[:-1])
-        return self._steps.step(F.linear(x, core.weight_ih, core.bias), start)
+        if len(x) != self.rows or not cpu.covers(x):
+            raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}, expected {self.rows} rows of float32")
+        return self._steps.step(x, start)
 
 
 class InnerNorm(nn.Module):

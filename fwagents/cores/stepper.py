@@ -20,7 +20,8 @@ class Stepper(Generic[StateT]):
 
     def __init__(self, core: "MemoryCore[StateT]", state: StateT) -> None:
         self.core = core
-        self._state = state
+        self.rows = len(state[0])
+        self._load(state)
 
     @property
     def state(self) -> StateT:
@@ -29,7 +30,10 @@ class Stepper(Generic[StateT]):
 
     def load(self, state: StateT) -> None:
         """Go on from another state of as many rows."""
-        self.core._check_state(state, len(self._state[0]))
+        self.core._check_state(state, self.rows)
+        self._load(state)
+
+    def _load(self, state: StateT) -> None:
         self._state = cast(StateT, cast(Any, type(state))._make(leaf.detach() for leaf in state))
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import os
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from fwagents.kernels import cpu
@@ -41,12 +42,15 @@ def fast_weight_scan(
     shift: Tensor | None = None,
     options: ScanOptions = DEFAULT_OPTIONS,
     *,
+    weight_ih: Tensor | None = None,
+    bias: Tensor | None = None,
     backend: str = "auto",
 ) -> ScanResult:
     """Run the fast-weight recurrence of Ba et al. (2016), equations 1-5, over a sequence.
 
     Args:
-        drive: input to each step before the recurrence, ``C x + bias`` [T, B, R].
+        drive: input to each step before the recurrence, ``C x + b`` [T, B, R]; or x itself [T, B, D], with C and b
+            in ``weight_ih`` and ``bias``.
         weight_hh: slow recurrent weights W [R, R].
         h: hidden state before the first step [B, R]; None is zero, and cheaper than zeros.
         A: fast weights before the first step, ``h`` already written into them [B, R, R]; None as for ``h``.
@@ -54,6 +58,8 @@ def fast_weight_scan(
         gain: layer-norm gain, one row shared by the inner steps or one each [1 or S, R]; None for no layer norm.
         shift: layer-norm bias, as ``gain``.
         options: see :class:`ScanOptions`.
+        weight_ih: C [R, D], where ``drive`` is x; None where it is not.
+        bias: b [R], together with ``weight_ih``.
         backend: "numba" the compiled scan, for float32 on the CPU; "torch" the matrix form and "attention" the
             attention form, both eager; "auto" is "numba" unless the environment variable FWAGENTS_BACKEND names
             another. What the compiled scan does not cover (another dtype or device, derivatives of derivatives) goes
@@ -62,8 +68,12 @@ def fast_weight_scan(
     Returns:
         ``(y [T, B, R], h [B, R], A [B, R, R])``, differentiable in every tensor argument.
     """
+    if (weight_ih is None) != (bias is None):
+        raise ValueError("weight_ih and bias go together, expected both or neither")
     backend = chosen_backend(backend)
-    if backend == "numba" and cpu.covers(drive, weight_hh, h, A, gain, shift):
-        return cpu.scan(drive, weight_hh, h, A, start, gain, shift, options)
+    if backend == "numba" and cpu.covers(drive, weight_hh, h, A, gain, shift, weight_ih, bias):
+        return cpu.scan(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options)
+    if weight_ih is not None:
+        drive = F.linear(drive, weight_ih, bias)
     scan = attention_form if backend == "attention" else matrix_form
     return scan(drive, weight_hh, *zeros_for_none(drive, h, A), start, gain, shift, options)

@@ -13,8 +13,10 @@ from fwagents.kernels._blocks import (
     add_combination,
     add_product,
     add_scaled,
+    add_transposed,
     attend_twice,
     clear,
+    prefetch_floats,
     set_scaled,
 )
 from fwagents.kernels._forward import ONE, key_address, pack, panels, read_row, write_row
@@ -30,7 +32,6 @@ from fwagents.kernels._simd import (
     relu_backward,
     scalar,
     set_integer,
-    set_scalar,
     splat,
     store,
     total,
@@ -81,16 +82,6 @@ def enter_chunk(p: Problem, slot: Slot, b: int, end: int, state: int, at: int, s
             set_scaled(p.vectors, decay, dA + r * row * FLOAT, dA + r * row * FLOAT)
         if A == 0:
             set_integer(state, PENDING, 0)
-
-
-@inlined
-def add_transposed(row: int, x: int, out: int) -> None:
-    """Out += x transposed, square matrices; in blocks that stay in the cache."""
-    for r0 in range(0, row, LANES):
-        for c0 in range(0, row, LANES):
-            for r in range(r0, r0 + LANES):
-                for c in range(c0, c0 + LANES):
-                    set_scalar(out, r * row + c, scalar(out, r * row + c) + scalar(x, c * row + r))
 
 
 @inlined
@@ -186,7 +177,8 @@ def step_backward(
         )  # fmt: skip
         reads = 0
     set_integer(state, READS, reads)
-    write_row(p.vectors, p.size, d, g.drive + (t * p.batch + b) * p.size * FLOAT)
+    if p.width == 0:
+        write_row(p.vectors, p.size, d, g.drive + (t * p.batch + b) * p.size * FLOAT)
 
 
 @inlined
@@ -250,20 +242,31 @@ def close_row(p: Problem, g: Gradients, b: int, dh: int, dA: int, state: int) ->
 def backward(p: Problem, g: Gradients, slot: Slot, begin: int, end: int, task: int, scratch: int) -> None:
     """Run rows ``begin`` to ``end`` of the batch, of which :func:`forward` left the trace."""
     row = p.vectors * LANES
+    across = (p.width + LANES - 1) // LANES
+    wide = across * LANES
     weight = scratch + 2 * TILE * STATE * FLOAT
-    gain = weight + p.size * panels(p.vectors) * PANEL * LANES * FLOAT
-    dweight = gain + p.norms * row * FLOAT
+    weight_ih = weight + p.size * panels(p.vectors) * PANEL * LANES * FLOAT
+    gain = weight_ih + p.size * panels(across) * PANEL * LANES * FLOAT
+    xs = gain + p.norms * row * FLOAT
+    dx = xs + BLOCK * TILE * wide * FLOAT
+    dweight_ih = dx + TILE * wide * FLOAT
+    dweight = dweight_ih + row * wide * FLOAT
     norm = dweight + row * row * FLOAT
-    before = norm + 2 * p.norms * row * FLOAT
+    dbias = norm + 2 * p.norms * row * FLOAT
+    before = dbias + row * FLOAT
     sent = before + BLOCK * TILE * row * FLOAT
     dh = sent + BLOCK * TILE * row * FLOAT
     line = dh + TILE * row * FLOAT
     square = line + row * FLOAT
     slots = square + row * row * FLOAT
-    pack(p.size, p.vectors, p.weight, False, weight)
+    pack(p.size, p.size, p.weight, False, weight)
+    if p.width and g.drive:
+        pack(p.size, p.width, p.weight_ih, False, weight_ih)
     for i in range(p.norms):
         read_row(p.vectors, p.size, p.gain + i * p.size * FLOAT, gain + i * row * FLOAT)
-    for r in range(row + 2 * p.norms):
+    for r in range(row):
+        clear(across, dweight_ih + r * wide * FLOAT)
+    for r in range(row + 2 * p.norms + 1):
         clear(p.vectors, dweight + r * row * FLOAT)
     for b in range(begin, end, p.tile):
         rows = min(p.tile, end - b)
@@ -274,6 +277,13 @@ def backward(p: Problem, g: Gradients, slot: Slot, begin: int, end: int, task: i
         for back in range(p.steps):
             t = p.steps - 1 - back
             d = sent + kept * row * FLOAT
+            if t > 1:
+                step = (t - 1) * p.batch + b
+                prefetch_floats(p.y + (step - p.batch) * p.size * FLOAT, rows * p.size)
+                if g.y:
+                    prefetch_floats(g.y + step * p.size * FLOAT, rows * p.size)
+                if p.width:
+                    prefetch_floats(p.drive + step * p.width * FLOAT, rows * p.width)
             for i in range(rows):
                 state = scratch + 2 * i * STATE * FLOAT
                 at = slots + i * slot.floats * FLOAT
@@ -284,11 +294,24 @@ def backward(p: Problem, g: Gradients, slot: Slot, begin: int, end: int, task: i
                     dh + i * row * FLOAT, d + i * row * FLOAT, line, gain, norm,
                 )  # fmt: skip
                 state_before(p, b + i, t, before + (kept + i) * row * FLOAT)
+                if p.width:
+                    add_scaled(p.vectors, ONE, d + i * row * FLOAT, dbias)
+                    x = p.drive + (t * p.batch + b + i) * p.width * FLOAT
+                    read_row(across, p.width, x, xs + (kept + i) * wide * FLOAT)
                 clear(p.vectors, dh + i * row * FLOAT)
             add_product(rows, p.vectors, p.size, d, row, 1, weight, PANEL * LANES, p.size * PANEL * LANES, dh, row)
+            if p.width and g.drive:
+                for i in range(rows):
+                    clear(across, dx + i * wide * FLOAT)
+                add_product(rows, across, p.size, d, row, 1, weight_ih, PANEL * LANES, p.size * PANEL * LANES, dx, wide)
+                for i in range(rows):
+                    out = g.drive + (t * p.batch + b + i) * p.width * FLOAT
+                    write_row(across, p.width, dx + i * wide * FLOAT, out)
             kept += rows
             if kept + TILE > BLOCK * TILE or t == 0:
                 add_product(p.size, p.vectors, kept, sent, 1, row, before, row, PANEL * LANES, dweight, row)
+                if p.width:
+                    add_product(p.size, across, kept, sent, 1, row, xs, wide, PANEL * LANES, dweight_ih, wide)
                 kept = 0
             for i in range(rows):
                 state = scratch + 2 * i * STATE * FLOAT
@@ -304,6 +327,11 @@ def backward(p: Problem, g: Gradients, slot: Slot, begin: int, end: int, task: i
             close_row(p, g, b + i, dh + i * row * FLOAT, dA, scratch + 2 * i * STATE * FLOAT)
     for r in range(p.size):
         write_row(p.vectors, p.size, dweight + r * row * FLOAT, g.weight + (task * p.size + r) * p.size * FLOAT)
+        if p.width:
+            out = g.weight_ih + (task * p.size + r) * p.width * FLOAT
+            write_row(across, p.width, dweight_ih + r * wide * FLOAT, out)
+    if p.width:
+        write_row(p.vectors, p.size, dbias, g.bias + task * p.size * FLOAT)
     for i in range(2 * p.norms):
         write_row(p.vectors, p.size, norm + i * row * FLOAT, g.norm + (task * 2 * p.norms + i) * p.size * FLOAT)
 

@@ -4,27 +4,32 @@ Addresses are integers, distances between rows are counted in floats, and a row 
 ``vectors * LANES``.
 """
 
+from fwagents.kernels._problem import GROUP
 from fwagents.kernels._simd import (
-    GROUP,
     LANES,
     PANEL,
+    add_transposed_tile,
+    called,
     dots_tile,
     inlined,
     load,
+    prefetch,
     product_tile,
     splat,
+    stay_apart,
     store,
 )
 
 _tile_4xp, _tile_4x2, _tile_4x1 = product_tile(4, PANEL), product_tile(4, 2), product_tile(4, 1)
 _tile_1x4p, _tile_1x8, _tile_1xp, _tile_1x2, _tile_1x1 = (product_tile(1, n) for n in (4 * PANEL, 8, PANEL, 2, 1))
-_dots_1, _dots_2 = dots_tile(1), dots_tile(2)
+_dots, _weighted, _weighted_2 = dots_tile(1, False), dots_tile(1, True), dots_tile(2, True)
 
 FLOAT = 4  # bytes
+LINE = 16  # floats in a cache line
 SCORES_AT_ONCE = 32 * 1024 // FLOAT  # keys read for their scores are read again from the first-level cache
 
 
-@inlined
+@called
 def add_product(
     m: int, vectors: int, k: int, a: int, a_row: int, a_k: int, b: int, b_k: int, b_panel: int, c: int, c_row: int
 ) -> None:
@@ -33,6 +38,7 @@ def add_product(
     Entry (i, j) of A is at ``a + i a_row + j a_k``. B is in panels of PANEL vectors, ``b_panel`` apart, with rows
     ``b_k`` apart in each; plain rows are ``b_panel = PANEL * LANES``.
     """
+    stay_apart()
     v = 0
     while v < vectors:
         left = vectors - v
@@ -71,9 +77,10 @@ def add_product(
             v = vectors
 
 
-@inlined
+@called
 def add_combination(vectors: int, k: int, a: int, a_k: int, b: int, b_k: int, c: int) -> None:
     """c += sum over j < k of a[j] b[j]: one row of coefficients, ``a_k`` apart, times rows ``b_k`` apart."""
+    stay_apart()
     v = 0
     while v + 4 * PANEL <= vectors:
         _tile_1x4p(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
@@ -84,24 +91,20 @@ def add_combination(vectors: int, k: int, a: int, a_k: int, b: int, b_k: int, c:
     while v + PANEL <= vectors:
         _tile_1xp(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
         v += PANEL
-    while v < vectors:
+    while v + 2 <= vectors:
+        _tile_1x2(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
+        v += 2
+    if v < vectors:
         _tile_1x1(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
-        v += 1
 
 
-@inlined
-def multiply_rows(x: int, y: int, n: int) -> None:
-    """x *= y over n floats, rounded up to whole vectors."""
-    for i in range(0, n, LANES):
-        store(x, i, load(x, i) * load(y, i))
-
-
-@inlined
+@called
 def attend(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, out: int) -> None:
     """out += sum over n keys of weight (key . q) key; the rows that round n up to GROUP must be zero.
 
     Keys are read for their scores a block at a time, and again from the cache for their sum.
     """
+    stay_apart()
     row = vectors * LANES
     block = max(SCORES_AT_ONCE // row // LANES, 1) * LANES
     begin = 0
@@ -109,15 +112,15 @@ def attend(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, o
         some = min(block, n - begin)
         at = keys + begin * row * FLOAT
         for i in range(0, some, GROUP):
-            _dots_1(vectors, at + i * row * FLOAT, row, q, 0, scores + i * FLOAT, 0)
-        multiply_rows(scores, weights + begin * FLOAT, some)
+            _weighted(vectors, at + i * row * FLOAT, row, q, 0, weights + (begin + i) * FLOAT, scores + i * FLOAT, 0)
         add_combination(vectors, some, scores, 1, at, row, out)
         begin += some
 
 
-@inlined
+@called
 def attend_twice(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, scores_row: int, out: int) -> None:
     """:func:`attend` for q and for g, in the row before q; all weighted scores are kept, only g's go into the sum."""
+    stay_apart()
     row = vectors * LANES
     block = max(SCORES_AT_ONCE // row // LANES, 1) * LANES
     begin = 0
@@ -126,9 +129,8 @@ def attend_twice(vectors: int, keys: int, n: int, weights: int, q: int, scores: 
         at = keys + begin * row * FLOAT
         to = scores + begin * FLOAT
         for i in range(0, some, GROUP):
-            _dots_2(vectors, at + i * row * FLOAT, row, q, -row, to + i * FLOAT, scores_row)
-        multiply_rows(to, weights + begin * FLOAT, some)
-        multiply_rows(to + scores_row * FLOAT, weights + begin * FLOAT, some)
+            weight = weights + (begin + i) * FLOAT
+            _weighted_2(vectors, at + i * row * FLOAT, row, q, -row, weight, to + i * FLOAT, scores_row)
         add_combination(vectors, some, to + scores_row * FLOAT, 1, at, row, out)
         begin += some
 
@@ -138,7 +140,7 @@ def add_matrix_vector(vectors: int, A: int, scale: float, x: int, scratch: int, 
     """out += scale A x, for A with ``vectors * LANES`` rows."""
     row = vectors * LANES
     for i in range(0, row, GROUP):
-        _dots_1(vectors, A + i * row * FLOAT, row, x, 0, scratch + i * FLOAT, 0)
+        _dots(vectors, A + i * row * FLOAT, row, x, 0, 0, scratch + i * FLOAT, 0)
     factor = splat(scale)
     for i in range(0, row, LANES):
         store(out, i, load(out, i) + factor * load(scratch, i))
@@ -158,6 +160,22 @@ def set_scaled(vectors: int, scale: float, x: int, out: int) -> None:
     factor = splat(scale)
     for i in range(0, vectors * LANES, LANES):
         store(out, i, factor * load(x, i))
+
+
+@called
+def add_transposed(row: int, x: int, out: int) -> None:
+    """Out += x transposed, square matrices of padded rows."""
+    stay_apart()
+    for r in range(0, row, LANES):
+        for c in range(0, row, LANES):
+            add_transposed_tile(x + (c * row + r) * FLOAT, out + (r * row + c) * FLOAT, row)
+
+
+@inlined
+def prefetch_floats(x: int, n: int) -> None:
+    """Begin to load n floats: those of the next step are on another page, which the hardware does not foresee."""
+    for i in range(0, n + LINE - 1, LINE):
+        prefetch(x + i * FLOAT)
 
 
 @inlined

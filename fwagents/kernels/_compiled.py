@@ -22,7 +22,7 @@ from fwagents.kernels._problem import Gradients, Problem, Slot
 class Kernels(NamedTuple):
     """The compiled entry points; each takes what the Python function of that name takes."""
 
-    plan: Callable[..., int]
+    plan: Callable[..., None]
     prepared: Callable[..., None]
     forward: Callable[..., None]
     final: Callable[..., None]
@@ -102,7 +102,7 @@ def build() -> Kernels:
     problem, gradients, slot = _named(Problem), _named(Gradients), _named(Slot)
     with event.install_listener("numba:compile", _Notice()):
         return Kernels(
-            plan=_compile(_entries.plan, i, [i] * 7),
+            plan=_compile(_entries.plan, none, [i] * 7),
             prepared=_compile(_entries.prepared, none, [problem, i]),
             forward=_compile(_forward.forward, none, [problem, i, i, i]),
             final=_compile(_entries.final, none, [problem, i, i, i, i, i]),

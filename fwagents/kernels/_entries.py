@@ -6,8 +6,8 @@ from fwagents.kernels._problem import FOLD, GO_ON, RESET, Problem
 from fwagents.kernels._simd import LANES, byte, set_byte
 
 
-def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, marks: int) -> int:
-    """Mark where each row's memory is reset or folded; return the longest history that comes of it.
+def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, marks: int) -> None:
+    """Mark where each row's memory is reset or folded.
 
     A stretch between resets that opens without an A attends to its whole past if that is at most ``limit`` steps;
     otherwise, as after an initial A (``held``), it folds ``every`` so many steps.
@@ -21,7 +21,6 @@ def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, 
         limit: longest stretch without an A that is not folded.
         marks: address of bytes [B, T], written.
     """
-    longest = 0
     for tail in range(batch * steps, (batch * steps + 3) // 4 * 4):
         set_byte(marks, tail, 0)
     for b in range(batch):
@@ -37,9 +36,7 @@ def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, 
             fold = length > (limit if reset or attends else every + every // 2)
             for t in range(begin + 1, end):
                 set_byte(marks, b * steps + t, FOLD if fold and (t - begin) % every == 0 else GO_ON)
-            longest = max(longest, every if fold else length)
             begin = end
-    return longest
 
 
 def prepared(p: Problem, out: int) -> None:

@@ -1,6 +1,7 @@
 """The compiled forward pass: a few rows of the batch at a time, through all of their steps."""
 
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from fwagents.kernels._blocks import (
     add_product,
     attend,
     clear,
+    prefetch_floats,
     set_scaled,
 )
 from fwagents.kernels._problem import FOLD, FOLD_KEYS, GO_ON, GROUP, RESET, TILE, Problem
@@ -33,7 +35,7 @@ from fwagents.kernels._simd import (
     total,
 )
 
-ONE = np.float32(1.0)
+ONE: Any = np.float32(1.0)
 KEY_EPS = np.float32(1e-8)
 
 
@@ -62,33 +64,36 @@ def panels(vectors: int) -> int:
 
 
 @inlined
-def pack(size: int, vectors: int, weight: int, transposed: bool, out: int) -> None:
-    """Lay the square ``weight [R, R]``, transposed if so asked, out in panels of PANEL vectors, zero beyond R."""
+def pack(rows: int, columns: int, weight: int, transposed: bool, out: int) -> None:
+    """Lay a matrix of so many rows and columns, or the transposed of one of so many columns and rows, out in panels."""
     width = PANEL * LANES
-    for panel in range(panels(vectors)):
-        begin = panel * width
-        to = out + begin * size * FLOAT
-        some = min(width, size - begin)
-        for r in range(size):
+    for begin in range(0, columns, width):
+        to = out + begin * rows * FLOAT
+        some = min(width, columns - begin)
+        for r in range(rows):
             for v in range(0, width, LANES):
                 if transposed or v + LANES > some:
                     store(to, r * width + v, splat(np.float32(0.0)))
                 else:
-                    store(to, r * width + v, load(weight, r * size + begin + v))
+                    store(to, r * width + v, load(weight, r * columns + begin + v))
             if transposed:
                 for c in range(some):
-                    set_scalar(to, r * width + c, scalar(weight, (begin + c) * size + r))
+                    set_scalar(to, r * width + c, scalar(weight, (begin + c) * rows + r))
             else:
                 for c in range(some // LANES * LANES, some):
-                    set_scalar(to, r * width + c, scalar(weight, r * size + begin + c))
+                    set_scalar(to, r * width + c, scalar(weight, r * columns + begin + c))
 
 
 @inlined
 def prepare(p: Problem, out: int) -> None:
-    """Pack W transposed, then the padded gains and shifts."""
+    """Pack W and C transposed, then the padded gains, shifts and bias."""
     row = p.vectors * LANES
-    pack(p.size, p.vectors, p.weight, True, out)
-    norm = out + p.size * panels(p.vectors) * PANEL * LANES * FLOAT
+    panel_row = panels(p.vectors) * PANEL * LANES * FLOAT
+    pack(p.size, p.size, p.weight, True, out)
+    norm = out + (p.size + p.width) * panel_row
+    if p.width:
+        pack(p.width, p.size, p.weight_ih, True, out + p.size * panel_row)
+        read_row(p.vectors, p.size, p.bias, norm + 2 * p.norms * row * FLOAT)
     for i in range(p.norms):
         read_row(p.vectors, p.size, p.gain + i * p.size * FLOAT, norm + i * row * FLOAT)
         read_row(p.vectors, p.size, p.shift + i * p.size * FLOAT, norm + (p.norms + i) * row * FLOAT)
@@ -225,9 +230,11 @@ def forward(p: Problem, begin: int, end: int, scratch: int) -> None:
     if p.packed == 0:
         prepare(p, scratch)
     weight = packed
-    norms = p.size * panels(p.vectors) * PANEL * LANES * FLOAT
-    norm = packed + norms
-    h = scratch + norms + 2 * p.norms * row * FLOAT
+    panel_row = panels(p.vectors) * PANEL * LANES * FLOAT
+    weight_ih = weight + p.size * panel_row
+    norm = weight_ih + p.width * panel_row
+    bias = norm + 2 * p.norms * row * FLOAT
+    h = bias + row * FLOAT if p.packed == 0 else scratch
     boundary = h + TILE * row * FLOAT
     rest = boundary + TILE * row * FLOAT
     keys_scratch = rest + (2 * row + p.longest + 2 * LANES) * FLOAT
@@ -256,8 +263,19 @@ def forward(p: Problem, begin: int, end: int, scratch: int) -> None:
                     fold_into(p, b + i, p.offset + t, out, keys_scratch)
                     set_integer(p.memory, 2 * (b + i), p.offset + t)
                     set_integer(p.memory, 2 * (b + i) + 1, out)
-                x = p.drive + (t * p.batch + b + i) * p.size * FLOAT
-                read_row(p.vectors, p.size, x, boundary + i * row * FLOAT)
+                if p.width:
+                    set_scaled(p.vectors, ONE, bias, boundary + i * row * FLOAT)
+                else:
+                    drive = p.drive + (t * p.batch + b + i) * p.size * FLOAT
+                    read_row(p.vectors, p.size, drive, boundary + i * row * FLOAT)
+            if t + 1 < p.steps:
+                across = p.width if p.width else p.size
+                prefetch_floats(p.drive + ((t + 1) * p.batch + b) * across * FLOAT, rows * across)
+            if p.width:
+                add_product(
+                    rows, p.vectors, p.width, p.drive + (t * p.batch + b) * p.width * FLOAT, p.width, 1,
+                    weight_ih, PANEL * LANES, p.width * PANEL * LANES, boundary, row,
+                )  # fmt: skip
             add_product(
                 rows, p.vectors, p.size, h, row, 1,
                 weight, PANEL * LANES, p.size * PANEL * LANES, boundary, row,

@@ -9,7 +9,10 @@ from torch import Tensor
 from fwagents.kernels._problem import GROUP, lanes, padded
 from fwagents.kernels.reference import ScanOptions
 
-FOLD_EVERY = 32  # a longer chunk reads more keys, a shorter one writes A more often
+
+def fold_every(size: int) -> int:
+    """Keys between folds: more keys cost reads, fewer cost copies of A, the more the larger it is."""
+    return 32 if size < 64 else 64
 
 
 class Layout(NamedTuple):
@@ -17,6 +20,7 @@ class Layout(NamedTuple):
 
     Attributes:
         row: floats in a padded row.
+        fold_every: keys between folds.
         limit: longest stretch without an A that attends to its whole past.
         longest: longest history that can come up.
         slots: matrices A kept for each row of the batch.
@@ -26,6 +30,7 @@ class Layout(NamedTuple):
     """
 
     row: int
+    fold_every: int
     limit: int
     longest: int
     slots: int
@@ -47,11 +52,12 @@ def layout(
     steps, batch, size = shape
     inner = options.inner_steps
     row = padded(size)
-    limit = max(2 * FOLD_EVERY, 2 * size)
-    unfolded = FOLD_EVERY + FOLD_EVERY // 2
+    every = fold_every(size)
+    limit = max(64, 2 * size)
+    unfolded = every + every // 2
     slots = 0
     if steps > (unfolded if held else limit):
-        slots = (steps - 1) // FOLD_EVERY if traced else 1
+        slots = (steps - 1) // every if traced else 1
     work = steps * batch * size * (size + inner * min(steps, 2 * size))
     kept = batch * (steps if traced else 1)
     sections = (
@@ -63,7 +69,7 @@ def layout(
         batch * slots * row * row,
         -(-batch * steps // 4) if marked or slots else 0,
     )
-    return Layout(row, limit, min(steps, max(limit, unfolded)), slots, traced, work, sections)
+    return Layout(row, every, limit, min(steps, max(limit, unfolded)), slots, traced, work, sections)
 
 
 @lru_cache(maxsize=64)

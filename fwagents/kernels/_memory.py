@@ -101,6 +101,8 @@ def _kept_bytes() -> int:
 
 
 _pool = _Pool()
+if hasattr(os, "register_at_fork"):  # another thread of the parent may have held the lock
+    os.register_at_fork(after_in_child=lambda: setattr(_pool, "lock", Lock()))
 
 
 def borrowed(*shape: int) -> Tensor:

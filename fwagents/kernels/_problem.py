@@ -15,7 +15,10 @@ GO_ON, RESET, FOLD = 0, 1, 2  # what happens to a row's memory before a step; a 
 
 @cache
 def panel() -> int:
-    """Vectors side by side in a panel of packed weights."""
+    """Vectors side by side in a panel of packed weights, and in a tile.
+
+    512-bit registers come in a bank of 32, narrower ones on x86 in a bank of 16: a tile must fit.
+    """
     return 4 if lanes() == 16 else 2
 
 
@@ -60,12 +63,15 @@ class Problem(NamedTuple):
             traced: 1 if a trace is kept for the backward pass, else 0.
             tile: rows of the batch that go together, at most TILE.
             slots: matrices A from one row of the batch to the next.
-            fold_every: keys between folds where a history is folded at all; a fold before step t has slot t // this - 1.
-            drive: [T, B, R].
+            fold_every: keys between folds of a history that is folded; a fold before step t has slot t // this - 1.
+            width: D, if the inputs are x and C x + b is added here; 0 if they are the drive.
+        drive: the drive [T, B, R], or x [T, B, D].
+        weight_ih: C [R, D].
+        bias: b [R].
             weight: W [R, R].
             gain: [norms, R].
             shift: [norms, R].
-            packed: weight, gain and shift as the forward pass wants them, see :func:`packed_floats`; 0 to pack them anew.
+            packed: weight, gain and shift as the forward pass reads them, :func:`packed_floats`; 0 to pack them anew.
             powers: ``decay ** age``, age 0 to ``longest``.
             weights: ``fast_lr * decay ** age``, age ``longest - 1`` to 0, then zeros.
             marks: bytes [B, T], FOLD_KEYS = 32  # keys of a fold that are summed as one product
@@ -103,7 +109,10 @@ class Problem(NamedTuple):
     tile: int
     slots: int
     fold_every: int
+    width: int = 0
     drive: int = 0
+    weight_ih: int = 0
+    bias: int = 0
     weight: int = 0
     gain: int = 0
     shift: int = 0
@@ -132,10 +141,12 @@ class Gradients(NamedTuple):
         y: gradient at y [T, B, R].
         h_out: gradient at the final h [B, R].
         A_out: gradient at the final A [B, R, R].
-        drive: out [T, B, R].
+        drive: out, at the drive [T, B, R] or at x [T, B, D]; 0 where that one is not wanted.
         h: out [B, R].
         A_in: out [B, R, R].
         weight: out, at W from a task's rows [tasks, R, R].
+        weight_ih: out, at C from a task's rows [tasks, R, D].
+        bias: out, at b from a task's rows [tasks, R].
         norm: out, at gain and shift from a task's rows [tasks, 2, norms, R].
     """
 
@@ -146,13 +157,15 @@ class Gradients(NamedTuple):
     h: int
     A_in: int
     weight: int
+    weight_ih: int
+    bias: int
     norm: int
 
 
 def packed_floats(p: Problem) -> int:
-    """Floats of W transposed in panels, and of the padded gains and shifts."""
+    """Floats of W and C transposed in panels, of the padded gains and shifts, and of the bias."""
     row = p.vectors * lanes()
-    return p.size * panel_floats(row) + 2 * p.norms * row
+    return (p.size + p.width) * panel_floats(row) + (2 * p.norms + 1) * row
 
 
 def forward_scratch(p: Problem) -> int:
@@ -197,6 +210,8 @@ def slot_layout(row: int, inner: int, longest: int, longest_read: int, matrices:
 def backward_scratch(p: Problem, slot: Slot) -> int:
     """Floats of working memory for a task of the backward pass."""
     row = p.vectors * lanes()
-    weights = p.size * panel_floats(row) + p.norms * row
-    sums = row * row + 2 * p.norms * row
-    return 2 * TILE * STATE + weights + sums + (2 * BLOCK * TILE + TILE + 1) * row + row * row + TILE * slot.floats
+    wide = padded(p.width)
+    weights = p.size * (panel_floats(row) + panel_floats(wide)) + p.norms * row
+    sums = row * (row + wide) + (2 * p.norms + 1) * row
+    lines = (2 * BLOCK * TILE + TILE + 1) * row + (BLOCK + 1) * TILE * wide
+    return 2 * TILE * STATE + weights + sums + lines + row * row + TILE * slot.floats

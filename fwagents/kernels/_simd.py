@@ -7,29 +7,34 @@ Nothing here assumes associativity, so NaN and infinity go through as in torch.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature
 from typing import Any, TypeAlias, TypeVar
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.extending import intrinsic, lower_builtin, models, register_jitable, register_model
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 
-# 512-bit registers come in a bank of 32, narrower ones on x86 in a bank of 16: a tile must fit.
-WIDE = bool(llvm.get_host_cpu_features().get("avx512f", False))
-LANES = 16 if WIDE else 8
-PANEL = 4 if WIDE else 2  # vectors side by side in a tile
-GROUP = 8  # rows that are dotted together
+from fwagents.kernels._problem import GROUP, lanes, panel
+
+LANES, PANEL = lanes(), panel()
+CHAINS = 8  # additions that can be under way at once
 
 Vec: TypeAlias = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def inlined(function: Function) -> Function:
-    """Mark a function as callable from compiled code; it is compiled with its callers."""
+    """Mark a function as part of the compiled functions that call it: for what takes a whole problem."""
     marked: Function = register_jitable(forceinline=True)(function)
+    return marked
+
+
+def called(function: Function) -> Function:
+    """Mark a function as callable from compiled code: for what is large, and calls :func:`stay_apart` itself."""
+    marked: Function = register_jitable(forceinline=False)(function)  # or it is as its caller
     return marked
 
 
@@ -71,11 +76,15 @@ def _intrinsic(result: Any, *params: Any) -> Callable[[Callable[..., Any]], Call
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return emit(builder, *args)
 
-        names = ", ".join(f"a{i}" for i in range(len(params)))
-        scope: dict[str, Any] = {"sig": signature(result, *params), "codegen": codegen}
-        exec(f"def typer(context, {names}):\n    return sig, codegen", scope)
-        scope["typer"].__name__ = emit.__name__
-        made: Callable[..., Any] = intrinsic(scope["typer"])
+        def typer(context: Any, *args: Any) -> Any:
+            return signature(result, *params), codegen
+
+        # Numba asks how many arguments there are.
+        names = ["context", *(f"arg{i}" for i in range(len(params)))]
+        parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        vars(typer)["__signature__"] = Signature(parameters)
+        typer.__name__ = emit.__name__
+        made: Callable[..., Any] = intrinsic(typer)
         return made
 
     return wrap
@@ -115,6 +124,17 @@ def _masked(builder: Any, name: str, result: Any, values: Any, types_: Any) -> A
     return builder.call(function, values)
 
 
+@_intrinsic(types.void)
+def stay_apart(builder: Any) -> Any:
+    """Keep the function this stands in from being merged into its callers.
+
+    Left to choose, the compiler copies the large loops to every place that calls them, and the kernel no longer fits
+    the instruction cache: up to twice the time.
+    """
+    builder.function.attributes.add("noinline")
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
 @_intrinsic(_vec, _address, types.intp)
 def load(builder: Any, address: Any, offset: Any) -> Any:
     """LANES floats from ``offset`` floats after ``address``."""
@@ -147,6 +167,16 @@ def store_first(builder: Any, address: Any, offset: Any, x: Any, n: Any) -> Any:
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
+@_intrinsic(types.void, _address)
+def prefetch(builder: Any, address: Any) -> Any:
+    """Begin to load the cache line at an address."""
+    i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.inttoptr(address, pointer), i32(0), i32(3), i32(1)])
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
 @_intrinsic(_vec, _vec, types.intp)
 def first(builder: Any, x: Any, n: Any) -> Any:
     """The first n lanes of x, the others zero."""
@@ -171,13 +201,32 @@ def relu_backward(builder: Any, y: Any, gradient: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<=", y, _zero()), _zero(), gradient)
 
 
-def _halves(builder: Any, a: Any, b: Any) -> Any:
-    """Sums of neighbouring lanes of a, then of b."""
-    n = LANES
-    i32s = ir.VectorType(ir.IntType(32), n)
-    even = builder.shuffle_vector(a, b, ir.Constant(i32s, list(range(0, 2 * n, 2))))
-    odd = builder.shuffle_vector(a, b, ir.Constant(i32s, list(range(1, 2 * n, 2))))
-    return builder.fadd(even, odd)
+def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    """Lanes picked from a, counted from 0, and from b, counted on."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+
+def _folded(builder: Any, a: Any, b: Any, left: list[int], right: list[int]) -> Any:
+    return builder.fadd(_shuffle(builder, a, b, left), _shuffle(builder, a, b, right))
+
+
+def _neighbours(builder: Any, a: Any, b: Any) -> Any:
+    """Sums of neighbouring lanes: in every four, two of a, then two of b. One cheap instruction a shuffle."""
+    left = [offset + at for at in range(0, LANES, 4) for offset in (0, 2, LANES, LANES + 2)]
+    return _folded(builder, a, b, left, [i + 1 for i in left])
+
+
+def _eight_totals(builder: Any, x: Sequence[Any]) -> Any:
+    """Eight vectors -> the total of each, eight floats."""
+    pairs = [_neighbours(builder, a, b) for a, b in zip(x[::2], x[1::2], strict=True)]
+    a, b = (_neighbours(builder, c, d) for c, d in zip(pairs[::2], pairs[1::2], strict=True))  # partial sums in fours
+    if LANES == 16:
+        lower = [*range(8), *range(16, 24)]
+        a = b = _folded(builder, a, b, lower, [i + 8 for i in lower])
+        lower = [*range(4), *range(8, 12)]
+    else:
+        lower = [*range(4), *range(8, 12)]
+    return _folded(builder, a, b, lower, [i + 4 for i in lower])
 
 
 @_intrinsic(types.float32, _vec)
@@ -185,8 +234,8 @@ def total(builder: Any, x: Any) -> Any:
     """Sum over the lanes."""
     width = LANES
     while width > 1:
-        x = _halves(builder, x, x)
         width //= 2
+        x = _folded(builder, x, x, list(range(width)), list(range(width, 2 * width)))
     return builder.extract_element(x, ir.IntType(32)(0))
 
 
@@ -239,42 +288,58 @@ def product_tile(m: int, n: int) -> Callable[..., None]:
     """Make ``tile(k, a, a_row, a_k, b, b_k, c, c_row)``: C += A B for m rows and n vectors of columns, in registers.
 
     A's entry (i, j) lies at ``a + i a_row + j a_k`` floats, B's row j at ``b + j b_k``, C's row i at ``c + i c_row``.
+    A small tile keeps several sums of every entry, so that one addition need not wait for the last.
     """
+    chains = max(1, CHAINS // (m * n))
 
     @_intrinsic(types.void, types.intp, _address, types.intp, types.intp, _address, types.intp, _address, types.intp)
     def tile(builder: Any, k: Any, a: Any, a_row: Any, a_k: Any, b: Any, b_k: Any, c: Any, c_row: Any) -> Any:
         places = [(builder.mul(c_row, _index(i)), i, j) for i in range(m) for j in range(n)]
-        sums = []
-        for row, _, j in places:
-            total_ = cgutils.alloca_once(builder, _lanes)
-            builder.store(_read(builder, c, builder.add(row, _index(j * LANES))), total_)
-            sums.append(total_)
-        with cgutils.for_range(builder, k) as loop:
-            b_at = builder.mul(loop.index, b_k)
+        sums = [[cgutils.alloca_once(builder, _lanes) for _ in places] for _ in range(chains)]
+        for place, (row, _, j) in enumerate(places):
+            builder.store(_read(builder, c, builder.add(row, _index(j * LANES))), sums[0][place])
+            for chain in sums[1:]:
+                builder.store(_zero(), chain[place])
+
+        def add(at: Any, into: list[Any]) -> None:
+            b_at, a_at = builder.mul(at, b_k), builder.mul(at, a_k)
             right = [_read(builder, b, builder.add(b_at, _index(j * LANES))) for j in range(n)]
-            a_at = builder.mul(loop.index, a_k)
             for i in range(m):
                 where = builder.add(a_at, builder.mul(a_row, _index(i)))
                 left = _splat(builder, builder.load(_pointer(builder, a, where, _float), align=4))
                 for j in range(n):
-                    s = sums[i * n + j]
+                    s = into[i * n + j]
                     builder.store(_fma(builder, left, right[j], builder.load(s)), s)
-        for (row, _, j), s in zip(places, sums, strict=True):
-            pointer = _pointer(builder, c, builder.add(row, _index(j * LANES)))
-            builder.store(builder.load(s), pointer, align=4)
+
+        rounds = builder.sdiv(k, _index(chains))
+        with cgutils.for_range(builder, rounds) as loop:
+            at = builder.mul(loop.index, _index(chains))
+            for i, chain in enumerate(sums):
+                add(builder.add(at, _index(i)), chain)
+        if chains > 1:
+            with cgutils.for_range(builder, k, builder.mul(rounds, _index(chains))) as loop:
+                add(loop.index, sums[0])
+        for place, (row, _, j) in enumerate(places):
+            x = builder.load(sums[0][place])
+            for chain in sums[1:]:
+                x = builder.fadd(x, builder.load(chain[place]))
+            builder.store(x, _pointer(builder, c, builder.add(row, _index(j * LANES))), align=4)
         return ir.Constant(ir.IntType(8).as_pointer(), None)
 
     return tile
 
 
-def dots_tile(m: int) -> Callable[..., None]:
-    """Make ``tile(vectors, rows, row, left, left_row, out, out_row)``: m left vectors times GROUP rows.
+def dots_tile(m: int, weighted: bool) -> Callable[..., None]:
+    """Make ``tile(vectors, rows, row, left, left_row, weights, out, out_row)``: m left vectors times GROUP rows.
 
-    The scalar product of left vector i with row r goes to ``out + i out_row + r`` floats.
+    The scalar product of left vector i with row r, times weight r if weighted, goes to ``out + i out_row + r`` floats.
     """
+    narrow = ir.VectorType(_float, GROUP)
 
-    @_intrinsic(types.void, types.intp, _address, types.intp, _address, types.intp, _address, types.intp)
-    def tile(builder: Any, vectors: Any, rows: Any, row: Any, left: Any, left_row: Any, out: Any, out_row: Any) -> Any:
+    @_intrinsic(types.void, types.intp, _address, types.intp, _address, types.intp, _address, _address, types.intp)
+    def tile(
+        builder: Any, vectors: Any, rows: Any, row: Any, left: Any, left_row: Any, weights: Any, out: Any, out_row: Any
+    ) -> Any:
         sums = [cgutils.alloca_once(builder, _lanes) for _ in range(m * GROUP)]
         for s in sums:
             builder.store(_zero(), s)
@@ -288,17 +353,30 @@ def dots_tile(m: int) -> Callable[..., None]:
                     s = sums[i * GROUP + r]
                     builder.store(_fma(builder, lefts[i], right, builder.load(s)), s)
         for i in range(m):
-            level = [builder.load(s) for s in sums[i * GROUP : (i + 1) * GROUP]]
-            while len(level) > 1:
-                level = [_halves(builder, a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
-            sums_of = level[0]
-            if LANES > GROUP:
-                sums_of = _halves(builder, sums_of, sums_of)
-            narrow = ir.VectorType(_float, GROUP)
-            picked = ir.Constant(ir.VectorType(ir.IntType(32), GROUP), list(range(GROUP)))
-            sums_of = builder.shuffle_vector(sums_of, sums_of, picked)
+            x = _eight_totals(builder, [builder.load(s) for s in sums[i * GROUP : (i + 1) * GROUP]])
+            if weighted:
+                x = builder.fmul(x, builder.load(_pointer(builder, weights, _index(0), narrow), align=4))
             pointer = _pointer(builder, out, builder.mul(out_row, _index(i)), narrow)
-            builder.store(sums_of, pointer, align=4)
+            builder.store(x, pointer, align=4)
         return ir.Constant(ir.IntType(8).as_pointer(), None)
 
     return tile
+
+
+@_intrinsic(types.void, _address, _address, types.intp)
+def add_transposed_tile(builder: Any, x: Any, out: Any, row: Any) -> Any:
+    """Out += x transposed for LANES rows of LANES floats, ``row`` floats apart in both."""
+    lines = [_read(builder, x, builder.mul(row, _index(i))) for i in range(LANES)]
+    d = 1
+    while d < LANES:
+        left = [i if not i & d else LANES + i - d for i in range(LANES)]
+        right = [i + d if not i & d else LANES + i for i in range(LANES)]
+        for i in range(LANES):
+            if not i & d:
+                a, b = lines[i], lines[i + d]
+                lines[i], lines[i + d] = _shuffle(builder, a, b, left), _shuffle(builder, a, b, right)
+        d *= 2
+    for i, line in enumerate(lines):
+        at = _pointer(builder, out, builder.mul(row, _index(i)))
+        builder.store(builder.fadd(builder.load(at, align=4), line), at, align=4)
+    return ir.Constant(ir.IntType(8).as_pointer(), None)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fwagents.kernels import cpu
-from fwagents.kernels._layout import FOLD_EVERY, decay_tables, layout
+from fwagents.kernels import _passes
+from fwagents.kernels._layout import decay_tables, layout
 from fwagents.kernels._memory import borrowed
 from fwagents.kernels._problem import GROUP, Problem, forward_scratch, packed_floats
 from fwagents.kernels._threads import run, tasks
@@ -18,7 +18,9 @@ class ScanSteps:
     costs less; rows that never were folded, or that began an episode since, have no A to read at all.
 
     Args:
+        weight_ih: C [R, D].
         weight_hh: W [R, R].
+        bias: b [R].
         gain: layer-norm gain [1 or S, R], or None.
         shift: layer-norm bias, as ``gain``.
         options: see :class:`ScanOptions`.
@@ -26,12 +28,19 @@ class ScanSteps:
     """
 
     def __init__(
-        self, weight_hh: Tensor, gain: Tensor | None, shift: Tensor | None, options: ScanOptions, batch: int
+        self,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias: Tensor,
+        gain: Tensor | None,
+        shift: Tensor | None,
+        options: ScanOptions,
+        batch: int,
     ) -> None:
-        size = len(weight_hh)
-        self.weights = (weight_hh, gain, shift)
+        size, width = weight_ih.shape
+        self.weights = (weight_ih, weight_hh, bias, gain, shift)
         self.versions: tuple[tuple[int, int], ...] = ()
-        self.capacity = max(2 * FOLD_EVERY, size)
+        self.capacity = max(64, size)
         plan = layout((1, batch, size), options, gain is not None, False, False, False)
         self.tables = decay_tables(options.decay, options.fast_lr, self.capacity)
         self.workspace = borrowed(plan.floats)
@@ -39,8 +48,8 @@ class ScanSteps:
         self.memory = torch.zeros(batch, 2, dtype=torch.int64)
         self.h = weight_hh.new_zeros(batch, size)
         self.folded: Tensor | None = None
-        problem = cpu.describe(
-            torch.Size((1, batch, size)),
+        problem = _passes.describe(
+            (1, batch, size),
             plan._replace(longest=self.capacity),
             0 if gain is None else len(gain),
             options,
@@ -49,6 +58,7 @@ class ScanSteps:
             False,
         )
         self.problem = problem._replace(
+            width=width,
             key_rows=self.capacity + GROUP,
             keys=self.keys.data_ptr(),
             h=self.h.data_ptr(),
@@ -56,6 +66,7 @@ class ScanSteps:
             memory=self.memory.data_ptr(),
         )
         self.packed = borrowed(packed_floats(self.problem))
+        self.problem = self.problem._replace(packed=self.packed.data_ptr())
         self.count = tasks(batch, 2 * plan.work)
         self.floats = forward_scratch(self.problem)
         self.scratch = borrowed(self.count, self.floats)
@@ -67,18 +78,22 @@ class ScanSteps:
         if versions == self.versions:
             return
         self.versions = versions
-        weight, gain, shift = (cpu.dense(x) for x in self.weights)
-        self.problem = self.problem._replace(
-            weight=cpu.address(weight), gain=cpu.address(gain), shift=cpu.address(shift), packed=self.packed.data_ptr()
+        weight_ih, weight, bias, gain, shift = (_passes.dense(x) for x in self.weights)
+        problem = self.problem._replace(
+            weight_ih=_passes.address(weight_ih),
+            weight=_passes.address(weight),
+            bias=_passes.address(bias),
+            gain=_passes.address(gain),
+            shift=_passes.address(shift),
         )
-        cpu.kernels().prepared(self.problem, self.packed.data_ptr())
+        _passes.kernels().prepared(problem, self.packed.data_ptr())
 
     def load(self, h: Tensor, A: Tensor | None) -> None:
         """Go on from a state; an ``A`` of None is zero."""
-        self.h.copy_(h)
+        self.h.copy_(h.detach())
         row = self.keys.shape[-1]
-        self.folded = None if A is None else cpu.padded_matrix(A.detach().clone(), row)
-        self.problem = self.problem._replace(offset=0, A=cpu.address(self.folded))
+        self.folded = None if A is None else _passes.padded_matrix(A.detach().clone(), row)
+        self.problem = self.problem._replace(offset=0, A=_passes.address(self.folded))
 
     def state(self) -> tuple[Tensor, Tensor]:
         """h and A after the steps so far; later steps leave them alone."""
@@ -97,21 +112,21 @@ class ScanSteps:
 
         def task(begin: int, end: int, which: int) -> None:
             at = self.scratch.data_ptr() + 4 * self.floats * which
-            cpu.kernels().final(problem, out.data_ptr(), int(padded), begin, end, at)
+            _passes.kernels().final(problem, out.data_ptr(), int(padded), begin, end, at)
 
         run(task, len(self.h), self.count, (self, out))
 
-    def step(self, drive: Tensor, start: Tensor | None) -> Tensor:
-        """One step: ``drive [B, R]``, ``start`` bool [B] -> y [B, R]."""
+    def step(self, x: Tensor, start: Tensor | None) -> Tensor:
+        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, R]."""
         self._pack()
         problem = self.problem
-        if problem.offset == (self.capacity if problem.A == 0 else FOLD_EVERY):
+        if problem.offset == (self.capacity if problem.A == 0 else problem.fold_every):
             problem = self._folded()
-        drive = drive.contiguous()
-        y = torch.empty_like(drive)
-        start = cpu.dense(start)
-        now = problem._replace(drive=drive.data_ptr(), y=y.data_ptr(), marks=cpu.address(start))  # True is RESET
-        forward, at, floats = cpu.kernels().forward, self.scratch.data_ptr(), 4 * self.floats
+        x = x.contiguous()
+        y = torch.empty_like(self.h)
+        start = _passes.dense(start)
+        now = problem._replace(drive=x.data_ptr(), y=y.data_ptr(), marks=_passes.address(start))  # True is RESET
+        forward, at, floats = _passes.kernels().forward, self.scratch.data_ptr(), 4 * self.floats
         if self.count == 1:
             forward(now, 0, len(y), at)
         else:
@@ -119,7 +134,7 @@ class ScanSteps:
                 lambda begin, end, which: forward(now, begin, end, at + floats * which),
                 len(y),
                 self.count,
-                (self, drive, start, y),
+                (self, x, start, y),
             )
         self.problem = problem._replace(offset=problem.offset + 1)
         return y

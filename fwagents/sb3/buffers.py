@@ -134,11 +134,18 @@ class MemoryRolloutBuffer(RolloutBuffer):
         """The chunks numbered ``ids`` [n]; chunk ``k * n_envs + e`` is the k-th of environment e. None is all."""
         assert self.full, "the rollout is not complete"
         ids = np.arange(self.n_chunks) if ids is None else ids
-        piece, env = torch.as_tensor(ids // self.n_envs), torch.as_tensor(ids % self.n_envs)
+        piece, env = np.divmod(ids, self.n_envs)
+        first = piece * self.chunk_length * self.n_envs + env
+        # Where the steps [L, n] stand when time and environments are one axis: a single gather, contiguous.
+        steps = torch.from_numpy((np.arange(self.chunk_length)[:, None] * self.n_envs + first).ravel())
+        states = [self.states[number] for number in piece.tolist()]
 
         def cut(array: np.ndarray) -> Tensor:
-            steps = torch.from_numpy(array).view(-1, self.chunk_length, *array.shape[1:])
-            return steps[piece, :, env].transpose(0, 1).to(self.device)
+            rows = torch.from_numpy(array).view(-1, *array.shape[2:]).index_select(0, steps)
+            return rows.view(self.chunk_length, len(ids), *array.shape[2:]).to(self.device)
+
+        def pick(*leaves: Tensor) -> Tensor:
+            return torch.stack([leaf[i] for leaf, i in zip(leaves, env.tolist(), strict=True)])
 
         observations = self.observations
         if isinstance(observations, dict):
@@ -152,7 +159,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
             old_log_prob=cut(self.log_probs),
             advantages=cut(self.advantages),
             returns=cut(self.returns),
-            states=map_states(lambda *leaves: torch.stack(leaves)[piece, env], *self.states),
+            states=map_states(pick, *states),
             start=cut(self.episode_starts) > 0.5,
         )
 

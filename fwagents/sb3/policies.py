@@ -18,6 +18,7 @@ from fwagents.cores import MemoryCore, make_core
 from fwagents.cores.base import positive_int
 from fwagents.sb3.packing import PackedCore, Pair
 from fwagents.sb3.states import MemoryStates
+from fwagents.sb3.unchecked import unchecked
 
 if TYPE_CHECKING:
     from fwagents.sb3.buffers import Chunks, MemoryRolloutBuffer
@@ -167,6 +168,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
         return distribution, self.value_net(self.mlp_extractor.forward_critic(critic))
 
+    @unchecked()
     def evaluate_chunks(self, chunks: "Chunks") -> tuple[Tensor, Tensor, Tensor | None]:
         """Values, log-probabilities and entropy, each [L, n], of a minibatch; entropy None without a closed form."""
         L, n = chunks.start.shape

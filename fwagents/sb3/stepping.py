@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fwagents.sb3.policies import MemoryPolicy
 from fwagents.sb3.states import MemoryStates
+from fwagents.sb3.unchecked import unchecked
 
 
 class PolicyStepper:
@@ -33,6 +34,7 @@ class PolicyStepper:
         if self.critic is not None:
             self.critic.load(states.critic)
 
+    @unchecked()
     @torch.no_grad()
     def step(self, obs: Any, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sample actions.

@@ -10,7 +10,7 @@ from gymnasium.error import InvalidAction, ResetNeeded
 
 from fwagents.envs import ENVIRONMENTS
 
-NAMES = list(ENVIRONMENTS)
+NAMES = [name for name, environment in ENVIRONMENTS.items() if environment.vector_entry_point]
 
 
 def make(name, **kwargs):

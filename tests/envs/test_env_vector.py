@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from fwagents.envs import ENVIRONMENTS
 
-NAMES = list(ENVIRONMENTS)
+NAMES = [name for name, environment in ENVIRONMENTS.items() if environment.vector_entry_point]
 MODES = list(AutoresetMode)
 COUNT = 5
 

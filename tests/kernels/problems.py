@@ -18,24 +18,28 @@ class Scan(NamedTuple):
     start: Tensor | None
     gain: Tensor | None
     shift: Tensor | None
+    weight_ih: Tensor | None
+    bias: Tensor | None
     options: ScanOptions
     cotangents: tuple[Tensor, Tensor, Tensor]
 
 
-def random_scan(T, B, R, options=None, *, norms=1, state=True, starts=0.0, seed=0) -> Scan:
+def random_scan(T, B, R, options=None, *, norms=1, state=True, starts=0.0, width=0, seed=0) -> Scan:
     draw = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=draw)
 
     return Scan(
-        normal(T, B, R),
+        normal(T, B, width or R),
         0.5 * normal(R, R) / R**0.5,
         normal(B, R) if state else None,
         0.3 * normal(B, R, R) / R if state else None,
         torch.rand(T, B, generator=draw) < starts if starts else None,
         1 + 0.1 * normal(norms, R) if norms else None,
         0.1 * normal(norms, R) if norms else None,
+        normal(R, width) / width**0.5 if width else None,
+        0.1 * normal(R) if width else None,
         ScanOptions() if options is None else options,
         (normal(T, B, R), normal(B, R), normal(B, R, R)),
     )

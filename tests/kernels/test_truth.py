@@ -27,8 +27,6 @@ def _poisoned(monkeypatch):
 
 def check(scan):
     truth = results(scan, "torch", torch.float64)
-    # At a kink of a ReLU any two float32 programs may part; such data shows in float64 as well.
-    assume(max(distance(results(nudged(scan), "torch", torch.float64), truth).values()) < TOLERANCE / 10)
     own = distance(results(scan, "torch"), truth)
     for name, error in distance(results(scan, "numba"), truth).items():
         assert error <= max(TOLERANCE, 2 * own[name]), (name, error, own[name])
@@ -58,13 +56,18 @@ OPTIONS = st.builds(
     norm=st.sampled_from(["none", "shared", "each"]),
     state=st.booleans(),
     starts=st.sampled_from([0.0, 0.02, 0.2, 1.0]),
+    width=st.sampled_from([0, 1, 7, 16, 33, 100]),
     seed=st.integers(0, 1000),
 )
-def test_drawn(T, B, R, options, norm, state, starts, seed):
+def test_drawn(T, B, R, options, norm, state, starts, width, seed):
     norms = {"none": 0, "shared": 1, "each": options.inner_steps}[norm]
     if not norms:  # nothing holds the state in check
         options = options._replace(fast_lr=options.fast_lr * 0.02)
-    check(random_scan(T, B, R, options, norms=norms, state=state, starts=starts, seed=seed))
+    scan = random_scan(T, B, R, options, norms=norms, state=state, starts=starts, width=width, seed=seed)
+    truth, moved = (results(s, "torch", torch.float64) for s in (scan, nudged(scan)))
+    # At a kink of a ReLU any two float32 programs may part; such data shows in float64 as well.
+    assume(max(distance(moved, truth).values()) < TOLERANCE / 4)
+    check(scan)
 
 
 @pytest.mark.parametrize("starts", [0.0, 0.01])
@@ -93,7 +96,7 @@ def test_both_references_agree():
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads(threads):
-    scan = random_scan(64, 21, 64, starts=0.05)
+    scan = random_scan(64, 21, 64, starts=0.05, width=20)
     one = results(scan, "numba")
     torch.set_num_threads(threads)
     try:

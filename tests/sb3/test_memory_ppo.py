@@ -405,3 +405,11 @@ def test_solves_what_cannot_be_solved_without_memory(algorithm, core):
     model.learn(16_000 if algorithm is MemoryPPO else 24_000)
     mean, _ = evaluate_policy(model, model.env, n_eval_episodes=100, warn=False)
     assert mean > 0.9
+
+
+def test_torch_s_checks_of_distributions_stay_as_they_were():
+    from torch.distributions import Bernoulli
+
+    make().learn(36)
+    with pytest.raises(ValueError, match="probs"):
+        Bernoulli(torch.tensor(2.0))

@@ -1,0 +1,92 @@
+"""What every benchmark shares: paired medians, facts about the machine, tables in a document."""
+
+import datetime
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+def paired_medians(calls: Sequence[Callable[[], Any]], seconds: float, least: int = 3, most: int = 300) -> list[float]:
+    """Median seconds of each call, taken in turns so that all meet the same noise; one round first to warm up."""
+    for call in calls:
+        call()
+    times: list[list[float]] = [[] for _ in calls]
+    end = time.perf_counter() + seconds
+    while len(times[0]) < least or (time.perf_counter() < end and len(times[0]) < most):
+        for call, taken in zip(calls, times, strict=True):
+            begin = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - begin)
+    return [statistics.median(taken) for taken in times]
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    return math.exp(statistics.fmean(math.log(v) for v in values))
+
+
+def gemm_flops(n: int = 1024, seconds: float = 1.0) -> float:
+    """Floating-point operations per second of a float32 product of two n x n matrices."""
+    a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
+    return 2 * n**3 / paired_medians([lambda: torch.mm(a, b, out=out)], seconds)[0]
+
+
+def copy_bytes(n: int = 1 << 26) -> float:
+    """Bytes per second, read and written, of a copy far larger than the caches."""
+    source, target = torch.randn(n), torch.empty(n)
+    return 8 * n / paired_medians([lambda: target.copy_(source)], 1.0)[0]
+
+
+def machine() -> dict[str, Any]:
+    """What a reader must know to judge the numbers."""
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numba": version("numba"),
+        "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else ""),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "load_average": list(os.getloadavg()),
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def cpu_model() -> str:
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def git(*args: str) -> str:
+    found = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def write_section(document: Path, name: str, text: str) -> None:
+    """Put ``text`` between the document's markers of that name."""
+    begin, end = f"<!-- {name}: written by a command, do not edit -->", f"<!-- end of {name} -->"
+    old = document.read_text()
+    if begin not in old or end not in old:
+        raise SystemExit(f"{document} has no section {name!r}")
+    document.write_text(old[: old.index(begin) + len(begin)] + f"\n{text}\n" + old[old.index(end) :])

@@ -1,0 +1,148 @@
+"""Environments with a part of the observation hidden: known tasks turned into tests of memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+from gymnasium.utils import RecordConstructorArgs
+
+Vector = npt.NDArray[Any]
+
+CART_POLE = ("cart position", "cart velocity", "pole angle", "pole angular velocity")
+PENDULUM = ("cosine", "sine", "angular velocity")
+
+
+class HideObservation(gymnasium.ObservationWrapper[Vector, Any, Vector], RecordConstructorArgs):
+    """Leaves some entries out of a vector observation, and out of its space.
+
+    Rewards, ends and infos are the wrapped environment's.
+
+    Args:
+        env: environment whose observation space is a one-dimensional Box.
+        hidden: the entries to hide, each by its index or by its name.
+        names: the names of all entries in order; without them only indices can be given.
+
+    Raises:
+        TypeError: the observation space is not a one-dimensional Box, or an entry is neither index nor name.
+        ValueError: no such entry, one given twice, nothing hidden, or nothing left.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Vector, Any],
+        hidden: Sequence[int | str],
+        names: Sequence[str] | None = None,
+    ) -> None:
+        RecordConstructorArgs.__init__(self, hidden=hidden, names=names)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        space = env.observation_space
+        if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+            raise TypeError(f"the observation space must be a one-dimensional Box, got {space}")
+        size = space.shape[0]
+        if names is not None and len(names) != size:
+            raise ValueError(f"names must be {size}, one for each entry, got {len(names)}: {tuple(names)!r}")
+        if isinstance(hidden, str):
+            raise TypeError(f"hidden must be a sequence of entries, got the string {hidden!r}")
+        gone = [_index(entry, size, names) for entry in hidden]
+        if len(set(gone)) != len(gone) or not 0 < len(gone) < size:
+            raise ValueError(f"hidden must be from 1 to {size - 1} different entries of {size}, got {tuple(hidden)!r}")
+        self._shown = np.delete(np.arange(size), gone)
+        dtype: Any = space.dtype
+        self.observation_space = spaces.Box(space.low[self._shown], space.high[self._shown], dtype=dtype)
+
+    def observation(self, observation: Vector) -> Vector:
+        """The entries that are not hidden."""
+        shown: Vector = observation[self._shown]
+        return shown
+
+
+def _index(entry: object, size: int, names: Sequence[str] | None) -> int:
+    """The position of an entry given by index or by name."""
+    if isinstance(entry, str):
+        if names is None:
+            raise ValueError(f"hidden has the name {entry!r}, expected indices: no names were given")
+        if entry not in names:
+            raise ValueError(f"hidden has the name {entry!r}, expected one of {', '.join(map(repr, names))}")
+        return list(names).index(entry)
+    if isinstance(entry, bool | np.bool_) or not isinstance(entry, int | np.integer):
+        raise TypeError(f"hidden must be made of indices and names, got {entry!r}")
+    if not 0 <= entry < size:
+        raise ValueError(f"hidden has the index {entry}, expected one from 0 to {size - 1}")
+    return int(entry)
+
+
+def cart_pole_no_vel(**kwargs: Any) -> HideObservation:
+    """Gymnasium's CartPole without its two velocities.
+
+    ## Description
+    A pole stands on a cart and is to be kept upright, as in `CartPole-v1`. Only where things are is seen, not how they
+    move: the player has to remember where they were. A memoryless player keeps the pole up for some fifty steps.
+
+    ## Action Space
+    `Discrete(2)`: 0 pushes the cart to the left, 1 to the right.
+
+    ## Observation Space
+    `Box(2,)`, float32: cart position and pole angle (radians), bounded as in `CartPole-v1`.
+
+    ## Starting State
+    As in `CartPole-v1`: all four quantities, the hidden ones too, uniformly from -0.05 to 0.05; `reset(options={"low":
+    ..., "high": ...})` sets the bounds.
+
+    ## Rewards
+    1 for every step. The best return is 500; solved at 475.
+
+    ## Episode End
+    Terminated when the pole leans by more than 12 degrees or the cart is more than 2.4 from the middle. Truncated after
+    500 steps.
+
+    ## Information
+    None.
+
+    ## Arguments
+    - `render_mode` (None): "human" or "rgb_array".
+    - `sutton_barto_reward` (False): as in `CartPole-v1`.
+
+    ## Version History
+    - v1: first version, numbered as the environment that it hides a part of.
+    """
+    return HideObservation(CartPoleEnv(**kwargs), ["cart velocity", "pole angular velocity"], CART_POLE)
+
+
+def pendulum_no_vel(**kwargs: Any) -> HideObservation:
+    """Gymnasium's Pendulum without its angular velocity.
+
+    ## Description
+    A pendulum is to be swung up and held there, as in `Pendulum-v1`. Its angle is seen and its velocity is not.
+
+    ## Action Space
+    `Box(-2, 2, (1,), float32)`: the torque.
+
+    ## Observation Space
+    `Box(-1, 1, (2,), float32)`: cosine and sine of the angle, which is 0 upright.
+
+    ## Starting State
+    As in `Pendulum-v1`: the angle uniformly from -pi to pi, the velocity from -1 to 1; `reset(options={"x_init": ...,
+    "y_init": ...})` sets the bounds.
+
+    ## Rewards
+    -(angle^2 + 0.1 velocity^2 + 0.001 torque^2) in every step; the best is 0.
+
+    ## Episode End
+    Never terminated. Truncated after 200 steps.
+
+    ## Information
+    None.
+
+    ## Arguments
+    - `render_mode` (None): "human" or "rgb_array".
+    - `g` (10.0): acceleration of gravity.
+
+    ## Version History
+    - v1: first version, numbered as the environment that it hides a part of.
+    """
+    return HideObservation(PendulumEnv(**kwargs), ["angular velocity"], PENDULUM)

@@ -1,0 +1,95 @@
+"""train/tune.py as a user runs it: it searches, goes on, and says what it did."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TRAIN = Path(__file__).parent.parent / "train"
+TINY = ["--env", "PartialCatch-v0", "--steps", "400", "--hidden-size", "4", "--seeds", "100", "101"]
+
+
+def run(*args, cwd):
+    command = [sys.executable, str(TRAIN / "tune.py"), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+
+
+COMMON = {"learning_rate", "vf_coef", "ent_coef", "gae_lambda", "critic_core", "num_envs"}
+OWN = {"fast_lr", "decay", "inner_steps"}
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path):
+    pytest.importorskip("optuna")
+    first = run(*TINY, "--trials", 1, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    path = tmp_path / "results" / "tuning" / "PartialCatch-v0-fast_weights.json"
+    (before,) = json.loads(path.read_text())["trials"]
+    done = run(*TINY, "--trials", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2/2: " in done.stdout
+    result = json.loads(path.read_text())
+    assert result["trials"][0] == before
+    assert len(result["trials"]) == 2
+    assert result["winner"] == max(result["trials"], key=lambda trial: trial["value"])
+    assert result["command"].startswith("python ")
+    assert {"commit", "versions", "objective"} <= result.keys()
+    assert result["seeds"] == [100, 101]
+    assert set(result["space"]) == COMMON | OWN
+    settings = [trial["setting"] for trial in result["trials"]]
+    assert settings[0] != settings[1]
+    for trial in result["trials"]:
+        assert set(trial["setting"]) == set(result["space"])
+        assert 3e-4 <= trial["setting"]["learning_rate"] <= 5e-3
+        assert len(trial["areas"]) == 2
+        assert trial["value"] == pytest.approx(sum(trial["areas"]) / 2)
+        assert -1 <= trial["value"] <= 1
+
+    other = run(*TINY[:2], "--steps", "500", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "holds a search with steps 400, expected 500" in other.stderr
+    assert json.loads(path.read_text()) == result
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--trials", "0"], "--trials is 0, expected at least 1"),
+        (["--core", "lstmm"], "invalid choice 'lstmm'"),
+        (["--env", "NoSuch-v0", "--trials", "1"], "NoSuch"),
+        (["--steps", "20", "--env", "Pendulum-v1", "--trials", "1"], "no episode ended in 20 steps"),
+    ],
+    ids=lambda p: " ".join(p) if isinstance(p, list) else "",
+)
+def test_a_mistake_is_one_clear_line(args, message, tmp_path):
+    pytest.importorskip("optuna")
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+
+
+def test_every_core_gets_the_same_search(monkeypatch):
+    monkeypatch.syspath_prepend(str(TRAIN))
+    from tune import space
+
+    from fwagents.cores import CORES
+
+    spaces = {core: space(core) for core in CORES}
+    for core, parts in spaces.items():
+        assert set(parts) == COMMON | (OWN if core == "fast_weights" else set())
+        assert all(parts[name] == spaces["lstm"][name] for name in COMMON)
+
+
+def test_the_area_under_a_curve(monkeypatch):
+    monkeypatch.syspath_prepend(str(TRAIN))
+    from tune import area
+
+    # Four pieces of 25: means 1, none, 4 and 6; the second lies between its neighbours.
+    steps, returns = [10, 20, 60, 70, 100], [0.0, 2.0, 3.0, 5.0, 6.0]
+    assert area(steps, returns, 100, pieces=4) == pytest.approx((1 + 2.5 + 4 + 6) / 4)
+    assert area([50], [3.0], 100) == 3
+    with pytest.raises(ValueError, match="no episode"):
+        area([], [], 100)

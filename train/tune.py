@@ -1,0 +1,241 @@
+"""Search for what trains an agent well on an environment; every core gets the same search.
+
+``python train/tune.py --env PartialCatch-v0 --core lstm --trials 50 --steps 200000``
+
+Needs Optuna: ``pip install "fwagents[tune]"``. A search that was stopped goes on when the same command is given again;
+one process at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from cli import fail, parse
+from defaults import defaults_for
+
+
+class Range(NamedTuple):
+    """Numbers from ``low`` to ``high``; tried evenly in the logarithm, or only whole ones, where it says so."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
+class Choice(NamedTuple):
+    """One of some values."""
+
+    values: tuple[float | str, ...]
+
+
+COMMON: dict[str, Range | Choice] = {
+    "learning_rate": Range(3e-4, 5e-3, log=True),
+    "vf_coef": Range(0.01, 1.0, log=True),
+    "ent_coef": Choice((0.0, 0.001, 0.003, 0.01, 0.03)),
+    "gae_lambda": Choice((0.9, 0.95, 0.98, 1.0)),
+    "critic_core": Choice(("shared", "detached", "separate", "none")),
+    "num_envs": Choice((16, 32, 64, 128)),
+}
+CORES: dict[str, dict[str, Range | Choice]] = {
+    "fast_weights": {
+        "fast_lr": Range(0.003, 1.0, log=True),
+        "decay": Range(0.8, 1.0),
+        "inner_steps": Range(1, 3, whole=True),
+    },
+}
+OBJECTIVE = "mean return of the training episodes, averaged over equal pieces of the run and then over the seeds"
+
+
+@dataclass
+class Args:
+    """Search for what trains an agent well. What is not searched is train/agent.py's default for the environment."""
+
+    env: str = "PartialCatch-v0"
+    """Any Gymnasium id; "module:Id" imports the module first."""
+    core: Literal["fast_weights", "irnn", "lstm", "gru"] = "fast_weights"
+    """The memory."""
+    algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"
+    """The algorithm."""
+    trials: int = 50
+    """Settings to try, those of earlier calls counted in."""
+    steps: int = 200_000
+    """Environment steps of each training run."""
+    seeds: tuple[int, ...] = (100, 101, 102)
+    """Training runs of each setting; keep them apart from the seeds that results are reported on."""
+    hidden_size: int = 128
+    """Units of the memory."""
+    threads: int = 1
+    """Torch threads."""
+    output: Path | None = None
+    """Result, by default results/tuning/<env>-<core>.json; the search itself is kept beside it, as .sqlite3."""
+
+
+def space(core: str) -> dict[str, Range | Choice]:
+    """What is searched for a core."""
+    return {**COMMON, **CORES.get(core, {})}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, search, write."""
+    args = parse(Args, argv)
+    for name in ("trials", "steps", "hidden_size", "threads"):
+        if getattr(args, name) < 1:
+            fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
+    if not args.seeds:
+        fail("--seeds is empty, expected at least one")
+    try:
+        import optuna
+    except ImportError:
+        fail('the search needs Optuna: pip install "fwagents[tune]"')
+    try:
+        search(args, optuna)
+    except (ValueError, TypeError, AssertionError, OSError) as error:
+        fail(str(error))
+
+
+def search(args: Args, optuna: Any) -> None:
+    """Try settings until there are ``args.trials``, writing the result after each.
+
+    Raises:
+        ValueError: the search that is to go on had other settings.
+    """
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what stops the search is said below, in one line
+    name = f"{args.env.rpartition(':')[2].replace('/', '-')}-{args.core}.json"
+    output = args.output or Path("results") / "tuning" / name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    settings = {name: getattr(args, name) for name in ("env", "core", "algo", "steps", "hidden_size")}
+    described = {**settings, "seeds": list(args.seeds), "space": described_space(args.core), "objective": OBJECTIVE}
+    study = optuna.create_study(
+        study_name="search",
+        storage=f"sqlite:///{output.with_suffix('.sqlite3')}",
+        direction="maximize",
+        load_if_exists=True,
+    )
+    check_same(study.user_attrs, described, output)
+    for key, value in described.items():
+        study.set_user_attr(key, value)
+    states = optuna.trial.TrialState
+    for trial in study.get_trials(states=(states.RUNNING,)):
+        study.tell(trial.number, state=states.FAIL)  # it was killed half-way
+    # A sampler that began with the same seed again would draw again what it has drawn.
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
+
+    def objective(trial: Any) -> float:
+        setting = {name: suggest(trial, name, part) for name, part in space(args.core).items()}
+        try:
+            areas = [train(args, setting, seed) for seed in args.seeds]
+        except FloatingPointError as error:
+            trial.set_user_attr("stopped", str(error))
+            raise optuna.TrialPruned from error
+        trial.set_user_attr("areas", areas)
+        return sum(areas) / len(areas)
+
+    def tried() -> list[Any]:
+        return list(study.get_trials(states=(states.COMPLETE, states.PRUNED)))
+
+    while len(tried()) < args.trials:
+        study.optimize(objective, n_trials=1)
+        last = study.trials[-1]
+        value = "stopped" if last.value is None else f"{last.value:.3f}"
+        print(f"{len(tried())}/{args.trials}: {value}, best {best_value(tried())}  {last.params}", flush=True)
+        write(output, described, tried())
+    write(output, described, tried())
+
+
+def check_same(known: dict[str, Any], described: dict[str, Any], output: Path) -> None:
+    """ValueError unless the search that is to go on is the same one."""
+    for key, value in described.items():
+        if key in known and known[key] != value:
+            raise ValueError(
+                f"{output.with_suffix('.sqlite3')} holds a search with {key} {known[key]!r}, expected {value!r}: "
+                "give another --output, or remove the file"
+            )
+
+
+def described_space(core: str) -> dict[str, Any]:
+    """The space as JSON."""
+    return {
+        name: {k: list(v) if k == "values" else v for k, v in part._asdict().items()}
+        for name, part in space(core).items()
+    }
+
+
+def suggest(trial: Any, name: str, part: Range | Choice) -> Any:
+    """The trial's value for one part of the space."""
+    if isinstance(part, Choice):
+        return trial.suggest_categorical(name, part.values)
+    if part.whole:
+        return trial.suggest_int(name, int(part.low), int(part.high), log=part.log)
+    return trial.suggest_float(name, part.low, part.high, log=part.log)
+
+
+def train(args: Args, setting: dict[str, Any], seed: int) -> float:
+    """Train once; the area under the curve of returns."""
+    from agent import Args as AgentArgs
+    from training import Run
+
+    own = {name: value for name, value in setting.items() if name in CORES.get(args.core, {})}
+    options = {**defaults_for(args.env), **{name: setting[name] for name in COMMON}}
+    options |= {"env": args.env, "core": args.core, "algo": args.algo, "seed": seed, "threads": args.threads}
+    options |= {"total_timesteps": args.steps, "hidden_size": args.hidden_size}
+    model = Run(AgentArgs(**options), {}, own).model
+    steps: list[int] = []
+    returns: list[float] = []
+
+    def note(local: dict[str, Any], _: dict[str, Any]) -> bool:
+        for info in local["infos"]:
+            if "episode" in info:
+                steps.append(model.num_timesteps)
+                returns.append(float(info["episode"]["r"]))
+        return True
+
+    model.learn(args.steps, callback=note)
+    return area(steps, returns, args.steps)
+
+
+def area(steps: Sequence[int], returns: Sequence[float], total: int, pieces: int = 20) -> float:
+    """The mean return of each piece of the run, averaged; a piece where no episode ended lies between its neighbours.
+
+    Raises:
+        ValueError: no episode ended at all.
+    """
+    import numpy as np
+
+    if not returns:
+        raise ValueError(f"no episode ended in {total} steps: give more --steps")
+    piece = np.minimum(np.asarray(steps) * pieces // (total + 1), pieces - 1)
+    count = np.bincount(piece, minlength=pieces)
+    some = np.flatnonzero(count)
+    means = np.bincount(piece, np.asarray(returns), pieces)[some] / count[some]
+    return float(np.interp(np.arange(pieces), some, means).mean())
+
+
+def best_value(trials: list[Any]) -> str:
+    """The highest value so far."""
+    values = [trial.value for trial in trials if trial.value is not None]
+    return f"{max(values):.3f}" if values else "none"
+
+
+def write(output: Path, described: dict[str, Any], trials: list[Any]) -> None:
+    """The space, every trial and the winner, whole or not at all."""
+    from runs import provenance, write_json
+
+    rows = [
+        {
+            "number": trial.number,
+            "value": trial.value,
+            **trial.user_attrs,
+            "setting": trial.params,
+            "seconds": trial.duration and trial.duration.total_seconds(),
+        }
+        for trial in trials
+    ]
+    whole = [row for row in rows if row["value"] is not None]
+    winner = max(whole, key=lambda row: row["value"]) if whole else None
+    write_json(output, {**provenance(), **described, "winner": winner, "trials": rows})
+
+
+if __name__ == "__main__":
+    main()
