@@ -9,6 +9,8 @@ from fwagents.kernels import ScanOptions, _memory
 from tests.kernels.problems import distance, nudged, random_scan, results
 
 TOLERANCE = 1e-4
+# Past this length rounding itself grows, and what counts is how far off the same sums are in plain float32.
+LONG = 300
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +29,12 @@ def _poisoned(monkeypatch):
 
 def check(scan):
     truth = results(scan, "torch", torch.float64)
-    own = distance(results(scan, "torch"), truth)
+    allowed = dict.fromkeys(truth, TOLERANCE)
+    if len(scan.drive) > LONG:
+        own = distance(results(scan, "torch"), truth)
+        allowed = {name: max(TOLERANCE, 2 * error) for name, error in own.items()}
     for name, error in distance(results(scan, "numba"), truth).items():
-        assert error <= max(TOLERANCE, 2 * own[name]), (name, error, own[name])
+        assert error <= allowed[name], (name, error, allowed[name])
 
 
 OPTIONS = st.builds(
