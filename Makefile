@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: agent test test-all lint wheel-check bench bench-agent learning clean
+.PHONY: agent test test-slow lint wheel-check bench bench-agent learning clean
 
 agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
@@ -12,8 +12,8 @@ agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent AR
 test: $(VENV)/.installed  ## the default tests
 	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
 
-test-all: $(VENV)/.installed  ## and the slow ones
-	$(RUN) -m pytest -m "not gpu" $(ARGS)
+test-slow: $(VENV)/.installed  ## the tests that take longer than a minute
+	$(RUN) -m pytest -m "slow and not gpu" $(ARGS)
 
 lint: $(VENV)/.installed  ## style and types
 	$(RUN) -m ruff check .

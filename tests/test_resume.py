@@ -128,7 +128,19 @@ def test_what_cannot_be_resumed_is_one_line(unbroken, tmp_path):
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
     done = agent("--resume", unbroken, "--seed", "2", cwd=tmp_path)
+    assert done.returncode == 2
     assert "--resume takes every other option" in done.stderr
+
+
+def test_an_interrupted_closing_evaluation_is_made_up_for(unbroken, tmp_path):
+    """A folder without result.json is not finished, though its last model is there."""
+    folder = tmp_path / "run"
+    shutil.copytree(unbroken, folder)
+    (folder / "result.json").unlink()
+    done = agent("--resume", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "result.json").read_text() == (unbroken / "result.json").read_text()
+    torch.testing.assert_close(weights(folder), weights(unbroken), rtol=0, atol=0)
 
 
 def test_a_checkpoint_is_an_agent_too(unbroken):

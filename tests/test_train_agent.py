@@ -135,6 +135,9 @@ def test_other_environments_and_cores(args, tmp_path):
     ("args", "message"),
     [
         (["--env", "NoSuch-v0"], "NoSuch"),
+        (["--env", "nomodule:NoSuch-v0"], "No module named 'nomodule'"),
+        (["--env"], "--env"),
+        (["--n-steps", "1", "--num-envs", "1"], "expected at least 2"),
         (["--core", "lstmm"], "invalid choice 'lstmm'"),
         (["--corre", "lstm"], "Unrecognized options: --corre"),
         (["--core", "lstm", "--decay", "0.9"], "core 'lstm' has no option 'decay'"),
@@ -190,6 +193,39 @@ def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
     (saved,) = tmp_path.glob("runs/*/*/interrupted_model.zip")
     assert str(saved.relative_to(tmp_path)) in printed
     assert RecurrentPPO.load(saved).num_timesteps > 0
+
+
+def test_watch_what_cannot_be_drawn_as_text(tmp_path):
+    options = ["--env", "CartPole-v1", "--eval-freq", "0", "--checkpoint-freq", "0"]
+    assert run("agent.py", *TINY, *options, cwd=tmp_path).returncode == 0
+    (folder,) = (tmp_path / "runs" / "CartPole-v1").iterdir()
+    done = run("watch.py", folder, "--episodes", "1", "--output", "cart.gif", cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "cart.gif").exists()) == (0, True), done.stderr
+    none = subprocess.run(
+        command("watch.py", folder, "--episodes", "1", "--fps", "1000"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SDL_VIDEODRIVER": "dummy"},
+        check=False,
+    )
+    assert none.returncode == 0, none.stderr
+    assert "episode 1: return" in none.stdout
+
+
+def test_help_needs_no_torch(tmp_path):
+    """What is slow to import is imported after the command line is read."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(TRAIN / "agent.py"), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--total-timesteps" in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "tyro" in imported
+    assert not imported & {"torch", "gymnasium", "stable_baselines3", "matplotlib"}
 
 
 def test_two_runs_at_once_do_not_meet(tmp_path):

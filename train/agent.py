@@ -39,7 +39,7 @@ class Args:
     critic_core: Literal["shared", "detached", "separate", "none"] = "separate"
     """Where the value's memory comes from; see MemoryPolicy."""
     algo: Literal["recurrent_ppo", "memory_ppo", "a2c"] = "recurrent_ppo"
-    """sb3-contrib's RecurrentPPO, or our MemoryPPO or MemoryA2C, several times as fast."""
+    """sb3-contrib's RecurrentPPO, or our MemoryPPO or MemoryA2C."""
 
     total_timesteps: int = 500_000
     """Environment steps to train for."""
@@ -124,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in AT_LEAST_ONE:
         if getattr(args, name) < 1:
             fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
+    if args.n_steps * args.num_envs < 2:
+        fail("--n-steps times --num-envs is 1, expected at least 2: one step has no spread to normalise by")
 
     # Imported here, so that --help and mistakes answer at once.
     from training import Run
@@ -134,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.begin()
         else:
             run.resume(args.resume)
-    except (ValueError, TypeError, AssertionError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, AssertionError, OSError, RuntimeError, ImportError) as error:
         fail(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run.go())
@@ -155,8 +157,8 @@ def _resumed(run_dir: Path) -> tuple[Args, dict[str, Any], dict[str, Any]]:
 def _args_for(argv: Sequence[str]) -> Args:
     """The defaults for the environment that the command line names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--env", default=Args.env)
-    env = parser.parse_known_args(argv)[0].env
+    parser.add_argument("--env", nargs="?", default=Args.env)
+    env = parser.parse_known_args(argv)[0].env or Args.env  # what is missing is reported when all is parsed
     return Args(**{"env": env, **defaults_for(env)})
 
 

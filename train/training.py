@@ -28,6 +28,7 @@ from fwagents.sb3.logging import run_logger
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
 CHECKPOINTS = "checkpoints"
+RESULT = "result.json"
 
 
 def policy_for(space: spaces.Space[Any]) -> str:
@@ -95,8 +96,8 @@ class Run:
             FileNotFoundError: it has no whole checkpoint.
         """
         self.dir = run_dir
-        if (run_dir / "final_model.zip").exists():
-            raise ValueError(f"{run_dir} is finished: it has a final_model.zip")
+        if (run_dir / RESULT).exists():
+            raise ValueError(f"{run_dir} is finished: it has a {RESULT}")
         with warnings.catch_warnings(record=True) as skipped:
             warnings.simplefilter("always")
             path, state = newest_whole(run_dir / CHECKPOINTS)
@@ -126,16 +127,29 @@ class Run:
             self.console.print(
                 f"\nInterrupted after {model.num_timesteps:,} steps; the agent is in {path}", soft_wrap=True
             )
-            if self.checkpoints:
-                self.console.print(f"Go on with:  python train/agent.py --resume {self.dir}", soft_wrap=True)
+            self._say_how_to_go_on()
             return 130
         except FloatingPointError as error:
             self.console.print(f"[red]stopped: {error}[/red]", soft_wrap=True)
             self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
             return 1
         save_model(model, self.dir / "final_model.zip")
-        self._report()
+        try:
+            self._report()
+        except KeyboardInterrupt:
+            self.console.print(f"\nInterrupted; the agent is in {self.dir / 'final_model.zip'}", soft_wrap=True)
+            self._say_how_to_go_on()
+            return 130
         return 0
+
+    def _say_how_to_go_on(self) -> None:
+        kept = sorted((self.dir / CHECKPOINTS).glob("step_*.zip"))
+        if kept:
+            steps = int(kept[-1].stem.removeprefix("step_"))
+            self.console.print(
+                f"Go on from the last checkpoint, at {steps:,} steps:  python train/agent.py --resume {self.dir}",
+                soft_wrap=True,
+            )
 
     def _make_callbacks(self) -> None:
         """What watches the run, and apart from it what saves it, after all the others have done their part."""
@@ -175,7 +189,7 @@ class Run:
             low, high = result["interval"]
             success = "" if result["success_rate"] is None else f"{result['success_rate']:.1%}"
             table.add_row(name, f"{result['mean_return']:.3f}", f"{low:.3f} to {high:.3f}", success)
-        write_json(self.dir / "result.json", {"steps": self.model.num_timesteps, **results})
+        write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, **results})
         self.console.print(table)
         self.console.print(f"Watch it play:    python train/watch.py {self.dir}", soft_wrap=True)
         self.console.print(f"Learning curves:  tensorboard --logdir {args.log_dir}", soft_wrap=True)

@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         config = read_config(args.run_dir)
         frames = play(config, best_model(args.run_dir), args)
-    except (OSError, ValueError) as error:
-        fail(str(error))
+    except Exception as error:  # a run of somebody else's environment can fail in any way
+        fail(f"{args.run_dir} cannot be shown: {error}")
     if args.output is not None:
         write_gif(frames, args.output, args.fps)
         print(f"wrote {args.output}")
@@ -61,8 +61,13 @@ def play(config: dict[str, Any], model_path: Path, args: Args) -> list[Any]:
     from algorithms import load_model
 
     model = load_model(config["args"]["algo"], model_path)
-    mode = "ansi" if args.output is None else "rgb_array"
-    env = gym.make(config["args"]["env"], render_mode=mode, **config["env_kwargs"])
+    name = config["args"]["env"]
+    offered = gym.make(name, **config["env_kwargs"]).metadata.get("render_modes", [])
+    modes = ["ansi", "human"] if args.output is None else ["rgb_array"]
+    mode = next((mode for mode in modes if mode in offered), None)
+    if mode is None:
+        raise ValueError(f"{name} can be drawn as {', '.join(offered) or 'nothing'}, expected {' or '.join(modes)}")
+    env = gym.make(name, render_mode=mode, **config["env_kwargs"])
     frames: list[Any] = []
     for episode in range(args.episodes):
         obs, _ = env.reset(seed=args.seed + episode)
@@ -84,6 +89,8 @@ def show(env: Any, frames: list[Any], args: Args) -> None:
     picture = env.render()
     if args.output is not None:
         frames.append(picture)
+        return
+    if picture is None:  # it is in a window
         return
     print("\x1b[H\x1b[2J" + picture, flush=True)
     time.sleep(1 / args.fps)

@@ -2,6 +2,7 @@
 
 import os
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,6 +31,47 @@ def chosen_backend(backend: str) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"{VARIABLE} is {backend!r}, expected one of {', '.join(BACKENDS)}")
     return "numba" if backend == "auto" else backend
+
+
+def _check(
+    drive: Tensor,
+    weight_hh: Tensor,
+    h: Tensor | None,
+    A: Tensor | None,
+    start: Tensor | None,
+    gain: Tensor | None,
+    shift: Tensor | None,
+    options: ScanOptions,
+    weight_ih: Tensor | None,
+    bias: Tensor | None,
+) -> None:
+    """The compiled scan follows raw addresses, so whatever reaches it must fit."""
+    for name, pair in (("weight_ih and bias", (weight_ih, bias)), ("gain and shift", (gain, shift))):
+        if (pair[0] is None) != (pair[1] is None):
+            raise ValueError(f"{name} go together, expected both or neither")
+    if drive.dim() != 3 or 0 in drive.shape:
+        raise ValueError(f"drive has shape {tuple(drive.shape)}, expected three dimensions, none of them 0")
+    T, B, D = drive.shape
+    R = len(weight_hh)
+    rows = 1 if gain is None else len(gain)
+    if rows not in (1, options.inner_steps):
+        raise ValueError(f"gain has {rows} rows, expected 1 or inner_steps, which is {options.inner_steps}")
+    shapes = [
+        ("drive", drive, (T, B, R if weight_ih is None else D)),
+        ("weight_hh", weight_hh, (R, R)),
+        ("h", h, (B, R)),
+        ("A", A, (B, R, R)),
+        ("start", start, (T, B)),
+        ("gain", gain, (rows, R)),
+        ("shift", shift, (rows, R)),
+        ("weight_ih", weight_ih, (R, D)),
+        ("bias", bias, (R,)),
+    ]
+    for name, x, shape in shapes:
+        if x is not None and x.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(x.shape)}, expected {tuple(map(int, shape))}")
+    if start is not None and (start.dtype != torch.bool or start.device != drive.device):
+        raise ValueError(f"start is {start.dtype} on {start.device}, expected torch.bool on {drive.device}")
 
 
 def fast_weight_scan(
@@ -67,9 +109,11 @@ def fast_weight_scan(
 
     Returns:
         ``(y [T, B, R], h [B, R], A [B, R, R])``, differentiable in every tensor argument.
+
+    Raises:
+        ValueError: a shape, or the dtype of ``start``, is not as above; the message names it.
     """
-    if (weight_ih is None) != (bias is None):
-        raise ValueError("weight_ih and bias go together, expected both or neither")
+    _check(drive, weight_hh, h, A, start, gain, shift, options, weight_ih, bias)
     backend = chosen_backend(backend)
     if backend == "numba" and cpu.covers(drive, weight_hh, h, A, gain, shift, weight_ih, bias):
         return cpu.scan(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options)

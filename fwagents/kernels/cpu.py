@@ -17,7 +17,9 @@ from fwagents.kernels.reference import ScanOptions, ScanResult, matrix_form, zer
 
 
 def covers(*tensors: Tensor | None) -> bool:
-    """Whether the compiled scan can run on these: all of them float32, on the CPU."""
+    """Whether the compiled scan can run on these: float32, on the CPU, under no transform of torch.func."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return False
     return all(x is None or (x.dtype == torch.float32 and x.device.type == "cpu") for x in tensors)
 
 
@@ -38,13 +40,18 @@ def scan(
         gain = shift = None
     inputs = (drive, weight_hh, h, A, start, gain, shift, weight_ih, bias)
     traced = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not all(map(_plain, inputs)):
         y, h_out, A_out, _ = _forward(*inputs, *options, traced)
     elif traced:
         y, h_out, A_out, _ = cast(Any, _Scan).apply(*inputs, options)
     else:
         y, h_out, A_out, _ = forward_pass(*inputs, options, False)
     return ScanResult(y, h_out, A_out)
+
+
+def _plain(x: Tensor | None) -> bool:
+    """Whether there are numbers at the tensor's address, as there are not behind a fake one."""
+    return x is None or type(x) in (Tensor, torch.nn.Parameter)
 
 
 @torch.library.custom_op("fwagents::fast_weight_scan", mutates_args=())

@@ -52,7 +52,7 @@ class EvaluationCallback(EvalCallback):
         best = self.best_mean_reward
         go_on = super()._on_step()
         os.replace(cast(str, self.log_path), self.folder / "evaluations.npz")
-        if self.best_mean_reward > best:
+        if self.last_mean_reward >= best:  # of equals the later, which has learned for longer
             save_model(self.model, self.folder / "best_model.zip")
         return go_on
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fwagents.cores import FastWeights
 from fwagents.kernels import ScanOptions, chosen_backend, cpu, fast_weight_scan
@@ -71,11 +72,57 @@ def test_gradients_only_where_asked():
     drive = scan.drive.requires_grad_()
     y, _, _ = fast_weight_scan(drive, *scan[1:7], backend="numba")
     y.sum().backward()
-    alone = drive.grad
-    assert alone.isfinite().all()
+    truth, _, _ = fast_weight_scan(drive, *scan[1:7], backend="torch")
+    torch.testing.assert_close(drive.grad, torch.autograd.grad(truth.sum(), drive)[0], rtol=1e-4, atol=1e-5)
     A = scan.A.requires_grad_()
-    _, _, last = fast_weight_scan(drive, *scan[1:7], backend="numba")
-    assert torch.autograd.grad(last.sum(), A)[0].isfinite().all()
+    found, truth = (
+        torch.autograd.grad(fast_weight_scan(drive, *scan[1:7], backend=backend).A.sum(), A)[0]
+        for backend in ("numba", "torch")
+    )
+    torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch", "attention"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drive": torch.randn(5, 3, 7)}, r"drive has shape \(5, 3, 7\), expected \(5, 3, 20\)"),
+        ({"drive": torch.randn(5, 3)}, r"drive has shape \(5, 3\), expected three dimensions"),
+        ({"weight_hh": torch.randn(20, 3)}, r"weight_hh has shape \(20, 3\), expected \(20, 20\)"),
+        ({"h": torch.randn(1, 20)}, r"h has shape \(1, 20\), expected \(3, 20\)"),
+        ({"A": torch.randn(3, 20)}, r"A has shape \(3, 20\), expected \(3, 20, 20\)"),
+        ({"start": torch.zeros(1, 3, dtype=torch.bool)}, r"start has shape \(1, 3\), expected \(5, 3\)"),
+        ({"start": torch.zeros(5, 3)}, "start is torch.float32 on cpu, expected torch.bool on cpu"),
+        ({"gain": torch.randn(20)}, "gain has 20 rows, expected 1 or inner_steps, which is 1"),
+        ({"shift": torch.randn(1, 3)}, r"shift has shape \(1, 3\), expected \(1, 20\)"),
+        ({"shift": None}, "gain and shift go together"),
+        ({"bias": torch.randn(20)}, "weight_ih and bias go together"),
+    ],
+)
+def test_what_does_not_fit_is_named_before_it_is_read(backend, change, message):
+    arguments = random_scan(5, 3, 20)._replace(**change)._asdict()
+    del arguments["cotangents"]
+    with pytest.raises(ValueError, match=message):
+        fast_weight_scan(**arguments, backend=backend)
+
+
+def test_fake_tensors_are_never_read():
+    core = FastWeights(7, 20)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        y, state = core(mode.from_tensor(torch.randn(5, 3, 7)))
+    assert (y.shape, state.A.shape) == ((5, 3, 20), (3, 20, 20))
+
+
+def test_transforms_of_torch_func_go_to_the_reference():
+    core = FastWeights(7, 20)
+    parameters, x = dict(core.named_parameters()), torch.randn(5, 3, 7)
+
+    def loss(parameters):
+        return torch.func.functional_call(core, parameters, (x,))[0].square().sum()
+
+    found = torch.func.grad(loss)(parameters)
+    loss(parameters).backward()
+    torch.testing.assert_close(found, {n: p.grad for n, p in core.named_parameters()}, rtol=1e-3, atol=1e-4)
 
 
 def test_backward_twice_over_a_kept_graph():

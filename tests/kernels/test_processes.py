@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.vec_env import SubprocVecEnv
 
+from fwagents.sb3 import MemoryPPO
 from tests.kernels.problems import distance, random_scan, results
 
 RUN = """
@@ -19,6 +22,10 @@ y, _ = FastWeights(4, 20)(torch.randn(5, 2, 4))
 y.sum().backward()
 print("ran")
 """
+
+
+def make_env() -> gymnasium.Env:
+    return gymnasium.make("fwagents.envs:PartialCatch-v0", size=6, visible_frames=2)
 
 
 def start_run(cache: Path) -> "subprocess.Popen[str]":
@@ -46,6 +53,52 @@ def test_workers(method):
     for seed, arrays in zip([1, 2], found, strict=True):
         truth = results(random_scan(48, 16, 64, seed=seed), "torch")
         assert max(distance({name: torch.from_numpy(x) for name, x in arrays.items()}, truth).values()) < 1e-4
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_agents_train_beside_subprocess_environments(method):
+    """The parent runs the scan on its own threads, makes the workers, and goes on with it."""
+    on_two_threads(0)
+    env = SubprocVecEnv([make_env] * 2, start_method=method)
+    model = MemoryPPO("MemoryPolicy", env, n_steps=6, n_epochs=1, policy_kwargs={"hidden_size": 20}, device="cpu")
+    model.learn(24)
+    env.close()
+    assert model.num_timesteps == 24
+
+
+INTERRUPTED = """
+import signal, torch
+from fwagents.cores import FastWeights
+
+torch.set_num_threads(2)
+core, x = FastWeights(8, 64), torch.randn(400, 32, 8)
+expected, _ = core(x)
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, stop)
+caught = 0
+for i in range(30):
+    try:
+        # Again and again, since Python drops an interrupt that falls into a destructor.
+        signal.setitimer(signal.ITIMER_REAL, 0.001 * (i + 1), 0.2)
+        while True:
+            y, state = core(x)
+            (y.sum() + state.A.sum()).backward()
+    except KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        caught += 1
+again, _ = core(x)
+print(caught, torch.equal(again, expected))
+"""
+
+
+def test_an_interrupt_at_any_moment_leaves_the_scan_whole():
+    found = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], text=True, capture_output=True, timeout=120, check=False
+    )
+    assert (found.stdout, found.returncode) == ("30 True\n", 0), found.stderr
 
 
 def test_processes_share_a_fresh_cache(tmp_path):

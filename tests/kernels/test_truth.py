@@ -54,7 +54,7 @@ OPTIONS = st.builds(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 @given(
-    T=st.sampled_from([1, 2, 7, 16, 17, 33, 63]),
+    T=st.sampled_from([1, 2, 7, 16, 17, 33, 63, 130, 257]),
     B=st.integers(1, 6),
     R=st.sampled_from([2, 5, 15, 16, 20, 33, 37, 50, 101]),
     options=OPTIONS,
@@ -78,9 +78,14 @@ def test_drawn(T, B, R, options, norm, state, starts, width, seed):
 @pytest.mark.parametrize("starts", [0.0, 0.01])
 @pytest.mark.parametrize("state", [False, True])
 @pytest.mark.parametrize("R", [20, 37, 101])
-def test_folded(R, state, starts):
-    """Long enough that A is formed, carried and folded again."""
-    check(random_scan(257, 5, R, ScanOptions(decay=0.9), state=state, starts=starts, seed=R))
+@pytest.mark.parametrize("width", [0, 9])
+def test_folded(R, state, starts, width):
+    """Long enough that A is formed, carried and folded again; with the projection inside the scan and outside."""
+    check(random_scan(257, 5, R, ScanOptions(decay=0.9), state=state, starts=starts, width=width, seed=R))
+
+
+def test_folded_without_a_norm():
+    check(random_scan(257, 4, 20, ScanOptions(decay=0.9, fast_lr=0.002), norms=0, width=9))
 
 
 @pytest.mark.parametrize("normalize_storage", [False, True])
@@ -90,7 +95,7 @@ def test_folded_with_every_option(normalize_storage):
 
 
 def test_longer():
-    check(random_scan(700, 3, 37, ScanOptions(decay=0.9)))
+    check(random_scan(700, 3, 37, ScanOptions(decay=0.9), width=12))
 
 
 def test_both_references_agree():
