@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from stable_baselines3 import A2C
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import explained_variance
 
 from fwagents.sb3.on_policy import MemoryRollouts
 from fwagents.sb3.policies import POLICIES, MemoryPolicy
@@ -67,15 +66,9 @@ class MemoryA2C(MemoryRollouts, A2C):
         )
 
         self._n_updates += 1
-        buffer = self.rollout_buffer
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record(
-            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        )
         for name, part in losses.items():
             self.logger.record(f"train/{name}", part.item())
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self._record_update()
 
     def learn(
         self: Self,

@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -76,7 +76,6 @@ class MemoryRollouts(OnPolicyAlgorithm):
             if isinstance(self.action_space, spaces.Box):
                 clipped = np.clip(actions, self.action_space.low, self.action_space.high)
             new_obs, rewards, dones, infos = cast(Any, env.step(clipped))
-
             _require_finite("reward", rewards, step)
 
             self.num_timesteps += env.num_envs
@@ -92,9 +91,8 @@ class MemoryRollouts(OnPolicyAlgorithm):
         self._last_states = stepper.states
         with torch.no_grad():
             start = torch.as_tensor(dones, dtype=torch.bool, device=self.device)
-            last_values = self.policy.values_after(
-                obs_as_tensor(cast(Any, new_obs), self.device), stepper.states, start
-            )
+            obs = obs_as_tensor(cast(Any, new_obs), self.device)
+            last_values = self.policy.values_after(obs, self._last_states, start)
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -121,6 +119,15 @@ class MemoryRollouts(OnPolicyAlgorithm):
         rewards = rewards.copy()
         rewards[rows] += self.gamma * values.cpu().numpy()
         return rewards
+
+    def _record_update(self) -> None:
+        """Log what every update has."""
+        buffer = self.rollout_buffer
+        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        self.logger.record("train/explained_variance", explained)
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _apply_gradient(self, losses: dict[str, Tensor], loss: Tensor) -> None:
         """One optimizer step down ``loss``.

@@ -168,20 +168,30 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
         return distribution, self.value_net(self.mlp_extractor.forward_critic(critic))
 
+    def _recall(self, chunks: "Chunks", states: MemoryStates) -> tuple[Tensor, Tensor | None, Tensor, MemoryStates]:
+        """Both memories run over a minibatch from ``states``.
+
+        Returns:
+            What the actor's core puts out, what the critic's own does (or None), and the critic's features, all
+            [L * n, ...]; and the states after the last step.
+        """
+        shape = chunks.start.shape
+        features, critic_features = self.encode(map_observations(lambda x: x.flatten(0, 1), chunks.observations))
+        latent, actor = self.actor_core(features.view(*shape, -1), states.actor, chunks.start)
+        own = critic = None
+        if self.critic_core is not None:
+            own, critic = self.critic_core(critic_features.view(*shape, -1), states.critic, chunks.start)
+            own = own.flatten(0, 1)
+        return latent.flatten(0, 1), own, critic_features, MemoryStates(actor, critic)
+
     @unchecked()
     def evaluate_chunks(self, chunks: "Chunks") -> tuple[Tensor, Tensor, Tensor | None]:
         """Values, log-probabilities and entropy, each [L, n], of a minibatch; entropy None without a closed form."""
-        L, n = chunks.start.shape
-        features, critic_features = self.encode(map_observations(lambda x: x.flatten(0, 1), chunks.observations))
-        latent, _ = self.actor_core(features.view(L, n, -1), chunks.states.actor, chunks.start)
-        own = None
-        if self.critic_core is not None:
-            own, _ = self.critic_core(critic_features.view(L, n, -1), chunks.states.critic, chunks.start)
-            own = own.flatten(0, 1)
-        latent = latent.flatten(0, 1)
+        shape = chunks.start.shape
+        latent, own, critic_features, _ = self._recall(chunks, chunks.states)
         distribution, values = self.heads(latent, self.critic_latent(latent, own, critic_features))
         log_prob, entropy = distribution.log_prob(chunks.actions.flatten(0, 1)), distribution.entropy()
-        return values.view(L, n), log_prob.view(L, n), None if entropy is None else entropy.view(L, n)
+        return values.view(shape), log_prob.view(shape), None if entropy is None else entropy.view(shape)
 
     def values_after(self, obs: Any, states: MemoryStates, start: Tensor) -> Tensor:
         """Values [B] of observations [B, ...] that follow ``states``; ``start`` bool [B] as for the cores."""
@@ -202,13 +212,8 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         states = buffer.states[0]
         for number in range(1, len(buffer.states)):
             chunks = buffer.chunks(np.arange(buffer.n_envs) + (number - 1) * buffer.n_envs)
-            features, critic_features = self.encode(map_observations(lambda x: x.flatten(0, 1), chunks.observations))
-            _, actor = self.actor_core(features.view(*chunks.start.shape, -1), states.actor, chunks.start)
-            critic = None
-            if self.critic_core is not None:
-                shaped = critic_features.view(*chunks.start.shape, -1)
-                _, critic = self.critic_core(shaped, states.critic, chunks.start)
-            states = buffer.states[number] = MemoryStates(actor, critic)
+            _, _, _, states = self._recall(chunks, states)
+            buffer.states[number] = states
 
     def evaluate_actions(  # type: ignore[override]  # as the parent's, which leaves out the None
         self, obs: Any, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
@@ -221,8 +226,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             return values, log_prob, entropy
         # The parent keeps the value loss out of a shared core.
         latent, _ = self.lstm_actor(self.extract_features(obs), lstm_states.pi, episode_starts)
-        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
-        values = self.value_net(self.mlp_extractor.forward_critic(latent))
+        distribution, values = self.heads(latent, latent)
         return values, distribution.log_prob(actions), distribution.entropy()
 
     def predict(

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from fwagents.sb3.buffers import Chunks
@@ -112,13 +111,7 @@ class MemoryPPO(MemoryRollouts, PPO):
         for name in logs[0]:
             value = logs[-1][name] if name == "loss" else float(np.mean([log[name] for log in logs]))
             self.logger.record(f"train/{name}", value)
-        buffer = self.rollout_buffer
-        self.logger.record(
-            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        )
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self._record_update()
         self.logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
