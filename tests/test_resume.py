@@ -24,7 +24,7 @@ AGENT = [sys.executable, str(Path(__file__).parent.parent / "train" / "agent.py"
 OPTIONS = [
     *("--env-kwargs", "size=6", "visible_frames=2", "--n-steps", "7", "--num-envs", "4", "--hidden-size", "8"),
     *("--total-timesteps", "5600", "--checkpoint-freq", "200", "--eval-freq", "500", "--eval-episodes", "6"),
-    *("--final-episodes", "10", "--n-epochs", "2", "--batch-size", "14", "--seed", "5", "--algo", "memory_ppo"),
+    *("--final-episodes", "10", "--n-epochs", "2", "--batch-size", "14", "--seed", "5", "--normalize"),
 ]
 
 

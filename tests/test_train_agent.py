@@ -3,17 +3,20 @@
 import csv
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from sb3_contrib import RecurrentPPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fwagents.sb3 import MemoryPPO, make_vec_env
 
 TRAIN = Path(__file__).parent.parent / "train"
 TINY = [
@@ -98,7 +101,7 @@ def test_tensorboard_and_csv(trained):
 def test_saved_model_is_whole_and_plays(trained):
     folder, _ = trained
     for path in [folder / "final_model.zip", folder / "best_model.zip", *(folder / "checkpoints").iterdir()]:
-        model = RecurrentPPO.load(path)
+        model = MemoryPPO.load(path)
         assert model.predict(np.zeros((2, 36), np.uint8))[0].shape == (2,)
 
 
@@ -121,7 +124,8 @@ def test_watch(trained, tmp_path):
         ["--env", "CartPole-v1", "--core", "lstm"],
         ["--env", "Pendulum-v1", "--core", "gru", "--critic-core", "none", "--lr-schedule", "constant"],
         ["--core", "irnn", "--critic-core", "shared", "--algo", "a2c"],
-        ["--algo", "memory_ppo", "--chunk-length", "10", "--refresh-states"],
+        ["--algo", "recurrent_ppo"],
+        ["--chunk-length", "10", "--refresh-states"],
         ["--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
     ],
     ids=lambda args: " ".join(args[:4]),
@@ -192,7 +196,7 @@ def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
     assert process.returncode == 130
     (saved,) = tmp_path.glob("runs/*/*/interrupted_model.zip")
     assert str(saved.relative_to(tmp_path)) in printed
-    assert RecurrentPPO.load(saved).num_timesteps > 0
+    assert MemoryPPO.load(saved).num_timesteps > 0
 
 
 def test_watch_what_cannot_be_drawn_as_text(tmp_path):
@@ -211,6 +215,28 @@ def test_watch_what_cannot_be_drawn_as_text(tmp_path):
     )
     assert none.returncode == 0, none.stderr
     assert "episode 1: return" in none.stdout
+
+
+def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
+    options = ["--env", "PendulumNoVel-v1", "--normalize", "--n-steps", "20", "--eval-freq", "300"]
+    assert run("agent.py", *TINY, *options, cwd=tmp_path).returncode == 0
+    (folder,) = (tmp_path / "runs" / "PendulumNoVel-v1").iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    for name in ("final_model", "best_model"):
+        path = folder / f"{name}.zip"
+        model = MemoryPPO.load(path)
+        with zipfile.ZipFile(path) as archive:
+            statistics = pickle.loads(archive.read("vecnormalize.pkl")).obs_rms
+        env = make_vec_env("PendulumNoVel-v1", 4, seed=2_000_000)
+        obs, states, start, total = env.reset(), None, np.ones(4, dtype=bool), 0.0
+        for _ in range(2 * 200):  # eight episodes, two in each environment
+            seen = np.clip((obs - statistics.mean) / np.sqrt(statistics.var + 1e-8), -10, 10).astype(np.float32)
+            actions, states = model.predict(seen, states, start, deterministic=True)
+            obs, rewards, start, _ = env.step(actions)
+            total += rewards.sum()
+        assert result[name]["mean_return"] == pytest.approx(total / 8, rel=1e-5)
+    shown = run("watch.py", folder, "--episodes", "1", "--output", "play.gif", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_help_needs_no_torch(tmp_path):
@@ -237,5 +263,5 @@ def test_two_runs_at_once_do_not_meet(tmp_path):
     folders = list((tmp_path / "runs" / "PartialCatch-v0").iterdir())
     assert len(folders) == 2
     # The same seed and the same command: the same agent.
-    models = [RecurrentPPO.load(folder / "final_model.zip").policy.parameters_to_vector() for folder in folders]
+    models = [MemoryPPO.load(folder / "final_model.zip").policy.parameters_to_vector() for folder in folders]
     np.testing.assert_array_equal(*models)

@@ -18,7 +18,7 @@ from runs import read_config
 
 @dataclass
 class Args:
-    """Train an agent with memory. The defaults shown are those of the environment given."""
+    """Train an agent with memory. The defaults shown are those of the environment and core given."""
 
     env: str = "PartialCatch-v0"
     """Any Gymnasium id; "module:Id" imports the module first."""
@@ -38,8 +38,10 @@ class Args:
     """Further options of the core: normalize_storage=False identity_scale=0.05"""
     critic_core: Literal["shared", "detached", "separate", "none"] = "separate"
     """Where the value's memory comes from; see MemoryPolicy."""
-    algo: Literal["recurrent_ppo", "memory_ppo", "a2c"] = "recurrent_ppo"
-    """sb3-contrib's RecurrentPPO, or our MemoryPPO or MemoryA2C."""
+    algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"
+    """Our MemoryPPO or MemoryA2C, or sb3-contrib's RecurrentPPO."""
+    normalize: bool = False
+    """Observations and rewards to unit variance by running statistics (VecNormalize), saved with the agent."""
 
     total_timesteps: int = 500_000
     """Environment steps to train for."""
@@ -155,11 +157,13 @@ def _resumed(run_dir: Path) -> tuple[Args, dict[str, Any], dict[str, Any]]:
 
 
 def _args_for(argv: Sequence[str]) -> Args:
-    """The defaults for the environment that the command line names."""
+    """The defaults for the environment and the core that the command line names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--env", nargs="?", default=Args.env)
-    env = parser.parse_known_args(argv)[0].env or Args.env  # what is missing is reported when all is parsed
-    return Args(**{"env": env, **defaults_for(env)})
+    parser.add_argument("--core", nargs="?", default=Args.core)
+    known = parser.parse_known_args(argv)[0]
+    env, core = known.env or Args.env, known.core or Args.core  # what is missing is reported when all is parsed
+    return Args(**{"env": env, **defaults_for(env, core)})
 
 
 if __name__ == "__main__":

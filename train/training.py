@@ -18,11 +18,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from fwagents.sb3 import make_vec_env
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
-from fwagents.sb3.checkpoints import CheckpointCallback, newest_whole, restore, save_model
+from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.logging import run_logger
 
 EVAL_SEED = 1_000_000  # far from every training seed
@@ -58,6 +58,8 @@ class Run:
             self.venv = make_vec_env(args.env, args.num_envs, seed=args.seed, **env_kwargs)
         except gym.error.Error as error:
             raise ValueError(str(error)) from error
+        if args.normalize:
+            self.venv = VecNormalize(self.venv, gamma=args.gamma)
         rate = args.learning_rate
         algorithm = ALGORITHMS[args.algo]
         self.model: BaseAlgorithm = algorithm.make(
@@ -162,6 +164,8 @@ class Run:
         if args.eval_freq > 0:
             seed = EVAL_SEED + args.seed
             env = self._fresh_env(args.eval_episodes, seed)
+            if args.normalize:  # the callback carries the statistics over
+                env = VecNormalize(env, training=False, norm_reward=False)
             self.callbacks.append(
                 EvaluationCallback(env, seed, args.eval_episodes, args.eval_freq, self.dir, args.num_envs)
             )
@@ -184,7 +188,7 @@ class Run:
             if not path.exists():
                 continue
             model = load_model(args.algo, path, args.device)
-            env = self._fresh_env(args.final_episodes, FINAL_SEED + args.seed)
+            env = load_normalizer(path, self._fresh_env(args.final_episodes, FINAL_SEED + args.seed))
             results[name] = result = evaluate(model, env, args.final_episodes)
             low, high = result["interval"]
             success = "" if result["success_rate"] is None else f"{result['success_rate']:.1%}"

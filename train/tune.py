@@ -177,7 +177,7 @@ def train(args: Args, setting: dict[str, Any], seed: int) -> float:
     from training import Run
 
     own = {name: value for name, value in setting.items() if name in CORES.get(args.core, {})}
-    options = {**defaults_for(args.env), **{name: setting[name] for name in COMMON}}
+    options = {**defaults_for(args.env, args.core), **{name: setting[name] for name in COMMON}}
     options |= {"env": args.env, "core": args.core, "algo": args.algo, "seed": seed, "threads": args.threads}
     options |= {"total_timesteps": args.steps, "hidden_size": args.hidden_size}
     model = Run(AgentArgs(**options), {}, own).model

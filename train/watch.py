@@ -59,6 +59,9 @@ def play(config: dict[str, Any], model_path: Path, args: Args) -> list[Any]:
     import gymnasium as gym
     import numpy as np
     from algorithms import load_model
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    from fwagents.sb3.checkpoints import load_normalizer
 
     model = load_model(config["args"]["algo"], model_path)
     name = config["args"]["env"]
@@ -68,12 +71,15 @@ def play(config: dict[str, Any], model_path: Path, args: Args) -> list[Any]:
     if mode is None:
         raise ValueError(f"{name} can be drawn as {', '.join(offered) or 'nothing'}, expected {' or '.join(modes)}")
     env = gym.make(name, render_mode=mode, **config["env_kwargs"])
+    normalizer = load_normalizer(model_path, DummyVecEnv([lambda: env]))
     frames: list[Any] = []
     for episode in range(args.episodes):
         obs, _ = env.reset(seed=args.seed + episode)
         state, total, over = None, 0.0, False
         show(env, frames, args)
         while not over:
+            if isinstance(normalizer, VecNormalize):
+                obs = normalizer.normalize_obs(obs)
             action, state = model.predict(obs, state, np.array([state is None]), deterministic=True)
             obs, reward, terminated, truncated, _ = env.step(action)
             total += float(reward)

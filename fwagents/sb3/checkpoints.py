@@ -2,9 +2,12 @@
 
 A checkpoint is SB3's own zip with one entry more, ``resume.pt``: the random generators, the environments, what the
 memory held, and whatever the callbacks keep. It is taken between two rollouts, when nothing else is under way.
+
+An agent that learned behind ``VecNormalize`` is nothing without its statistics, so they travel in the same zip.
 """
 
 import os
+import pickle
 import random
 import warnings
 import zipfile
@@ -16,9 +19,10 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 ENTRY = "resume.pt"
+NORMALIZER = "vecnormalize.pkl"  # what VecNormalize.save writes
 # What SB3's zip leaves out because it can be large, or because loading forgets it.
 CARRIED = ("_last_obs", "_last_episode_starts", "_last_states", "_last_lstm_states", "_last_original_obs")
 # What SB3's wrappers (VecNormalize, VecMonitor, VecFrameStack) remember from step to step.
@@ -45,6 +49,10 @@ def save_model(model: BaseAlgorithm, path: Path, resume: dict[str, Any] | None =
     try:
         with open(temporary, "w+b") as file:
             model.save(file)
+            normalizer = model.get_vec_normalize_env()
+            if normalizer is not None:
+                with zipfile.ZipFile(file, "a") as archive:
+                    archive.writestr(NORMALIZER, pickle.dumps(normalizer))
             if resume is not None:
                 with zipfile.ZipFile(file, "a") as archive, archive.open(ENTRY, "w", force_zip64=True) as entry:
                     torch.save(resume, entry)
@@ -59,6 +67,20 @@ def save_model(model: BaseAlgorithm, path: Path, resume: dict[str, Any] | None =
             os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_normalizer(path: Path, env: VecEnv) -> VecEnv:
+    """``env`` behind the ``VecNormalize`` that a saved model learned behind, its statistics held; else ``env`` itself.
+
+    Rewards stay what they are. The statistics are a pickle, as in SB3: load only what you trust.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if NORMALIZER not in archive.namelist():
+            return env
+        normalizer: VecNormalize = pickle.loads(archive.read(NORMALIZER))
+    normalizer.set_venv(env)
+    normalizer.training = normalizer.norm_reward = False
+    return normalizer
 
 
 def capture(model: BaseAlgorithm, callbacks: list[BaseCallback]) -> dict[str, Any]:
