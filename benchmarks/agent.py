@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from measuring import ROOT, gemm_flops, geometric_mean, machine, table, write_section
 from rich.console import Console
 from rich.progress import track
 from sb3_contrib import RecurrentPPO
@@ -34,6 +33,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fwagents.cores import FastWeights
 from fwagents.sb3 import DenseExtractor, MemoryPPO, make_vec_env
+from measuring import ROOT, gemm_flops, geometric_mean, machine, table, write_section
 
 DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "agent-speed"
 INTRODUCTION = """

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+
 from measuring import ROOT, machine, table, write_section
 
 OUT = ROOT / "results" / "learning.json"

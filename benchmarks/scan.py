@@ -21,6 +21,11 @@ from typing import Any
 
 import torch
 import tyro
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from fwagents.cores import FastWeights
 from measuring import (
     ROOT,
     copy_bytes,
@@ -31,11 +36,6 @@ from measuring import (
     table,
     write_section,
 )
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor, nn
-
-from fwagents.cores import FastWeights
 
 D = 100
 STEPS, BATCHES, SIZES = (11, 24, 64, 128, 256, 1024), (16, 128), (20, 50, 100, 128, 200, 256)

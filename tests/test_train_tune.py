@@ -73,9 +73,8 @@ def test_a_mistake_is_one_clear_line(args, message, tmp_path):
 
 def test_every_core_gets_the_same_search(monkeypatch):
     monkeypatch.syspath_prepend(str(TRAIN))
-    from tune import space
-
     from fwagents.cores import CORES
+    from tune import space
 
     spaces = {core: space(core) for core in CORES}
     for core, parts in spaces.items():

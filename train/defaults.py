@@ -14,7 +14,7 @@ _CATCH: dict[str, Any] = {
     "critic_core": "shared",
 }
 
-# Fifty thousand steps are few, so every rollout is gone through ten times, and what is observed is brought to one scale.
+# Fifty thousand steps are few, so every rollout is gone through ten times; observations are brought to one scale.
 _CART_POLE: dict[str, Any] = {
     "total_timesteps": 50_000,
     "eval_freq": 10_000,

@@ -8,11 +8,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from algorithms import ALGORITHMS, load_model
 from gymnasium import spaces
 from rich.console import Console
 from rich.table import Table
-from runs import CONFIG, new_run_dir, provenance, write_json
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -20,10 +18,12 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from algorithms import ALGORITHMS, load_model
 from fwagents.sb3 import make_vec_env
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.logging import run_logger
+from runs import CONFIG, new_run_dir, provenance, write_json
 
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000

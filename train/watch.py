@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
 from cli import fail, parse
 
 
@@ -58,9 +59,9 @@ def play(config: dict[str, Any], model_path: Path, args: Args) -> list[Any]:
     """Play episodes; returns the pictures if they are to be written, else draws them in the terminal."""
     import gymnasium as gym
     import numpy as np
-    from algorithms import load_model
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+    from algorithms import load_model
     from fwagents.sb3.checkpoints import load_normalizer
 
     model = load_model(config["args"]["algo"], model_path)
