@@ -5,8 +5,9 @@
     python benchmarks/agent.py --report      only makes the table again from the results
 
 Every agent takes its turn with one rollout and the update on it, in one process, so that all meet the same noise.
-Those with a memory have the same encoder (the screen, one linear layer, ReLU), the same width, and one linear layer
-each for policy and value behind the memory; PPO has SB3's own MlpPolicy, two layers for the policy and two for the
+Those with a memory have the same encoder (the screen, one linear layer, ReLU; ours skips a screen's zeros, the stock
+agents' is what a user of theirs would write), the same width, and one linear layer each for policy and value behind the
+memory; PPO has SB3's own MlpPolicy, two layers for the policy and two for the
 value. Nothing is timed if the agents are not right.
 """
 
@@ -29,6 +30,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common import env_util
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 
 from fwagents.cores import FastWeights
@@ -153,6 +156,20 @@ def measure(args: Args, console: Console) -> dict[str, Any]:
     return results
 
 
+class PlainEncoder(BaseFeaturesExtractor):
+    """The encoder of the stock agents."""
+
+    def __init__(self, observation_space: Any, features_dim: int) -> None:
+        super().__init__(observation_space, features_dim)
+        inputs = get_flattened_obs_dim(observation_space)
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs, features_dim), torch.nn.ReLU())
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """[B, ...] -> [B, features_dim]."""
+        features: torch.Tensor = self.layers(observations)
+        return features
+
+
 def make(agent: Agent, args: Args, env: str, num_envs: int) -> OnPolicyAlgorithm:
     venv = VEC_ENVS[agent.vec_env](env, num_envs, seed=0)
     policy, kwargs, size = "MlpPolicy", {}, args.hidden_size
@@ -165,7 +182,8 @@ def make(agent: Agent, args: Args, env: str, num_envs: int) -> OnPolicyAlgorithm
     else:
         kwargs = {"net_arch": [size, size]}
     if agent.core:
-        kwargs |= {"features_extractor_class": DenseExtractor, "features_extractor_kwargs": {"features_dim": size}}
+        encoder = DenseExtractor if agent.algorithm == "MemoryPPO" else PlainEncoder
+        kwargs |= {"features_extractor_class": encoder, "features_extractor_kwargs": {"features_dim": size}}
     make_algorithm: Any = {"MemoryPPO": MemoryPPO, "RecurrentPPO": RecurrentPPO, "PPO": PPO}[agent.algorithm]
     model: OnPolicyAlgorithm = make_algorithm(
         policy,
@@ -235,19 +253,24 @@ def step_flops(model: OnPolicyAlgorithm, args: Args, env: str) -> float:
     """Operations of one environment step: once forward in the rollout, forward and backward in every epoch.
 
     Every matrix of weights meets every step once; backward it takes twice as much again, or once where its input is the
-    observation, which needs no gradient. Fast weights attend to the steps of their episode so far.
+    observation, which needs no gradient. Fast weights attend to the steps of their episode so far. In the epochs our
+    encoder skips the zeros of the screen, next to nothing being left, and they are not counted.
     """
     matrices = [p for p in model.policy.parameters() if p.ndim == 2]
     (pixels,) = model.observation_space.shape or ()
-    forward = 2.0 * sum(p.numel() for p in matrices)
-    backward = 2 * forward - 2.0 * sum(p.numel() for p in matrices if p.shape[1] == pixels)
+    encoder = 2.0 * sum(p.numel() for p in matrices if p.shape[1] == pixels)
+    forward = rollout = 2.0 * sum(p.numel() for p in matrices)
+    backward = 2 * forward - encoder
+    if isinstance(model.policy.features_extractor, DenseExtractor):
+        forward, backward = forward - encoder, backward - encoder
     # An episode has a step less than the screen has rows, so a step has half of those before it, less one.
     keys = (pixels**0.5 - 2) / 2
     for core in model.policy.modules():
         if isinstance(core, FastWeights):
-            forward += 2 * 2 * keys * args.hidden_size
+            attention = 2 * 2 * keys * args.hidden_size
+            rollout, forward = rollout + attention, forward + attention
             backward += 2 * 5 * keys * args.hidden_size
-    return forward + args.n_epochs * (forward + backward)
+    return rollout + args.n_epochs * (forward + backward)
 
 
 def ratios(measured: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -8,10 +8,10 @@ from importlib.metadata import entry_points
 from sb3_contrib import RecurrentPPO
 
 from fwagents.sb3.a2c import MemoryA2C
+from fwagents.sb3.encoders import DenseExtractor
 from fwagents.sb3.policies import (
     AGENT_CORE_KWARGS,
     POLICIES,
-    DenseExtractor,
     FastWeightCnnPolicy,
     FastWeightMultiInputPolicy,
     FastWeightPolicy,

@@ -9,13 +9,13 @@ from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from fwagents.cores import MemoryCore, make_core
 from fwagents.cores.base import positive_int
+from fwagents.sb3.encoders import DenseExtractor
 from fwagents.sb3.packing import PackedCore, Pair
 from fwagents.sb3.states import MemoryStates
 from fwagents.sb3.unchecked import unchecked
@@ -31,25 +31,6 @@ CriticCore = Literal["shared", "detached", "separate", "none"]
 AGENT_CORE_KWARGS: Mapping[str, Mapping[str, Any]] = {
     "fast_weights": {"normalize_storage": True, "fast_lr": 0.03, "identity_scale": 1.0},
 }
-
-
-class DenseExtractor(BaseFeaturesExtractor):
-    """The encoder of the paper's agents (section 4.4): the flattened observation, one linear layer, ReLU.
-
-    Args:
-        observation_space: any space that SB3 flattens.
-        features_dim: units.
-    """
-
-    def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 128) -> None:
-        super().__init__(observation_space, positive_int("features_dim", features_dim))
-        inputs = get_flattened_obs_dim(observation_space)
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(inputs, features_dim), nn.ReLU())
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """[B, ...] -> [B, features_dim]."""
-        features: Tensor = self.layers(observations)
-        return features
 
 
 class MemoryPolicy(RecurrentActorCriticPolicy):

@@ -1,0 +1,61 @@
+"""The encoder is one linear layer and a ReLU, whichever way it gets there."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from fwagents.sb3.encoders import FEWEST_ROWS, DenseExtractor, linear_of_sparse, nearly_all_zeros
+
+
+def screens(rows, nonzero, dtype=torch.float32):
+    """[rows, 8, 12] with so many values other than zero in all."""
+    generator = torch.Generator().manual_seed(nonzero)
+    x = torch.zeros(rows * 96, dtype=dtype)
+    x[torch.randperm(rows * 96, generator=generator)[:nonzero]] = torch.randn(nonzero, generator=generator, dtype=dtype)
+    return x.view(rows, 8, 12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("nonzero", [0, 1, 300, FEWEST_ROWS * 96])
+def test_the_sum_of_what_is_picked_is_the_product(nonzero, dtype):
+    x = screens(FEWEST_ROWS, nonzero, dtype).flatten(1)
+    layer = torch.nn.Linear(96, 5, dtype=dtype)
+    expected = x @ layer.weight.T + layer.bias
+    upstream = torch.randn(FEWEST_ROWS, 5, dtype=dtype)
+    wanted = torch.autograd.grad(expected, (layer.weight, layer.bias), upstream)
+    y = linear_of_sparse(x, layer)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(torch.autograd.grad(y, (layer.weight, layer.bias), upstream), wanted)
+    # Also where rows do not lie one after the other.
+    torch.testing.assert_close(linear_of_sparse(x.T.contiguous().T, layer), expected)
+
+
+@pytest.mark.parametrize("rows", [1, FEWEST_ROWS - 1, FEWEST_ROWS, 3 * FEWEST_ROWS])
+@pytest.mark.parametrize("share", [0.01, 0.5])
+def test_the_encoder(rows, share):
+    encoder = DenseExtractor(spaces.Box(0, 1, (8, 12), np.float32), features_dim=7)
+    x = screens(rows, int(rows * 96 * share))
+    weight, bias = encoder.linear.weight, encoder.linear.bias
+    expected = (x.flatten(1) @ weight.T + bias).clamp(min=0)
+    wanted = torch.autograd.grad(expected.square().sum(), (weight, bias))
+    y = encoder(x)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), (weight, bias)), wanted)
+
+
+def test_which_way():
+    sparse = screens(FEWEST_ROWS, 200).flatten(1)
+    assert nearly_all_zeros(sparse)
+    assert not nearly_all_zeros(sparse[1:]), "too few rows"
+    assert not nearly_all_zeros(torch.ones_like(sparse)), "too few zeros"
+    assert not nearly_all_zeros(sparse.clone().requires_grad_()), "the gradient of the input is asked for"
+
+
+def test_the_gradient_of_the_observation():
+    encoder = DenseExtractor(spaces.Box(0, 1, (8, 12), np.float32), features_dim=7)
+    x = screens(FEWEST_ROWS, 200).requires_grad_()
+    y = encoder(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    expected = (y > 0).float() @ encoder.linear.weight
+    torch.testing.assert_close(gradient.flatten(1), expected)
