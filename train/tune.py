@@ -36,13 +36,15 @@ COMMON: dict[str, Range | Choice] = {
     "ent_coef": Choice((0.0, 0.001, 0.003, 0.01, 0.03)),
     "gae_lambda": Choice((0.9, 0.95, 0.98, 1.0)),
     "critic_core": Choice(("shared", "detached", "separate", "none")),
-    "num_envs": Choice((16, 32, 64, 128)),
+    "max_grad_norm": Range(0.05, 1.0, log=True),
+    "num_envs": Choice((8, 16, 32, 64, 128)),
 }
 CORES: dict[str, dict[str, Range | Choice]] = {
     "fast_weights": {
         "fast_lr": Range(0.003, 1.0, log=True),
         "decay": Range(0.8, 1.0),
         "inner_steps": Range(1, 3, whole=True),
+        "identity_scale": Choice((0.05, 0.5, 1.0)),
     },
 }
 OBJECTIVE = "mean return of the training episodes, averaged over equal pieces of the run and then over the seeds"
