@@ -16,8 +16,8 @@ def run(*args, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
 
 
-COMMON = {"learning_rate", "vf_coef", "ent_coef", "gae_lambda", "critic_core", "num_envs"}
-OWN = {"fast_lr", "decay", "inner_steps"}
+COMMON = {"learning_rate", "vf_coef", "ent_coef", "gae_lambda", "critic_core", "max_grad_norm", "num_envs"}
+OWN = {"fast_lr", "decay", "inner_steps", "identity_scale"}
 
 
 def test_a_search_goes_on_where_it_stopped(tmp_path):
