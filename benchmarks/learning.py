@@ -19,12 +19,19 @@ import tyro
 from measuring import ROOT, machine, table, write_section
 
 OUT = ROOT / "results" / "learning.json"
+TUNING = ROOT / "results" / "tuning"
+DOCUMENT = ROOT / "docs" / "results.md"
 # Seeds that nothing was tuned on.
 SEEDS = (10, 11, 12, 13, 14)
 SETTINGS: dict[str, list[str]] = {
-    "PartialCatch-v0, RecurrentPPO, fast weights": ["--env", "PartialCatch-v0"],
-    "PartialCatch-v0, MemoryPPO, fast weights": ["--env", "PartialCatch-v0", "--algo", "memory_ppo"],
-    "PartialCatch-v0, MemoryPPO, LSTM": ["--env", "PartialCatch-v0", "--algo", "memory_ppo", "--core", "lstm"],
+    "PartialCatch-v0, MemoryPPO, fast weights": ["--env", "PartialCatch-v0"],
+    "PartialCatch-v0, MemoryPPO, LSTM": ["--env", "PartialCatch-v0", "--core", "lstm"],
+    "PartialCatch-v0, MemoryA2C, fast weights": ["--env", "PartialCatch-v0", "--algo", "a2c"],
+    "PartialCatch-v0, RecurrentPPO, fast weights": ["--env", "PartialCatch-v0", "--algo", "recurrent_ppo"],
+    "PartialCatchLarge-v0, MemoryPPO, fast weights": ["--env", "PartialCatchLarge-v0"],
+    "PartialCatchLarge-v0, MemoryPPO, LSTM": ["--env", "PartialCatchLarge-v0", "--core", "lstm"],
+    "CartPoleNoVel-v1, MemoryPPO, fast weights": ["--env", "CartPoleNoVel-v1"],
+    "CartPoleNoVel-v1, MemoryPPO, LSTM": ["--env", "CartPoleNoVel-v1", "--core", "lstm"],
 }
 
 
@@ -84,13 +91,31 @@ def main() -> None:
         if of_it:
             returns = ", ".join(f"{r['mean_return']:.3f}" for r in of_it)
             rows.append((setting, f"{of_it[0]['steps']:,}", returns, ", ".join(str(r["seconds"]) for r in of_it)))
-    first = runs[0]["machine"]
+    first, last = runs[0]["machine"], runs[-1]["machine"]
     write_section(
-        ROOT / "docs" / "results.md",
+        DOCUMENT,
         "learning",
-        f"`python benchmarks/learning.py` on {first['cpu']}, {first['cores']} cores, torch {first['torch']}, "
-        f"commit {first['commit']}, {first['date']}.\n\n{table(head, rows)}",
+        f"`python benchmarks/learning.py` on {first['cpu']}, {first['cores']} cores, torch {first['torch']}, commits "
+        f"{first['commit']} to {last['commit']}, {first['date']} to {last['date']}.\n\n{table(head, rows)}",
     )
+    write_section(DOCUMENT, "tuning", searches())
+
+
+def searches() -> str:
+    """The searches that train/tune.py has made, as a table."""
+    head = ("environment", "core", "trials", "steps of each", "its seeds", "best area", "winner")
+    rows = []
+    for path in sorted(TUNING.glob("*.json")):
+        search = json.loads(path.read_text())
+        winner = search["winner"]
+        shown = ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in winner["setting"].items()
+        )
+        seeds = ", ".join(map(str, search["seeds"]))
+        facts = (search["env"], search["core"], len(search["trials"]), f"{search['steps']:,}", seeds)
+        rows.append((*map(str, facts), f"{winner['value']:.3g}", shown))
+    return f"Every trial is in `results/tuning/`, with the command.\n\n{table(head, rows)}"
 
 
 if __name__ == "__main__":

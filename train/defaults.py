@@ -34,7 +34,16 @@ _CART_POLE: dict[str, Any] = {
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "PartialCatch-v0": {**_CATCH, "total_timesteps": 1_500_000, "n_steps": 15},
-    "PartialCatchLarge-v0": {**_CATCH, "learning_rate": 5e-4, "total_timesteps": 4_000_000, "n_steps": 23},
+    "PartialCatchLarge-v0": {
+        **_CATCH,
+        "total_timesteps": 16_000_000,
+        "num_envs": 64,
+        "n_steps": 23,
+        "learning_rate": 7e-4,
+        "max_grad_norm": 0.1,  # of eight runs without it two fell back late and for good
+        "checkpoint_freq": 500_000,
+        "eval_freq": 500_000,
+    },
     "Catch-v0": {**_CATCH, "total_timesteps": 500_000, "n_steps": 15},
     "CartPoleNoVel-v1": _CART_POLE,
 }
