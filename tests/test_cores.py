@@ -97,6 +97,29 @@ def test_packed_stream_equals_its_episodes_apart(core):
     torch.testing.assert_close([p.grad for p in core.parameters() if p.requires_grad], packed)
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.4, 1.0])
+def test_many_episodes_equal_steps_with_their_gradients(core, rate):
+    """Episodes of many lengths: of inputs, weights, first and final state."""
+    steps, rows = 12, 5
+    x, state = torch.randn(steps, rows, D, requires_grad=True), random_state(core, rows)
+    start = torch.rand(steps, rows) < rate
+    weight = torch.randn(steps, rows, H)
+    leaves = [x, *state, *(p for p in core.parameters() if p.requires_grad)]
+
+    def gradients(y, last):
+        total = (y * weight).sum() + sum(leaf.square().sum() for leaf in last)
+        return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+
+    y, last = core(x, state, start)
+    found = gradients(y, last)
+    outputs, now = [], state
+    for t in range(steps):
+        y_t, now = core.step(x[t], now, start[t])
+        outputs.append(y_t)
+    torch.testing.assert_close((y, last), (torch.stack(outputs), now))
+    torch.testing.assert_close(found, gradients(torch.stack(outputs), now))
+
+
 def test_no_gradient_crosses_a_start(core):
     x, state = torch.randn(T, B, D, requires_grad=True), random_state(core)
     y, last = core(x, state, starts(5, row=1))

@@ -3,13 +3,13 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from fwagents.cores.stepper import Stepper
+from fwagents.cores.stretches import groups
 
 StateT = TypeVar("StateT", bound=tuple[Any, ...])
 
@@ -70,16 +70,30 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         return torch.stack(ys), state
 
     def scan_episodes(self, x: Tensor, state: StateT, start: Tensor) -> tuple[Tensor, StateT]:
-        """``scan`` with resets; cuts the sequence wherever any row starts an episode. ``start`` bool [T, B]."""
-        begins = start.any(dim=1).tolist()
-        cuts = [0, *(t for t in range(1, len(x)) if begins[t]), len(x)]
-        ys = []
-        for begin, end in pairwise(cuts):
-            if begins[begin]:
-                state = self.reset(state, start[begin])
-            y, state = self.scan(x[begin:end], state)
-            ys.append(y)
-        return torch.cat(ys), state
+        """``scan`` with resets, ``start`` bool [T, B]: the stretches between two resets run side by side.
+
+        So the loop over time is as long as the longest of them, not as the sequence.
+        """
+        if not start[1:].any():
+            return self.scan(x, self.reset(state, start[0]))
+        flat = x.flatten(0, 1)
+        ys, places, ends, end_rows = [], [], [], []
+        for group in groups(start):
+            opening = self._state(leaf.index_select(0, group.rows) for leaf in state)
+            if group.fresh is not None:
+                opening = self.reset(opening, group.fresh)
+            y, end = self.scan(flat.index_select(0, group.steps).view(-1, len(group.rows), x.shape[-1]), opening)
+            ys.append(y.flatten(0, 1).index_select(0, group.kept))
+            places.append(group.steps[group.kept])
+            if group.last:
+                ends.append(end)
+                end_rows.append(group.rows)
+        order = torch.cat(places).argsort()
+        row_order = torch.cat(end_rows).argsort()
+        return (
+            torch.cat(ys).index_select(0, order).view(*x.shape[:2], -1),
+            self._state(torch.cat(leaves).index_select(0, row_order) for leaves in zip(*ends, strict=True)),
+        )
 
     def initial_state(self, batch_size: int) -> StateT:
         """The state in which an episode begins, on the core's own device and in its dtype; zero by default."""
