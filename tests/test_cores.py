@@ -100,9 +100,10 @@ def test_packed_stream_equals_its_episodes_apart(core):
 @pytest.mark.parametrize("rate", [0.1, 0.4, 1.0])
 def test_many_episodes_equal_steps_with_their_gradients(core, rate):
     """Episodes of many lengths: of inputs, weights, first and final state."""
-    steps, rows = 12, 5
+    steps, rows = 24, 5
     x, state = torch.randn(steps, rows, D, requires_grad=True), random_state(core, rows)
     start = torch.rand(steps, rows) < rate
+    start[6::6] = True  # without its layer norm the fast memory soon grows beyond all bounds
     weight = torch.randn(steps, rows, H)
     leaves = [x, *state, *(p for p in core.parameters() if p.requires_grad)]
 

@@ -26,6 +26,16 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
     assert first.returncode == 0, first.stderr
     path = tmp_path / "results" / "tuning" / "PartialCatch-v0-fast_weights.json"
     (before,) = json.loads(path.read_text())["trials"]
+    # The search begins with the environment's and the core's defaults.
+    known = {
+        "learning_rate": 1e-3,
+        "vf_coef": 0.05,
+        "num_envs": 32,
+        "fast_lr": 0.03,
+        "decay": 0.95,
+        "identity_scale": 1.0,
+    }
+    assert known.items() <= before["setting"].items()
     done = run(*TINY, "--trials", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2/2: " in done.stdout

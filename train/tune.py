@@ -1,4 +1,4 @@
-"""Search for what trains an agent well on an environment; every core gets the same search.
+"""Search for what trains an agent well on an environment; every core gets the same search, from what is used now.
 
 ``python train/tune.py --env PartialCatch-v0 --core lstm --trials 50 --steps 200000``
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cli import fail, parse
+from cli import fail, key_values, parse
 from defaults import defaults_for
 
 
@@ -121,6 +121,9 @@ def search(args: Args, optuna: Any) -> None:
     states = optuna.trial.TrialState
     for trial in study.get_trials(states=(states.RUNNING,)):
         study.tell(trial.number, state=states.FAIL)  # it was killed half-way
+    known = known_setting(args)
+    if not any(known.items() <= trial.params.items() for trial in study.get_trials()):
+        study.enqueue_trial(known)
     # A sampler that began with the same seed again would draw again what it has drawn.
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
 
@@ -171,6 +174,26 @@ def suggest(trial: Any, name: str, part: Range | Choice) -> Any:
     if part.whole:
         return trial.suggest_int(name, int(part.low), int(part.high), log=part.log)
     return trial.suggest_float(name, part.low, part.high, log=part.log)
+
+
+def known_setting(args: Args) -> dict[str, Any]:
+    """What is used now, as far as it lies in the space: the search is to beat it."""
+    from inspect import signature
+
+    from agent import Args as AgentArgs
+    from fwagents.cores import CORES as CLASSES
+    from fwagents.sb3 import AGENT_CORE_KWARGS
+
+    defaults = defaults_for(args.env, args.core)
+    known = {**vars(AgentArgs()), **defaults}
+    known |= {name: option.default for name, option in signature(CLASSES[args.core]).parameters.items()}
+    known |= AGENT_CORE_KWARGS.get(args.core, {})
+    known |= key_values("core_kwargs", defaults.get("core_kwargs", ()))
+    return {
+        name: known[name]
+        for name, part in space(args.core).items()
+        if (known[name] in part.values if isinstance(part, Choice) else part.low <= known[name] <= part.high)
+    }
 
 
 def train(args: Args, setting: dict[str, Any], seed: int) -> float:
