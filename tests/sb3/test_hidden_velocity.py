@@ -3,6 +3,7 @@
 import pytest
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from fwagents.sb3 import MemoryPPO, make_vec_env
@@ -13,9 +14,15 @@ SETTINGS = {
         {"learning_rate": 7e-4, "max_grad_norm": 1, "gae_lambda": 0.98},
         {"hidden_size": 64, "net_arch": {"vf": [64], "pi": []}, "ortho_init": False, "critic_core": "separate"},
     ),
-    # As many weights.
+    # As many weights, and train/agent.py's settings.
     "fast_weights": (
-        {"learning_rate": 1.2e-3, "vf_coef": 0.19, "ent_coef": 0.003, "gae_lambda": 0.95, "max_grad_norm": 0.84},
+        {
+            "learning_rate": LinearSchedule(1.2e-3, 1.2e-4, 1.0),
+            "vf_coef": 0.19,
+            "ent_coef": 0.003,
+            "gae_lambda": 0.95,
+            "max_grad_norm": 0.84,
+        },
         {"hidden_size": 128, "core_kwargs": {"identity_scale": 0.05}, "critic_core": "shared"},
     ),
 }
