@@ -30,7 +30,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
     known = {
         "learning_rate": 1e-3,
         "vf_coef": 0.05,
-        "num_envs": 32,
+        "num_envs": 64,
         "fast_lr": 0.03,
         "decay": 0.95,
         "identity_scale": 1.0,
