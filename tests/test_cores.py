@@ -10,7 +10,6 @@ from fwagents.cores import CORES, FastWeights, HiddenState, MemoryCore, make_cor
 pytestmark = pytest.mark.usefixtures("float64")
 
 FAST_WEIGHT_OPTIONS = [
-    {},
     {"inner_steps": 3},
     {"inner_steps": 2, "norm_per_step": True},
     {"layer_norm": False, "fast_lr": 0.05},
@@ -18,7 +17,11 @@ FAST_WEIGHT_OPTIONS = [
     {"normalize_storage": True},
     {"backend": "attention"},
 ]
-FAMILY = [(name, {}) for name in CORES] + [("fast_weights", options) for options in FAST_WEIGHT_OPTIONS[1:]]
+FAMILY = [
+    *((name, {}) for name in CORES),
+    *(("fast_weights", options) for options in FAST_WEIGHT_OPTIONS),
+    ("associative_lstm", {"num_copies": 1, "num_heads": 2}),
+]
 T, B, D, H = 9, 3, 4, 6
 
 

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from fwagents.cores.associative_lstm import AssociativeLSTM, AssociativeLSTMState
 from fwagents.cores.base import HiddenState, MemoryCore
 from fwagents.cores.fast_weights import FastWeights, FastWeightsState
 from fwagents.cores.gru import GRU
@@ -14,6 +15,8 @@ __all__ = [
     "GRU",
     "IRNN",
     "LSTM",
+    "AssociativeLSTM",
+    "AssociativeLSTMState",
     "FastWeights",
     "FastWeightsState",
     "HiddenState",
@@ -27,6 +30,7 @@ CORES: dict[str, type[MemoryCore[Any]]] = {
     "irnn": IRNN,
     "lstm": LSTM,
     "gru": GRU,
+    "associative_lstm": AssociativeLSTM,
 }
 
 
