@@ -6,7 +6,6 @@ memory held, and whatever the callbacks keep. It is taken between two rollouts, 
 An agent that learned behind ``VecNormalize`` is nothing without its statistics, so they travel in the same zip.
 """
 
-import os
 import pickle
 import random
 import warnings
@@ -20,6 +19,8 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+
+from fwagents.files import replacing
 
 ENTRY = "resume.pt"
 NORMALIZER = "vecnormalize.pkl"  # what VecNormalize.save writes
@@ -40,33 +41,16 @@ class Resumable(Protocol):
 
 
 def save_model(model: BaseAlgorithm, path: Path, resume: dict[str, Any] | None = None) -> None:
-    """Write a model, and what else it takes to resume it, under a temporary name; sync; rename.
-
-    ``path`` is therefore always a whole file or absent, whenever the process dies.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w+b") as file:
-            model.save(file)
-            normalizer = model.get_vec_normalize_env()
-            if normalizer is not None:
-                with zipfile.ZipFile(file, "a") as archive:
-                    archive.writestr(NORMALIZER, pickle.dumps(normalizer))
-            if resume is not None:
-                with zipfile.ZipFile(file, "a") as archive, archive.open(ENTRY, "w", force_zip64=True) as entry:
-                    torch.save(resume, entry)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        # The rename itself is on the disk only once its folder is.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a model, and what else it takes to resume it; ``path`` is always a whole file or absent."""
+    with replacing(path) as file:
+        model.save(file)
+        normalizer = model.get_vec_normalize_env()
+        if normalizer is not None:
+            with zipfile.ZipFile(file, "a") as archive:
+                archive.writestr(NORMALIZER, pickle.dumps(normalizer))
+        if resume is not None:
+            with zipfile.ZipFile(file, "a") as archive, archive.open(ENTRY, "w", force_zip64=True) as entry:
+                torch.save(resume, entry)
 
 
 def load_normalizer(path: Path, env: VecEnv) -> VecEnv:
