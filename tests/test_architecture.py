@@ -14,6 +14,8 @@ WALLS = {
     "fwagents": {"fwagents.envs", "envs", "train"},
     "fwagents/cores": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.tasks"},
     "fwagents/kernels": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.cores"},
+    "fwagents/sb3": {"fwagents.tasks"},
+    "fwagents/tasks": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.kernels"},
 }
 
 
@@ -42,6 +44,8 @@ def test_walls(folder):
     [
         ("fwagents", ["torch", "gymnasium", "numpy"]),
         ("fwagents.cores", ["gymnasium", "stable_baselines3", "matplotlib"]),
+        ("fwagents.files", ["torch", "numpy"]),
+        ("fwagents.tasks.retrieval", ["gymnasium", "stable_baselines3", "matplotlib", "tensorboard"]),
         ("fwagents.envs", ["torch", "stable_baselines3"]),
     ],
 )

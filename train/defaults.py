@@ -1,4 +1,7 @@
-"""What trains well, by environment, as data. Options on the command line win over these; these win over agent.py's."""
+"""What trains well, by environment and by supervised task, as data.
+
+Options on the command line win over these; these win over the scripts' own defaults.
+"""
 
 from typing import Any
 
@@ -72,3 +75,14 @@ def defaults_for(env: str, core: str) -> dict[str, Any]:
     """The tables' rows for an environment id, with or without the module in front of it, and a core; may be empty."""
     name = env.rpartition(":")[2]
     return {**DEFAULTS.get(name, {}), **CORE_DEFAULTS.get((name, core), {})}
+
+
+# Options of a core on a supervised task. Retrieval: the paper's decay (appendix A).
+TASK_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("retrieval", "fast_weights"): {"decay": 0.9, "fast_lr": 1.0},
+}
+
+
+def core_defaults_for(task: str, core: str) -> dict[str, Any]:
+    """The options of a core that suit a supervised task; empty if there are none."""
+    return dict(TASK_DEFAULTS.get((task, core), {}))

@@ -1,7 +1,6 @@
 """A run's folder: how it is named, what describes it, how it is read back."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -10,7 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from fwagents.files import replacing
+
 CONFIG = "config.json"
+RESULT = "result.json"
 
 
 def new_run_dir(log_dir: Path, env: str, core: str, seed: int) -> Path:
@@ -30,10 +32,19 @@ def new_run_dir(log_dir: Path, env: str, core: str, seed: int) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write under a temporary name, then rename: the file is whole or absent."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
+    """Write a file that is whole or absent."""
+    _write(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_result(path: Path, content: dict[str, Any]) -> None:
+    """As :func:`write_json`, one line for each entry: what holds a curve stays short, and its changes readable."""
+    lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in content.items())
+    _write(path, "{\n" + lines + "\n}\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def provenance() -> dict[str, Any]:
@@ -48,12 +59,17 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def read_config(run_dir: Path) -> dict[str, Any]:
+def read_config(run_dir: Path, script: str = "train/agent.py", option: str = "env") -> dict[str, Any]:
     """A run's ``config.json``.
+
+    Args:
+        run_dir: the run's folder.
+        script: what made it.
+        option: one that only that script has.
 
     Raises:
         FileNotFoundError: there is no such run.
-        ValueError: the file is not a run's configuration.
+        ValueError: the file is not the configuration of a run of that script.
     """
     path = run_dir / CONFIG
     if not path.is_file():
@@ -62,6 +78,6 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict) or "env" not in config.get("args", {}):
-        raise ValueError(f"{path} does not describe a run of train/agent.py")
+    if not isinstance(config, dict) or option not in config.get("args", {}):
+        raise ValueError(f"{path} does not describe a run of {script}")
     return config

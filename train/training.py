@@ -23,12 +23,11 @@ from fwagents.sb3 import make_vec_env
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.logging import run_logger
-from runs import CONFIG, new_run_dir, provenance, write_json
+from runs import CONFIG, RESULT, new_run_dir, provenance, write_json
 
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
 CHECKPOINTS = "checkpoints"
-RESULT = "result.json"
 
 
 def policy_for(space: spaces.Space[Any]) -> str:

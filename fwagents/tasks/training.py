@@ -1,0 +1,290 @@
+"""One training loop for all supervised tasks: batches, validation, checkpoints to go on from."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from fwagents.cores.base import finite_float, positive_int
+from fwagents.files import replacing
+from fwagents.tasks.data import Examples, Splits
+
+CHECKPOINT = "checkpoint.pt"
+LOG_EVERY = 100  # updates
+
+# Factor on the learning rate, by the share of the updates that is done.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a model is trained: cross-entropy, Adam.
+
+    Attributes:
+        updates: batches to learn from, at most.
+        batch_size: examples of a batch; fewer where the training set has fewer.
+        learning_rate: Adam's step size at the start.
+        lr_schedule: "constant", or "cosine" or "linear" down to zero over the updates.
+        max_grad_norm: norm at which gradients are clipped; None for never.
+        eval_every: updates between two validations; a checkpoint follows each.
+        patience: validations in a row without a lower error that end training; None for none.
+        solved_evals: validations in a row without any error that end training; None for none.
+        seed: of the order of the examples.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    updates: int
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    max_grad_norm: float | None = 5.0
+    eval_every: int = 1000
+    patience: int | None = None
+    solved_evals: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch_size", "eval_every"):
+            positive_int(name, getattr(self, name))
+        for name in ("patience", "solved_evals"):
+            if getattr(self, name) is not None:
+                positive_int(name, getattr(self, name))
+        if self.lr_schedule not in SCHEDULES:
+            raise ValueError(f"lr_schedule is {self.lr_schedule!r}, expected one of {', '.join(SCHEDULES)}")
+        finite_float("learning_rate", self.learning_rate, 0.0)
+        if self.max_grad_norm is not None:
+            finite_float("max_grad_norm", self.max_grad_norm, 0.0)
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}, expected an integer of at least 0")
+
+
+class Score(NamedTuple):
+    """How well a model does on some examples.
+
+    Attributes:
+        error: percent that it gets wrong.
+        nll: mean negative log-likelihood of the right class, in nats.
+        accuracy: percent that it gets right, of each class; nan for a class without examples.
+    """
+
+    error: float
+    nll: float
+    accuracy: list[float]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, examples: Examples, batch_size: int = 500) -> Score:
+    """Score a model, which maps inputs [B, ...] to unnormalised scores [B, classes]."""
+    model.eval()
+    scores = torch.cat([model(inputs) for inputs in torch.split(examples.inputs, batch_size)])
+    model.train()
+    wrong = scores.argmax(1) != examples.labels
+    of_class = torch.bincount(examples.labels, minlength=scores.shape[1])
+    wrong_of_class = torch.bincount(examples.labels[wrong], minlength=scores.shape[1])
+    return Score(
+        error=100 * wrong.double().mean().item(),
+        nll=F.cross_entropy(scores.double(), examples.labels).item(),
+        accuracy=(100 * (of_class - wrong_of_class) / of_class).tolist(),
+    )
+
+
+class Trainer:
+    """Trains a model, choosing its weights by validation, so that it can be killed at any moment and go on.
+
+    The order of the examples and the learning rate follow from the number of the update, and when to stop follows
+    from the curve, so a checkpoint is the weights, Adam's moments, the best weights and the curve.
+
+    Args:
+        model: maps inputs [B, ...] to unnormalised scores [B, classes].
+        splits: what to learn from, choose by and report on.
+        options: see :class:`TrainingOptions`.
+        folder: where checkpoints and TensorBoard's events go.
+        test_curve: True adds the test set's NLL to the curve. It is for a figure; nothing is chosen by it.
+
+    Attributes:
+        update: batches learned from so far.
+        curve: a row for each validation: update, validation_error, validation_nll; the mean training loss since the
+            last one, but for the first; test_nll if asked for.
+        seconds: what it took so far, those of earlier processes counted in.
+    """
+
+    def __init__(
+        self, model: nn.Module, splits: Splits, options: TrainingOptions, folder: Path, *, test_curve: bool = False
+    ) -> None:
+        self.model, self.splits, self.options, self.folder = model, splits, options, folder
+        self.test_curve = test_curve
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, options.learning_rate, fused=True)
+        self.update = 0
+        self.curve: list[dict[str, float]] = []
+        self.best_weights: dict[str, Tensor] = {}
+        self.seconds = 0.0
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The row of the curve whose weights are kept: the lowest validation error, then the lowest NLL."""
+        return min(self.curve, key=_rank)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why training is over: "solved", "patience" or "updates"; None while it is not."""
+        options, errors = self.options, [row["validation_error"] for row in self.curve]
+        if not errors:
+            return None
+        solved = next((i for i, error in enumerate(reversed(errors)) if error), len(errors))  # the last ones without
+        if options.solved_evals is not None and solved >= options.solved_evals:
+            return "solved"
+        if options.patience is not None and len(errors) - 1 - errors.index(min(errors)) >= options.patience:
+            return "patience"
+        return "updates" if self.update >= options.updates else None
+
+    def train(self) -> None:
+        """Go on until it is over.
+
+        Raises:
+            FloatingPointError: a quantity that it names is not finite; the last checkpoint is whole.
+            KeyboardInterrupt: the last checkpoint is whole.
+        """
+        writer = SummaryWriter(str(self.folder), purge_step=self.update + 1 if self.curve else None)
+        bar = tqdm(total=self.options.updates, initial=self.update, unit=" updates", disable=None, dynamic_ncols=True)
+        try:
+            if not self.curve:
+                self._validate(writer, bar)
+            while self.stopped is None:
+                begin = time.perf_counter()
+                loss = self._learn(writer, bar)
+                self.seconds += time.perf_counter() - begin
+                self._validate(writer, bar, loss)
+        finally:
+            bar.close()
+            writer.close()
+
+    def test(self) -> Score:
+        """Score the best weights, which the model then holds, on the test set."""
+        self.model.load_state_dict(self.best_weights)
+        return evaluate(self.model, self.splits.test)
+
+    def load(self) -> None:
+        """Go on from the folder's checkpoint.
+
+        Raises:
+            FileNotFoundError: it has none.
+            ValueError: it is not a whole checkpoint of this model.
+        """
+        path = self.folder / CHECKPOINT
+        try:
+            kept = torch.load(path, weights_only=True)
+            self.model.load_state_dict(kept["model"])
+            self.optimizer.load_state_dict(kept["optimizer"])
+            self.update, self.curve, self.seconds = kept["update"], kept["curve"], kept["seconds"]
+            self.best_weights = kept["best_weights"]
+            torch.set_rng_state(kept["torch"])
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.folder} has no {CHECKPOINT} to go on from") from None
+        except Exception as error:
+            raise ValueError(f"{path} is not a whole checkpoint of this model: {error}") from error
+
+    def _save(self) -> None:
+        kept = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "update": self.update,
+            "curve": self.curve,
+            "seconds": self.seconds,
+            "best_weights": self.best_weights,
+            "torch": torch.get_rng_state(),  # for a model that draws as it learns
+        }
+        with replacing(self.folder / CHECKPOINT) as file:
+            torch.save(kept, file)
+
+    def _learn(self, writer: SummaryWriter, bar: "tqdm[Any]") -> float:
+        """Updates up to the next validation; returns their mean loss."""
+        end = min(self.options.updates, self.update + self.options.eval_every)
+        total, losses = 0.0, []
+        first = self.update
+        while self.update < end:
+            losses.append(self._step())
+            if self.update % LOG_EVERY == 0 or self.update == end:
+                mean = math.fsum(losses) / len(losses)
+                writer.add_scalar("train/loss", mean, self.update)
+                writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], self.update)
+                bar.update(len(losses))
+                bar.set_postfix_str(f"loss {mean:.3f}, validation error {self.curve[-1]['validation_error']:.2f} %")
+                total += math.fsum(losses)
+                losses.clear()
+        return total / (end - first)
+
+    def _step(self) -> float:
+        """One update; returns its loss."""
+        options = self.options
+        rows = self._batch()
+        rate = options.learning_rate * SCHEDULES[options.lr_schedule](self.update / options.updates)
+        self.optimizer.param_groups[0]["lr"] = rate
+        train = self.splits.train
+        loss = F.cross_entropy(self.model(train.inputs[rows]), train.labels[rows])
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = self._finite("training loss", loss.item())
+        if options.max_grad_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, options.max_grad_norm)
+            self._finite("gradient norm", norm.item())
+        self.optimizer.step()
+        self.update += 1
+        return value
+
+    def _batch(self) -> Tensor:
+        """The examples of this update: every epoch an order of its own, what does not fill a batch left out."""
+        count = len(self.splits.train.labels)
+        size = min(self.options.batch_size, count)
+        epoch, place = divmod(self.update, count // size)
+        if epoch != self._epoch:
+            rng = np.random.default_rng((self.options.seed, epoch))
+            self._epoch, self._order = epoch, torch.from_numpy(rng.permutation(count))
+        return self._order[place * size : (place + 1) * size]
+
+    def _validate(self, writer: SummaryWriter, bar: "tqdm[Any]", loss: float | None = None) -> None:
+        begin = time.perf_counter()
+        score = evaluate(self.model, self.splits.validation)
+        self._finite("validation NLL", score.nll)
+        row = {"update": self.update, "validation_error": score.error, "validation_nll": score.nll}
+        if loss is not None:
+            row["loss"] = loss
+        writer.add_scalar("validation/error", score.error, self.update)
+        writer.add_scalar("validation/nll", score.nll, self.update)
+        self.seconds += time.perf_counter() - begin
+        if self.test_curve:
+            row["test_nll"] = evaluate(self.model, self.splits.test).nll
+            writer.add_scalar("test/nll", row["test_nll"], self.update)
+        if not self.curve or _rank(row) < _rank(self.best):
+            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.curve.append(row)
+        if bar.disable:
+            print(f"{self.update:,} updates: validation error {score.error:.2f} %, NLL {score.nll:.4f}", flush=True)
+        # Before the checkpoint: whoever goes on from it finds in the log all that was before.
+        writer.flush()
+        self._save()
+
+    def _finite(self, name: str, value: float) -> float:
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{name} is {value} at update {self.update:,}")
+        return value
+
+
+def _rank(row: dict[str, float]) -> tuple[float, float]:
+    return row["validation_error"], row["validation_nll"]

@@ -1,0 +1,232 @@
+"""train/retrieval.py as a user runs it: the run's folder, its result, going on, and what is said of mistakes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fwagents.tasks.training import CHECKPOINT
+
+TRAIN = Path(__file__).parent.parent / "train"
+TINY = [
+    *("--hidden-size", "6", "--pairs", "2", "--alphabet", "abcd", "--batch-size", "8", "--eval-every", "20"),
+    *("--train-strings", "300", "--validation-strings", "60", "--test-strings", "50", "--learning-rate", "0.01"),
+]
+
+
+def command(*args):
+    return [sys.executable, str(TRAIN / "retrieval.py"), *map(str, args)]
+
+
+def run(*args, cwd):
+    return subprocess.run(command(*args), cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+
+
+def run_dir(cwd):
+    (folder,) = (cwd / "runs" / "retrieval").iterdir()
+    return folder
+
+
+OPTIONS = [*TINY, "--updates", "300", "--seed", "3", "--test-curve", "--output", "out/result.json"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished tiny run: where it ran, and what was printed."""
+    cwd = tmp_path_factory.mktemp("work")
+    done = run(*OPTIONS, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd, done.stdout
+
+
+def result(cwd):
+    return json.loads((cwd / "out" / "result.json").read_text())
+
+
+def test_result_file(trained):
+    cwd, printed = trained
+    folder = run_dir(cwd)
+    assert folder.name.startswith("fast_weights-6-s3-")
+    assert (folder / "result.json").read_text() == (cwd / "out" / "result.json").read_text()
+    found = result(cwd)
+    assert (found["task"], found["core"], found["hidden_size"], found["seed"]) == ("retrieval", "fast_weights", 6, 3)
+    assert (found["updates"], found["stopped"]) == (300, "updates")
+    # Of 50 test strings.
+    assert 0 <= found["test_error"] <= 100
+    assert found["test_error"] / 2 == pytest.approx(round(found["test_error"] / 2))
+    assert found["command"].startswith("python ")
+    assert "--test-curve" in found["command"]
+    assert found["seconds"] > 0
+    assert {"commit", "versions"} <= found.keys()
+    config = found["config"]
+    assert config["pairs"] == 2
+    assert config["core_kwargs"] == {"decay": 0.9, "fast_lr": 1.0}, "what suits the task stands in train/defaults.py"
+    curve = found["curve"]
+    assert curve["update"] == list(range(0, 301, 20))
+    assert curve["loss"][0] is None
+    best = min(range(16), key=lambda i: (curve["validation_error"][i], curve["validation_nll"][i]))
+    assert found["best_update"] == curve["update"][best]
+    assert found["validation_error"] == curve["validation_error"][best]
+    # The test set's curve was measured on the same weights.
+    assert curve["test_nll"][best] == found["test_nll"]
+    assert f"Test error {found['test_error']:.2f} %" in printed
+    assert "tensorboard --logdir" in printed
+
+
+def test_tensorboard(trained):
+    events = EventAccumulator(str(run_dir(trained[0]))).Reload()
+    scalars = {tag: [s.step for s in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert scalars["train/loss"] == scalars["train/learning_rate"] == list(range(20, 301, 20))
+    assert scalars["validation/error"] == scalars["validation/nll"] == scalars["test/nll"] == list(range(0, 301, 20))
+
+
+@pytest.mark.parametrize("kills", [[1], [4, 9]], ids=str)
+def test_killed_and_resumed_equals_unbroken(trained, kills, tmp_path):
+    """SIGKILL a random moment after so many validations; weights, moments, curve and result to the bit."""
+    arguments = OPTIONS
+    for after in kills:
+        process = subprocess.Popen(
+            command(*arguments),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        while not process.stdout.readline().startswith(f"{20 * after} updates"):
+            assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(random.random() * 0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "out" / "result.json").exists()
+        arguments = ["--resume", run_dir(tmp_path)]
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Resumed" in done.stdout
+    ours, theirs = result(tmp_path), result(trained[0])
+    for found in (ours, theirs):
+        del found["seconds"]
+    assert ours == theirs
+    kept = [torch.load(run_dir(cwd) / CHECKPOINT, weights_only=True) for cwd in (tmp_path, trained[0])]
+    for name in ("model", "optimizer", "best_weights", "torch"):
+        torch.testing.assert_close(kept[0][name], kept[1][name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_says_how_to_go_on(interrupt, tmp_path):
+    process = subprocess.Popen(
+        command(*TINY, "--updates", "100000"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    while not process.stdout.readline().startswith("40 updates"):
+        assert process.poll() is None
+    process.send_signal(interrupt)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted after" in printed
+    assert f"python train/retrieval.py --resume {run_dir(tmp_path).relative_to(tmp_path)}" in printed
+
+
+def test_a_search_leaves_the_test_set_alone(tmp_path):
+    done = run(*TINY, "--updates", "20", "--no-test", "--core", "gru", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((run_dir(tmp_path) / "result.json").read_text())
+    assert found["test_error"] is None
+    assert found["test_nll"] is None
+    assert found["config"]["core_kwargs"] == {}
+    assert "Test error" not in done.stdout
+
+
+def test_a_run_that_diverges_says_so(tmp_path):
+    done = run(*TINY, "--updates", "100", "--learning-rate", "1e37", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "training loss is" in done.stderr
+    found = json.loads((run_dir(tmp_path) / "result.json").read_text())
+    assert found["test_error"] is None
+    assert found["stopped"] in done.stderr
+    assert (run_dir(tmp_path) / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--core", "lstmm"], "invalid choice 'lstmm'"),
+        (["--core", "lstm", "--decay", "0.9"], "core 'lstm' has no option 'decay'"),
+        (["--core-kwargs", "decay"], "--core-kwargs got 'decay', expected name=value"),
+        (["--inner-steps", "0"], "inner_steps is 0"),
+        (["--hidden-size", "0"], "hidden_size is 0"),
+        (["--updates", "0"], "updates is 0"),
+        (["--threads", "0"], "--threads is 0, expected at least 1"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--data-seed", "-1"], "data_seed is -1"),
+        (["--pairs", "27"], "pairs is 27, expected at most 26"),
+        (["--alphabet", "aab", "--pairs", "2"], "alphabet is 'aab'"),
+        (["--pairs", "1", "--alphabet", "a"], "expected at most 10 together"),
+        (["--test-strings", "0"], "sizes are (100000, 10000, 0)"),
+        (["--learning-rate", "fast"], "--learning-rate: could not convert string to float: 'fast'"),
+        (["--lr-schedule", "step"], "invalid choice 'step'"),
+        (["--log-dir", "file"], "file"),
+        (["--output", "file/result.json"], "file"),
+        (["--resume", "nowhere"], "nowhere is no run"),
+        (["--resume", "empty"], "empty is no run"),
+        (["--resume", "other"], "does not describe a run of train/retrieval.py"),
+        (["--resume", "other", "--seed", "1"], "--resume takes every other option"),
+    ],
+    ids=lambda p: " ".join(p) if isinstance(p, list) else "",
+)
+def test_a_mistake_is_one_clear_line(args, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"args": {"env": "PartialCatch-v0"}}')
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.syspath_prepend(str(TRAIN))
+    monkeypatch.chdir(tmp_path)
+    from retrieval import main
+
+    with pytest.raises(SystemExit) as left:
+        main(args)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("error: ")
+    assert message in said
+    assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
+
+
+def test_what_cannot_be_resumed_is_one_line(trained, tmp_path):
+    folder = tmp_path / "none"
+    folder.mkdir()
+    (folder / "config.json").write_text((run_dir(trained[0]) / "config.json").read_text())
+    for cwd, path, message in [
+        (tmp_path, folder, "has no checkpoint"),
+        (trained[0], run_dir(trained[0]), "is finished"),
+    ]:
+        done = run("--resume", path, cwd=cwd)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert message in done.stderr
+
+
+def test_help_needs_no_torch(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(TRAIN / "retrieval.py"), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--hidden-size" in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "numpy", "matplotlib", "tensorboard"}

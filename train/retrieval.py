@@ -1,0 +1,53 @@
+"""Train a memory to look values up by their keys: ``c9k8j3f1??c`` -> ``9``. Ba et al. (2016), section 4.1.
+
+``python train/retrieval.py --core fast_weights --hidden-size 20``
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from supervised import Problem, SupervisedArgs, read, run
+
+EXPANSION = 100  # units of the layer before the core
+
+
+@dataclass
+class Args(SupervisedArgs):
+    """Train a memory to look values up by their keys."""
+
+    pairs: int = 4
+    """Key-value pairs of a string."""
+    alphabet: str = "abcdefghijklmnopqrstuvwxyz"
+    """Letters that keys are drawn from."""
+    train_strings: int = 100_000
+    """Strings to learn from; no two strings of all splits are the same."""
+    validation_strings: int = 10_000
+    """Strings to choose by."""
+    test_strings: int = 20_000
+    """Strings to report on."""
+    data_seed: int = 0
+    """Seed of the strings."""
+    test_curve: bool = False
+    """Measure the test set's NLL at every validation too, for a figure; nothing is chosen by it."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, train, test."""
+    args, core_kwargs = read(Args, sys.argv[1:] if argv is None else argv, "retrieval", "pairs")
+
+    def build() -> Problem:
+        from fwagents.cores import make_core
+        from fwagents.tasks.retrieval import RetrievalModel, RetrievalTask
+
+        task = RetrievalTask(args.pairs, args.alphabet)
+        core = make_core(args.core, EXPANSION, args.hidden_size, **core_kwargs)
+        model = RetrievalModel(core, len(task.vocabulary))
+        sizes = (args.train_strings, args.validation_strings, args.test_strings)
+        return Problem(model, task.splits(sizes, args.data_seed), args.core)
+
+    sys.exit(run(args, core_kwargs, "retrieval", build))
+
+
+if __name__ == "__main__":
+    main()

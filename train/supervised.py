@@ -1,0 +1,227 @@
+"""What train/retrieval.py and train/glimpses.py share: their common options, and a run from begin to result file."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from cli import fail, key_values, parse
+from defaults import core_defaults_for
+from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, write_json, write_result
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fwagents.tasks.data import Splits
+    from fwagents.tasks.training import Trainer
+
+
+@dataclass
+class SupervisedArgs:
+    """Options of every supervised task."""
+
+    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm"] = "fast_weights"
+    """The memory."""
+    hidden_size: int = 50
+    """Units of the memory."""
+    inner_steps: int | None = None
+    """Fast weights: reads of the fast memory per time step; None is the task's default, as for the next two."""
+    decay: float | None = None
+    """Fast weights: what is left of the fast memory after a step."""
+    fast_lr: float | None = None
+    """Fast weights: rate at which a hidden state is written."""
+    core_kwargs: tuple[str, ...] = ()
+    """Further options of the core: norm_per_step=True identity_scale=0.05"""
+
+    updates: int = 60_000
+    """Batches to learn from, at most."""
+    batch_size: int = 128
+    """Examples of a batch."""
+    learning_rate: float = 1e-3
+    """Adam's step size at the start."""
+    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """"cosine" and "linear" fall to zero over the updates."""
+    max_grad_norm: float | None = 5.0
+    """Norm at which gradients are clipped; None for never."""
+    seed: int = 0
+    """Seed of the weights and of the order of the examples."""
+    threads: int = 1
+    """Torch threads; one is fastest for small models."""
+
+    eval_every: int = 1000
+    """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
+    patience: int | None = None
+    """Validations in a row without a lower error that end the run; None for none."""
+    solved_evals: int | None = 10
+    """Validations in a row without any error that end the run; None for none."""
+    test: bool = True
+    """Score the best weights on the test set at the end, the only time it is read; --no-test for a search."""
+
+    resume: Path | None = None
+    """Go on with the run in this folder, from its checkpoint; takes no other option."""
+    log_dir: Path = Path("runs")
+    """Runs go to <log_dir>/<task>/<core>-<hidden size>-s<seed>-<time>."""
+    output: Path | None = None
+    """Where to write the result besides result.json in the run's folder."""
+
+
+ArgsT = TypeVar("ArgsT", bound=SupervisedArgs)
+PATHS = ("log_dir", "output", "data_dir")
+
+
+class Problem(NamedTuple):
+    """What a task's script builds from its options.
+
+    Attributes:
+        model: maps inputs to unnormalised scores.
+        splits: the data.
+        label: what stands for the model in the run's name and in the result's ``core``.
+        classes: names of the classes, if the accuracy on each is to be reported.
+    """
+
+    model: "nn.Module"
+    splits: "Splits"
+    label: str
+    classes: Sequence[str] = ()
+
+
+def read(args_type: type[ArgsT], argv: Sequence[str], task: str, option: str) -> tuple[ArgsT, dict[str, Any]]:
+    """The options and those of the core, from the command line or from the run that is to go on.
+
+    Args:
+        args_type: the script's options.
+        argv: the command line.
+        task: name of the task, which is the script's too.
+        option: one that only this script has.
+    """
+    args = parse(args_type, argv)
+    if args.resume is None:
+        core_kwargs = {**core_defaults_for(task, args.core), **key_values("--core-kwargs", args.core_kwargs)}
+        for name in ("inner_steps", "decay", "fast_lr"):
+            if getattr(args, name) is not None:
+                core_kwargs[name] = getattr(args, name)
+        if args.threads < 1:
+            fail(f"--threads is {args.threads}, expected at least 1")
+        return args, core_kwargs
+    if len(argv) > 2:
+        fail("--resume takes every other option from the run's own config.json, expected none beside it")
+    try:
+        config = read_config(args.resume, f"train/{task}.py", option)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    known = {field.name for field in fields(args_type)}
+    stored = {name: value for name, value in config["args"].items() if name in known}
+    for name in PATHS:
+        if stored.get(name) is not None:
+            stored[name] = Path(stored[name])
+    return args_type(**{**stored, "resume": args.resume}), config["core_kwargs"]
+
+
+def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Callable[[], Problem]) -> int:
+    """Build, train, test, write; returns the exit code: 0, 130 after an interrupt, 1 where training diverged."""
+    import torch
+
+    from fwagents.tasks.training import Trainer, TrainingOptions
+
+    torch.set_num_threads(args.threads)
+    try:
+        options = TrainingOptions(**{field.name: getattr(args, field.name) for field in fields(TrainingOptions)})
+        torch.manual_seed(args.seed)
+        problem = build()
+        if args.resume is None:
+            folder = _begin(args, core_kwargs, task, problem.label)
+        else:
+            folder = args.resume
+            if (folder / RESULT).exists():
+                raise ValueError(f"{folder} is finished: it has a {RESULT}")
+        trainer = Trainer(problem.model, problem.splits, options, folder, test_curve=getattr(args, "test_curve", False))
+        if args.resume is not None:
+            trainer.load()
+            print(f"Resumed {folder} at {trainer.update:,} updates")
+    except (ValueError, TypeError, OSError) as error:
+        fail(str(error))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    diverged = None
+    try:
+        trainer.train()
+        score = trainer.test() if args.test else None
+    except KeyboardInterrupt:
+        print(f"\nInterrupted after {trainer.update:,} updates.")
+        if trainer.curve:
+            done = trainer.curve[-1]["update"]
+            print(f"Go on from the checkpoint at {done:,}:  python {_script(task)} --resume {folder}")
+        return 130
+    except FloatingPointError as error:
+        diverged, score = str(error), None
+    result = _result(args, task, problem, trainer, score, diverged)
+    write_result(folder / RESULT, result)
+    if args.output is not None:
+        write_result(args.output, result)
+    if diverged:
+        print(f"stopped: {diverged}", file=sys.stderr)
+        print(f"The last checkpoint is in {folder}")
+        return 1
+    _report(result, folder, args)
+    return 0
+
+
+def _script(task: str) -> str:
+    return f"train/{task}.py"
+
+
+def _begin(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, label: str) -> Path:
+    """Make the run's folder and write down what runs there."""
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is known now, not at the end
+    folder = new_run_dir(args.log_dir, task, f"{label}-{args.hidden_size}", args.seed)
+    as_text = {name: str(value) for name, value in asdict(args).items() if isinstance(value, Path)}
+    described = {"args": {**asdict(args), **as_text}, "core_kwargs": core_kwargs, **provenance()}
+    write_json(folder / CONFIG, described)
+    print(f"Run folder: {folder}", flush=True)
+    return folder
+
+
+def _result(
+    args: SupervisedArgs, task: str, problem: Problem, trainer: "Trainer", score: Any, diverged: str | None
+) -> dict[str, Any]:
+    """The result file: what came out, what it took, and what it takes to run it again."""
+    described = read_config(trainer.folder, _script(task), "core")
+    best = trainer.best if trainer.curve else {}
+    columns = ["update", "loss", "validation_error", "validation_nll", *(["test_nll"] if trainer.test_curve else [])]
+    result = {
+        "task": task,
+        "core": problem.label,
+        "hidden_size": args.hidden_size,
+        "seed": args.seed,
+        "updates": trainer.update,
+        "stopped": diverged or trainer.stopped,
+        "test_error": None if score is None else score.error,
+        "test_nll": None if score is None else score.nll,
+        "validation_error": best.get("validation_error"),
+        "validation_nll": best.get("validation_nll"),
+        "best_update": best.get("update"),
+        "seconds": round(trainer.seconds, 1),
+        "parameters": sum(p.numel() for p in trainer.parameters),
+        "config": {**described["args"], "core_kwargs": described["core_kwargs"]},
+        "curve": {name: [row.get(name) for row in trainer.curve] for name in columns},
+        **{name: described[name] for name in ("command", "commit", "versions")},
+    }
+    if problem.classes and score is not None:
+        result["class_accuracy"] = dict(zip(problem.classes, score.accuracy, strict=True))
+    return result
+
+
+def _report(result: dict[str, Any], folder: Path, args: SupervisedArgs) -> None:
+    """The closing lines."""
+    print(
+        f"{result['updates']:,} updates in {result['seconds']:.0f} s; best validation error "
+        f"{result['validation_error']:.2f} % at {result['best_update']:,}"
+    )
+    if result["test_error"] is not None:
+        print(f"Test error {result['test_error']:.2f} %, NLL {result['test_nll']:.4f}")
+    for name, accuracy in result.get("class_accuracy", {}).items():
+        print(f"  {name}: {accuracy:.2f} % right")
+    print(f"Result:           {args.output or folder / RESULT}")
+    print(f"Learning curves:  tensorboard --logdir {args.log_dir}")
