@@ -46,6 +46,7 @@ def test_walls(folder):
         ("fwagents.cores", ["gymnasium", "stable_baselines3", "matplotlib"]),
         ("fwagents.files", ["torch", "numpy"]),
         ("fwagents.tasks.retrieval", ["gymnasium", "stable_baselines3", "matplotlib", "tensorboard"]),
+        ("fwagents.tasks.mnist", ["gymnasium", "stable_baselines3", "matplotlib", "pooch"]),
         ("fwagents.envs", ["torch", "stable_baselines3"]),
     ],
 )
