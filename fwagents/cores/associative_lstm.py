@@ -103,12 +103,11 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
 
         In here the batch comes last, so that a gate or a key of the whole batch is one block of memory.
         """
-        weight = torch.cat((self.weight_ih, self.weight_hh), dim=1)
-        bias = self.bias.unsqueeze(1)
+        inputs = torch.addmm(self.bias.unsqueeze(1), self.weight_ih, x.flatten(0, 1).t())
         h, c = state.h.t(), _complex(state.c.permute(1, 2, 0).contiguous())
         ys = []
-        for x_t in x.transpose(1, 2).unbind():
-            h, c = self._update(torch.addmm(bias, weight, torch.cat((x_t, h))), c)
+        for summed in inputs.view(-1, *x.shape[:2]).unbind(1):
+            h, c = self._update(torch.addmm(summed, self.weight_hh, h), c)
             ys.append(h.t())
         return torch.stack(ys), AssociativeLSTMState(h.t(), _real(c).permute(2, 0, 1))
 
