@@ -162,3 +162,24 @@ def test_the_read_is_attention_to_the_past():
     s = torch.randn(2, 5)
     attended = sum(0.4 * 0.8 ** (6 - t) * y[t] * (y[t] * s).sum(-1, keepdim=True) for t in range(7))
     torch.testing.assert_close((state.A @ s.unsqueeze(-1)).squeeze(-1), attended)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"inner_steps": 3, "norm_per_step": True}, {"layer_norm": False, "fast_lr": 0.1}, {"boundary": "identity"}],
+    ids=str,
+)
+@pytest.mark.parametrize("normalize_storage", [False, True])
+def test_settling_on_chosen_states_is_a_step(options, normalize_storage):
+    """With all that a sequence has stored, oldest first, and its own boundary, it is the sequence's next step."""
+    core = FastWeights(3, 5, decay=0.7, normalize_storage=normalize_storage, backend="torch", **options)
+    with torch.no_grad():
+        for p in core.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    x = torch.randn(6, 2, 3)
+    y, _ = core(x)
+    for t in range(6):
+        before = y[t - 1] if t else torch.zeros(2, 5)
+        boundary = before @ core.weight_hh.T + x[t] @ core.weight_ih.T + core.bias
+        torch.testing.assert_close(core.settle(boundary, y[:t]), y[t])
+    torch.testing.assert_close(core.settle(boundary), core.settle(boundary, y[:0]))

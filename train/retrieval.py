@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         core = make_core(args.core, EXPANSION, args.hidden_size, **core_kwargs)
         model = RetrievalModel(core, len(task.vocabulary))
         sizes = (args.train_strings, args.validation_strings, args.test_strings)
-        return Problem(model, task.splits(sizes, args.data_seed), args.core)
+        return Problem(model, task.splits(sizes, args.data_seed), args.core, args.core)
 
     sys.exit(run(args, core_kwargs, "retrieval", build))
 

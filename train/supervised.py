@@ -62,7 +62,7 @@ class SupervisedArgs:
     resume: Path | None = None
     """Go on with the run in this folder, from its checkpoint; takes no other option."""
     log_dir: Path = Path("runs")
-    """Runs go to <log_dir>/<task>/<core>-<hidden size>-s<seed>-<time>."""
+    """Runs go to <log_dir>/<task>/<model>-<hidden size>-s<seed>-<time>."""
     output: Path | None = None
     """Where to write the result besides result.json in the run's folder."""
 
@@ -77,12 +77,14 @@ class Problem(NamedTuple):
     Attributes:
         model: maps inputs to unnormalised scores.
         splits: the data.
-        label: what stands for the model in the run's name and in the result's ``core``.
+        core: the result's ``core``.
+        label: what stands for the model in the run's name.
         classes: names of the classes, if the accuracy on each is to be reported.
     """
 
     model: "nn.Module"
     splits: "Splits"
+    core: str
     label: str
     classes: Sequence[str] = ()
 
@@ -192,7 +194,7 @@ def _result(
     columns = ["update", "loss", "validation_error", "validation_nll", *(["test_nll"] if trainer.test_curve else [])]
     result = {
         "task": task,
-        "core": problem.label,
+        "core": problem.core,
         "hidden_size": args.hidden_size,
         "seed": args.seed,
         "updates": trainer.update,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fwagents.cores.base import MemoryCore, finite_float, positive_int
 from fwagents.cores.stepper import Stepper
 from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
+from fwagents.kernels.reference import settle
 from fwagents.kernels.stepping import ScanSteps
 
 
@@ -121,6 +122,21 @@ class FastWeights(MemoryCore[FastWeightsState]):
         self._check_step(x, state, start)
         y, state = self._scan(x.unsqueeze(0), state, None if start is None else start.unsqueeze(0))
         return y.squeeze(0), state
+
+    def settle(self, boundary: Tensor, stored: Tensor | None = None) -> Tensor:
+        """Equation 5 alone, for a model that chooses itself what is stored and what enters the boundary.
+
+        Args:
+            boundary: what stands for ``W h + C x + b`` [B, R].
+            stored: states written into an empty memory one after the other, the oldest first [n, B, R]; A is the sum
+                of their outer products, each a decay older than the next. None is an empty memory.
+
+        Returns:
+            The settled state [B, R].
+        """
+        gain, shift = (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)
+        stored = boundary.new_zeros(0, *boundary.shape) if stored is None else stored
+        return settle(boundary, stored, gain, shift, self.options)
 
     def stepper(self, start_from: FastWeightsState | int) -> Stepper[FastWeightsState]:
         """One that keeps the history in place of A, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""

@@ -132,15 +132,25 @@ def attention_form(
     return ScanResult(torch.stack(y), h, A)
 
 
+def settle(boundary: Tensor, stored: Tensor, gain: Tensor | None, shift: Tensor | None, options: ScanOptions) -> Tensor:
+    """Equation 5 alone, with the memory that writing ``stored`` [n, B, R] one after the other into an empty one gives.
+
+    ``boundary`` [B, R] and ``stored`` to the settled state [B, R].
+    """
+    read = partial(_attend, _key(stored, options), _decays(len(stored), options, boundary), None)
+    return _settle(boundary, read, gain, shift, options)
+
+
 def _multiply(A: Tensor, s: Tensor) -> Tensor:
     """A s, row by row: [B, R, R], [B, R] -> [B, R]."""
     return torch.einsum("brq,bq->br", A, s)
 
 
-def _attend(keys: Tensor, weights: Tensor, carried: Tensor, s: Tensor) -> Tensor:
-    """Attention to the keys [t, B, R] under weights [t, 1], and the read of what was carried in [B, R, R]."""
+def _attend(keys: Tensor, weights: Tensor, carried: Tensor | None, s: Tensor) -> Tensor:
+    """Attention to the keys [t, B, R] under weights [t, 1], and the read of what was carried in [B, R, R], if any."""
     scores = torch.einsum("tbr,br->tb", keys, s) * weights
-    return torch.einsum("tb,tbr->br", scores, keys) + _multiply(carried, s)
+    found = torch.einsum("tb,tbr->br", scores, keys)
+    return found if carried is None else found + _multiply(carried, s)
 
 
 def _decays(t: int, options: ScanOptions, like: Tensor) -> Tensor:
