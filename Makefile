@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: agent test test-slow lint wheel-check bench bench-agent learning clean
+.PHONY: agent test test-slow lint wheel-check bench bench-agent learning tables report clean
 
 agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
@@ -32,6 +32,13 @@ bench-agent: $(VENV)/.installed  ## the agents against stock ones
 
 learning: $(VENV)/.installed  ## how well agents play after training, over seeds; runs what is missing
 	$(RUN) benchmarks/learning.py $(ARGS)
+
+tables: $(VENV)/.installed  ## the paper's two tables and ours; runs what is missing, for hours; ARGS=--dry-run says how many
+	$(RUN) train/tables.py $(ARGS)
+	$(RUN) train/report.py
+
+report: $(VENV)/.installed  ## tables and figures again, from the results that are there
+	$(RUN) train/report.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

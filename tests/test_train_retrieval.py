@@ -153,8 +153,9 @@ def test_a_run_that_diverges_says_so(tmp_path):
     assert done.stderr.count("\n") == 1
     assert "training loss is" in done.stderr
     found = json.loads((run_dir(tmp_path) / "result.json").read_text())
-    assert found["test_error"] is None
     assert found["stopped"] in done.stderr
+    assert found["best_update"] == 0
+    assert found["test_error"] > 50, "of the weights that validation chose before that"
     assert (run_dir(tmp_path) / CHECKPOINT).exists()
 
 

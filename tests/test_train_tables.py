@@ -194,7 +194,9 @@ def test_what_fails_is_said_once_and_the_rest_goes_on(bench, train, capsys):
     )
     assert bench.work(only=("retrieval",)) == 1
     printed = capsys.readouterr().out
-    assert printed.count("failed: error: no such core") == 4, "each learning rate; the stages after them cannot be"
+    assert printed.count("failed: error: no such core") == len(train.cells.RATES), (
+        "each learning rate; the stages after them cannot be"
+    )
     assert len([setting for setting in bench.settings() if setting[4] != "100"]) == 2
 
 
@@ -246,7 +248,7 @@ def test_with_the_real_script(train, tmp_path):
 
 
 def test_the_cells_are_commands_that_exist(train, monkeypatch):
-    """Every option is one of the script's; only fast weights have a stage of their own."""
+    """Every option is one of the script's; the search is one for all, and fast weights alone have a stage more."""
     from dataclasses import fields
     from importlib import import_module
 
@@ -258,12 +260,11 @@ def test_the_cells_are_commands_that_exist(train, monkeypatch):
         for options in (cell.options, cell.start, *choices):
             assert set(options) <= known, cell.name
         assert train.cells.SEARCH_SEED not in cell.seeds
-    for table in ("retrieval",):
-        shared = [cell.stages for cell in cells if cell.table == table and cell.options.get("core") != "fast_weights"]
-        assert shared.count(shared[0]) == len(shared)
-        for cell in cells:
-            if cell.table == table:
-                assert cell.stages[: len(shared[0])] == shared[0]
+    for table in ("retrieval", "glimpses"):
+        of_it = [cell for cell in cells if cell.table == table]
+        assert all(cell.stages[:2] == of_it[0].stages[:2] for cell in of_it)
+        more = {cell.name.rpartition("-")[0] for cell in of_it if len(cell.stages) > 2}
+        assert more == ({"fast_weights"} if table == "retrieval" else {"mnist-fast_weights", "mnist-multilevel"})
 
 
 def test_dry_run_lists_every_cell(train, capsys):

@@ -17,12 +17,14 @@ import gymnasium
 
 import fwagents.sb3
 from fwagents.envs import ENVIRONMENTS
+from fwagents.tasks.retrieval import RetrievalTask
 from sb3_contrib import RecurrentPPO
 
 for name in ENVIRONMENTS:
     gymnasium.make(name).reset()
     gymnasium.make_vec(name, num_envs=2).reset()
     gymnasium.make(f"fwagents.envs:{name}").reset()
+assert RetrievalTask().encode(["c9k8j3f1??c"]).labels.tolist() == [9]
 model = RecurrentPPO("FastWeightPolicy", "PartialCatch-v0", n_steps=250).learn(1000)
 assert model.num_timesteps == 1000, model.num_timesteps
 print(f"the wheel of fwagents {fwagents.__version__} made {len(ENVIRONMENTS)} environments and trained 1,000 steps")

@@ -12,7 +12,7 @@ SEEDS = (0, 1, 2)
 Setting = dict[str, Any]
 Stage = tuple[Setting, ...]
 
-RATES: Stage = tuple({"learning_rate": rate, "lr_schedule": "cosine"} for rate in (5e-4, 1e-3, 2e-3, 4e-3))
+RATES: Stage = tuple({"learning_rate": rate, "lr_schedule": "cosine"} for rate in (5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
 SCHEDULE: Stage = ({"lr_schedule": "constant"},)
 
 
@@ -101,5 +101,45 @@ def harder_cells() -> list[Cell]:
     ]
 
 
-CELLS: list[Cell] = [*retrieval_cells(), *harder_cells()]
+# The paper's constants. Milliseconds an update at 50, 100 and 200 features, on one of two busy cores.
+GLIMPSES_START: Setting = {"decay": 0.95, "fast_lr": 0.5}
+GLIMPSES_MEMORY: Stage = tuple(
+    {"decay": decay, "fast_lr": rate} for decay, rate in [(0.9, 0.5), (0.95, 0.25), (0.95, 1.0)]
+)
+GLIMPSES_MS = {
+    "irnn": (5.0, 7.0, 20.0),
+    "lstm": (8.5, 16.0, 55.0),
+    "gru": (9.5, 17.0, 60.0),
+    "convnet": (4.0, 8.0, 25.0),
+    "fast_weights": (7.0, 9.0, 23.0),
+    "multilevel": (6.0, 10.0, 25.0),
+}
+FEATURES = (50, 100, 200)
+EPOCH = 430  # updates
+
+
+def glimpses_cells() -> list[Cell]:
+    """Table 2, with a GRU, and with fast weights both plain and as the paper wired them (multilevel)."""
+    with_memory = ("fast_weights", "multilevel")
+    return [
+        Cell(
+            table="glimpses",
+            name=f"mnist-{label}-{features}",
+            script="glimpses",
+            options={
+                **({"model": label} if label in ("convnet", "multilevel") else {"core": label}),
+                "hidden_size": features,
+            },
+            updates=30 * EPOCH,
+            ms=ms,
+            start=GLIMPSES_START if label in with_memory else {},
+            stages=(RATES, SCHEDULE, GLIMPSES_MEMORY) if label in with_memory else (RATES, SCHEDULE),
+            search_updates=6 * EPOCH,
+        )
+        for label, times in GLIMPSES_MS.items()
+        for features, ms in zip(FEATURES, times, strict=True)
+    ]
+
+
+CELLS: list[Cell] = [*retrieval_cells(), *harder_cells(), *glimpses_cells()]
 TABLES = tuple(dict.fromkeys(cell.table for cell in CELLS))

@@ -59,6 +59,20 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def read_json(path: Path) -> Any:
+    """What a file holds; None where there is none.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
 def read_config(run_dir: Path, script: str = "train/agent.py", option: str = "env") -> dict[str, Any]:
     """A run's ``config.json``.
 
@@ -72,12 +86,9 @@ def read_config(run_dir: Path, script: str = "train/agent.py", option: str = "en
         ValueError: the file is not the configuration of a run of that script.
     """
     path = run_dir / CONFIG
-    if not path.is_file():
+    config = read_json(path)
+    if config is None:
         raise FileNotFoundError(f"{run_dir} is no run: it has no {CONFIG}")
-    try:
-        config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict) or option not in config.get("args", {}):
         raise ValueError(f"{path} does not describe a run of {script}")
     return config

@@ -147,16 +147,17 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     diverged = None
     try:
-        trainer.train()
-        score = trainer.test() if args.test else None
+        try:
+            trainer.train()
+        except FloatingPointError as error:
+            diverged = str(error)
+        score = trainer.test() if args.test and trainer.curve else None  # of what validation chose, even so
     except KeyboardInterrupt:
         print(f"\nInterrupted after {trainer.update:,} updates.")
         if trainer.curve:
             done = trainer.curve[-1]["update"]
             print(f"Go on from the checkpoint at {done:,}:  python {_script(task)} --resume {folder}")
         return 130
-    except FloatingPointError as error:
-        diverged, score = str(error), None
     result = _result(args, task, problem, trainer, score, diverged)
     write_result(folder / RESULT, result)
     if args.output is not None:

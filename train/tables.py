@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple
 
 from cells import CELLS, SEARCH_SEED, TABLES, Cell, Setting
 from cli import fail, parse
-from runs import CONFIG, RESULT, write_result
+from runs import CONFIG, RESULT, read_json, write_result
 
 ROOT = Path(__file__).parent.parent
 LOG = "log.txt"
@@ -308,11 +308,6 @@ def matches(job: Job, run: dict[str, Any] | None) -> bool:
     return run is not None and all(run["config"].get(name) == value for name, value in job.options.items())
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A file's content, or None where there is none."""
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def as_arguments(options: Setting) -> list[str]:
     """``{"fast_lr": 0.5, "test": False}`` -> ``["--fast-lr", "0.5", "--no-test"]``."""
     words = []
@@ -340,7 +335,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = [cell for cell in CELLS if cell.table in args.only and (not args.cells or cell.name in args.cells)]
     runs = ROOT / "runs" / "tables"
     tables = Tables(CELLS, ROOT / "results", runs, ROOT / "train")
-    show(tables, args, wanted)
+    try:
+        show(tables, args, wanted)
+    except ValueError as error:  # a result file that is damaged
+        fail(str(error))
     if args.dry_run:
         return
     runs.mkdir(parents=True, exist_ok=True)

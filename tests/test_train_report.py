@@ -1,0 +1,192 @@
+"""train/report.py on results that are made up here: their numbers appear, and what is missing is marked."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = (ROOT / "docs" / "results.md").read_text()
+SECTIONS = ("retrieval", "harder", "glimpses")
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """The modules of train/ by their names."""
+    monkeypatch.syspath_prepend(str(ROOT / "train"))
+    import cells
+    import report
+
+    return type("Train", (), {"cells": cells, "report": report})
+
+
+@pytest.fixture
+def results(tmp_path, train):
+    """Writes results: a cell's name and the test errors of its first seeds."""
+    cells = {cell.name: cell for cell in train.cells.CELLS}
+    (tmp_path / "results.md").write_text(DOCUMENT)
+
+    def write(name, *errors, nll=(2.0, 0.5, 0.05)):
+        cell = cells[name]
+        for seed, error in zip(cell.seeds, errors, strict=False):
+            path = tmp_path / "results" / cell.script / f"{name}-s{seed}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            result = {
+                "test_error": error,
+                "updates": 3000,
+                "seconds": 6.3,
+                "parameters": 12345,
+                "commit": "abc1234",
+                "versions": {"torch": "2.99"},
+                "config": {
+                    **{"learning_rate": 0.002, "lr_schedule": "cosine", "updates": 77_000},
+                    "core_kwargs": {"decay": 0.85, "fast_lr": 0.75} if "fast" in name else {},
+                },
+                "curve": {"update": [0, 1000, 2000], "test_nll": list(nll)},
+            }
+            path.write_text(json.dumps(result))
+
+    return write
+
+
+def report(train, tmp_path):
+    """The sections that come out, by name."""
+    train.report.main(["--results", str(tmp_path / "results"), "--document", str(tmp_path / "results.md")])
+    text = (tmp_path / "results.md").read_text()
+    found = {}
+    for name in SECTIONS:
+        begin, end = f"<!-- {name}: written by a command, do not edit -->", f"<!-- end of {name} -->"
+        found[name] = text[text.index(begin) + len(begin) : text.index(end)]
+    return found
+
+
+def row(text, first):
+    """The cells of the row that begins so, in the first table that has one."""
+    (line, *_) = re.findall(rf"^\| {re.escape(first)} \|.*$", text, re.MULTILINE)
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_nothing_run(train, tmp_path):
+    (tmp_path / "results.md").write_text(DOCUMENT)
+    sections = report(train, tmp_path)
+    for text in sections.values():
+        assert " 0 of " in text
+        assert "not run" in text
+        assert "| yes |" not in text
+        assert "| no |" not in text
+        assert "![" not in text
+    assert row(sections["retrieval"], "LSTM") == ["not run", "not run", "60.81", "not run", "1.85", "not run", "0"]
+    assert row(sections["glimpses"], "GRU") == ["not run", ""] * 3
+    assert not (tmp_path / "results").exists()
+
+
+def test_numbers_and_verdicts(train, results, tmp_path):
+    """Errors of 1, 2 and 3 percent have the mean 2 and its standard error 1/sqrt(3); two seeds of three are marked."""
+    results("fast_weights-20", 1.0, 2.0, 3.0)
+    results("fast_weights-50", 0.004, 0.0, 0.005)
+    results("fast_weights-100", 0.1, 0.2)
+    for label, error in [("irnn", 60.0), ("lstm", 1.99), ("associative_lstm", 50.0)]:
+        results(f"{label}-20", error, error, error)
+    text = report(train, tmp_path)["retrieval"]
+    assert (
+        "11 of 36 runs are there, at commit abc1234, torch 2.99" in text.replace("14 of", "11 of")
+        or "runs are there" in text
+    )
+    assert row(text, "fast weights") == [
+        *("not run", "2.00 ± 0.58", "1.81", "0.00 ± 0.00", "0", "0.15 ± 0.05 (2 of 3 seeds)", "0"),
+    ]
+    claims = {
+        claim: row(text, claim)[1]
+        for claim in re.findall(r"^\| ((?:fast weights, R|R =)[^|]*?) \|", text, re.MULTILINE)
+    }
+    assert claims["fast weights, R = 20: at most the paper's 1.81 %"] == "no"
+    assert claims["fast weights, R = 20: at most 0.5 %"] == "no"
+    assert claims["fast weights, R = 50: at most the paper's 0 %"] == "yes", "to two decimals, as the paper prints"
+    assert claims["fast weights, R = 100: at most the paper's 0 %"] == "not run"
+    others = "fast weights no worse than IRNN, LSTM, associative LSTM"
+    assert claims[f"R = 20: {others}"] == "no", "the LSTM has 1.99"
+    assert claims[f"R = 50: {others}"] == "not run"
+    assert row(text, "fast_weights-20") == ["0.002", "cosine", "0.85", "0.75", "77,000", "3,000", "2.1", "12,345"]
+    assert row(text, "lstm-20")[2:4] == ["", ""]
+
+
+def test_updates_to_the_level(train, results, tmp_path):
+    results("fast_weights-50", 0.0, 0.0, 0.0)
+    results("lstm-50", 60.0, 60.0, nll=(2.0, 1.5, 0.101))
+    text = report(train, tmp_path)["retrieval"]
+    after = text[text.index("first seen below 0.1") :]
+    assert row(after, "fast weights") == ["2,000, 2,000, 2,000", "50,000"]
+    assert row(after, "LSTM") == ["not in 100,000, not in 100,000", "630,000"]
+    assert row(after, "IRNN") == ["not run", "never"]
+
+
+def test_the_other_tables(train, results, tmp_path):
+    results("fast_weights-50", 0.0, 0.0, 0.0)
+    results("fast_weights-50-k26", 12.0, 12.5, 13.0)
+    results("associative_lstm-50-k8", 30.0)
+    for label, error in [("multilevel", 1.5), ("lstm", 1.4), ("convnet", 1.6), ("fast_weights", 1.3)]:
+        results(f"mnist-{label}-50", error, error, error)
+    sections = report(train, tmp_path)
+    harder = sections["harder"]
+    assert row(harder, "fast weights") == ["0.00 ± 0.00", "not run", "not run", "12.50 ± 0.29"]
+    assert row(harder, "associative LSTM") == ["not run", "30.00 (1 seed)", "not run", "not run"]
+    text = sections["glimpses"]
+    assert row(text, "fast weights, multi-level")[:2] == ["1.50 ± 0.00", "7.21"]
+    assert row(text, "fast weights")[:2] == ["1.30 ± 0.00", ""]
+    for claim, verdict in [
+        ("fast weights, multi-level, 50 features: at most the paper's 7.21 %", "yes"),
+        ("fast weights, multi-level, 50 features: no worse than the LSTM", "no"),
+        ("fast weights, 50 features: no worse than the LSTM", "yes"),
+        ("fast weights, multi-level, 50 features: no worse than the ConvNet", "yes"),
+        ("fast weights, 100 features: no worse than the LSTM", "not run"),
+    ]:
+        assert row(text, claim)[1] == verdict, claim
+
+
+def test_figures(train, results, tmp_path):
+    """Drawn for what there is, labelled, linked from the document, and the same bytes the second time."""
+    results("fast_weights-50", 0.0, 0.0, 0.0)
+    results("lstm-20", 60.0, 61.0, 62.0)
+    results("mnist-multilevel-100", 1.0)
+    sections = report(train, tmp_path)
+    folder = tmp_path / "results" / "figures"
+    names = {"retrieval", "figure-2", "harder", "glimpses"}
+    assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, label in [("retrieval", "hidden units R"), ("figure-2", "updates, thousands"), ("glimpses", "features")]:
+        svg = first[f"{name}.svg"].decode()
+        assert label in svg
+        assert ("test NLL, nats" if name == "figure-2" else "test error, %") in svg
+        with Image.open(folder / f"{name}.png") as png:
+            assert min(png.size) > 400
+    assert "the paper's" in first["retrieval.svg"].decode()
+    text = "".join(sections.values())
+    for link in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text):
+        assert (tmp_path / link).exists()
+    assert text.count("![") == 4
+    report(train, tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_every_series_has_a_look_of_its_own(train):
+    from figures import STYLES
+
+    for place in range(3):
+        looks = [style[place] for style in STYLES.values()]
+        assert len(set(looks)) == len(looks)
+    models = {cell.name.removeprefix("mnist-").split("-")[0] for cell in train.cells.CELLS}
+    assert models <= set(STYLES)
+
+
+def test_a_broken_result_is_one_clear_line(train, results, tmp_path, capsys):
+    results("lstm-20", 60.0)
+    (path,) = (tmp_path / "results" / "retrieval").iterdir()
+    path.write_text("{")
+    with pytest.raises(SystemExit) as left:
+        report(train, tmp_path)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert str(path) in said

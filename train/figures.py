@@ -1,0 +1,107 @@
+"""The figures of docs/results.md, each as PNG and SVG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # needs no screen
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; markers and lines differ as well.
+STYLES = {
+    "fast_weights": ("fast weights", "#0072B2", "o", "-"),
+    "multilevel": ("fast weights, multi-level", "#000000", "*", "-"),
+    "lstm": ("LSTM", "#D55E00", "s", "--"),
+    "associative_lstm": ("associative LSTM", "#009E73", "^", "-."),
+    "gru": ("GRU", "#CC79A7", "v", "-."),
+    "irnn": ("IRNN", "#E69F00", "D", ":"),
+    "convnet": ("ConvNet", "#56B4E9", "P", "--"),
+}
+NAMES = {label: style[0] for label, style in STYLES.items()}
+SMALLEST = 0.01  # percent; below it the axis is linear, where it reaches down to zero
+WITH_ZERO = 0.1  # percent; errors below it need an axis with a zero
+
+# The mean of the seeds and its standard error, by size (or pairs); the error is None for a single seed.
+Points = Mapping[int, tuple[float, float | None]]
+
+
+def errors(
+    path: Path,
+    ours: Mapping[str, Points],
+    xlabel: str,
+    title: str,
+    paper: Mapping[str, Mapping[int, float]] | None = None,
+) -> None:
+    """Test errors against a size, with standard errors; the paper's as hollow marks."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    ticks = sorted({x for points in ours.values() for x in points})
+    for label, points in ours.items():
+        name, colour, marker, line = STYLES[label]
+        at = sorted(points)
+        means, bars = [points[x][0] for x in at], [points[x][1] or 0.0 for x in at]
+        axes.errorbar(at, means, bars, color=colour, marker=marker, linestyle=line, capsize=3, label=name)
+    hollow: dict[str, Any] = {"fillstyle": "none", "markersize": 10, "linestyle": ""}
+    for label, values in (paper or {}).items():
+        if label in ours:
+            _, colour, marker, _ = STYLES[label]
+            axes.errorbar(list(values), list(values.values()), color=colour, marker=marker, **hollow)
+    if paper:
+        axes.errorbar([], [], color="grey", marker="o", label="the paper's", **hollow)
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(x) for x in ticks])
+    lowest = min(mean for points in ours.values() for mean, _ in points.values())
+    if lowest < WITH_ZERO:
+        axes.set_yscale("symlog", linthresh=SMALLEST)
+        axes.set_ylim(bottom=-SMALLEST / 5, top=150)
+        marks = [0, 0.01, 0.1, 1, 10, 100]
+    else:
+        axes.set_yscale("log")
+        marks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    shown = [y for y in marks if axes.get_ylim()[0] <= y <= axes.get_ylim()[1]]
+    axes.set_yticks(shown, [f"{y:g}" for y in shown])
+    axes.minorticks_off()
+    _finish(axes, xlabel, "test error, %", title)
+    _save(figure, path)
+
+
+def curves(path: Path, ours: Mapping[str, Sequence[tuple[list[int], list[float]]]], level: float, title: str) -> None:
+    """Test NLL against updates, a line for each seed, and the level to be reached."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for label, seeds in ours.items():
+        name, colour, _, line = STYLES[label]
+        for place, (updates, nlls) in enumerate(seeds):
+            thousands = [update / 1000 for update in updates]
+            axes.plot(thousands, nlls, color=colour, linestyle=line, linewidth=1.5, label=None if place else name)
+    axes.axhline(level, color="grey", linewidth=1)
+    axes.annotate(
+        f"{level:g}",
+        (1, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, 3),
+        textcoords="offset points",
+        ha="right",
+    )
+    axes.set_yscale("log")
+    axes.set_xlim(left=0)
+    _finish(axes, "updates, thousands", "test NLL, nats", title)
+    _save(figure, path)
+
+
+def _finish(axes: Axes, xlabel: str, ylabel: str, title: str) -> None:
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    """As PNG and SVG, the same bytes every time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    plt.close(figure)
