@@ -244,6 +244,7 @@ def test_with_the_real_script(train, tmp_path):
     result = json.loads((tmp_path / "results" / "retrieval" / "tiny-s3.json").read_text())
     assert (result["updates"], result["seed"], result["config"]["learning_rate"]) == (40, 3, 0.01)
     assert result["test_error"] is not None
+    assert result["command"].startswith("python train/retrieval.py --core fast_weights"), "as one would type it"
     assert len(result["curve"]["test_nll"]) == len(result["curve"]["update"])
 
 

@@ -107,12 +107,12 @@ GLIMPSES_MEMORY: Stage = tuple(
     {"decay": decay, "fast_lr": rate} for decay, rate in [(0.9, 0.5), (0.95, 0.25), (0.95, 1.0)]
 )
 GLIMPSES_MS = {
-    "irnn": (5.0, 7.0, 20.0),
-    "lstm": (8.5, 16.0, 55.0),
-    "gru": (9.5, 17.0, 60.0),
-    "convnet": (4.0, 8.0, 25.0),
-    "fast_weights": (7.0, 9.0, 23.0),
-    "multilevel": (6.0, 10.0, 25.0),
+    "irnn": (3.2, 5.7, 14.0),
+    "lstm": (6.4, 12.0, 37.0),
+    "gru": (9.7, 16.0, 41.0),
+    "convnet": (3.3, 7.0, 18.0),
+    "fast_weights": (4.5, 6.6, 14.0),
+    "multilevel": (4.8, 7.6, 15.0),
 }
 FEATURES = (50, 100, 200)
 EPOCH = 430  # updates

@@ -68,6 +68,7 @@ class SupervisedArgs:
 
 
 ArgsT = TypeVar("ArgsT", bound=SupervisedArgs)
+INTERRUPTED = 130
 PATHS = ("log_dir", "output", "data_dir")
 
 
@@ -142,8 +143,11 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
         if args.resume is not None:
             trainer.load()
             print(f"Resumed {folder} at {trainer.update:,} updates")
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        print("\nInterrupted before the first update.")
+        return INTERRUPTED
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     diverged = None
     try:
@@ -157,7 +161,7 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
         if trainer.curve:
             done = trainer.curve[-1]["update"]
             print(f"Go on from the checkpoint at {done:,}:  python {_script(task)} --resume {folder}")
-        return 130
+        return INTERRUPTED
     result = _result(args, task, problem, trainer, score, diverged)
     write_result(folder / RESULT, result)
     if args.output is not None:

@@ -11,6 +11,7 @@ budgets, stands in train/cells.py. A result whose options are not those of its c
 
 import fcntl
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -196,12 +197,12 @@ class Tables:
 
     def command(self, job: Job) -> list[str]:
         """What runs the job, or goes on with it."""
-        script = [sys.executable, str(self.scripts / f"{job.cell.script}.py")]
+        script = [sys.executable, from_root(self.scripts / f"{job.cell.script}.py")]
         run = self.newest_run(job)
         if run is not None and (run / "checkpoint.pt").exists():
             # One that ended when nobody looked will say so, and its result is then collected.
-            return [*script, "--resume", str(run)]
-        return [*script, *as_arguments(job.options), "--log-dir", str(self.folder(job))]
+            return [*script, "--resume", from_root(run)]
+        return [*script, *as_arguments(job.options), "--log-dir", from_root(self.folder(job))]
 
     def collect(self, job: Job) -> dict[str, Any] | None:
         """Keep the result of a job's run, if it has ended; returns it."""
@@ -306,6 +307,11 @@ def key(setting: Setting) -> str:
 def matches(job: Job, run: dict[str, Any] | None) -> bool:
     """Whether a run had the job's options."""
     return run is not None and all(run["config"].get(name) == value for name, value in job.options.items())
+
+
+def from_root(path: Path) -> str:
+    """A path as the commands, which run at the root, are given it; it is kept in the result."""
+    return os.path.relpath(path, ROOT)
 
 
 def as_arguments(options: Setting) -> list[str]:

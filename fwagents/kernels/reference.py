@@ -137,8 +137,8 @@ def settle(boundary: Tensor, stored: Tensor, gain: Tensor | None, shift: Tensor 
 
     ``boundary`` [B, R] and ``stored`` to the settled state [B, R].
     """
-    read = partial(_attend, _key(stored, options), _decays(len(stored), options, boundary), None)
-    return _settle(boundary, read, gain, shift, options)
+    attend = partial(_attend, _key(stored, options), _decays(len(stored), options, boundary), None)
+    return _settle(boundary, attend if len(stored) else torch.zeros_like, gain, shift, options)
 
 
 def _multiply(A: Tensor, s: Tensor) -> Tensor:
