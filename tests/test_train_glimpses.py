@@ -27,20 +27,20 @@ def write_idx(path, array):
 
 @pytest.fixture(scope="module")
 def cwd(tmp_path_factory):
-    """A folder with an MNIST of 160 and 50 images in it, and one of small faces, sad and glad."""
+    """A folder with an MNIST of 160 and 50 images in it, and one of small faces, of which the stern are not tested."""
     cwd = tmp_path_factory.mktemp("work")
     generator = np.random.default_rng(0)
     (cwd / "mnist").mkdir()
     for name, count in [("train", 160), ("t10k", 50)]:
         write_idx(cwd / "mnist" / f"{name}-images-idx3-ubyte", generator.integers(0, 256, (count, 28, 28), np.uint8))
         write_idx(cwd / "mnist" / f"{name}-labels-idx1-ubyte", generator.integers(0, 10, count).astype(np.uint8))
-    for split, count in [("train", 20), ("test", 8)]:
-        for place, name in enumerate(["glad", "sad"]):
+    for split, count, names in [("train", 20, ["glad", "sad", "stern"]), ("test", 8, ["glad", "sad"])]:
+        for place, name in enumerate(names):
             folder = cwd / "faces" / split / name
             folder.mkdir(parents=True)
             for i in range(count):
                 face = generator.integers(0, 60, (8, 8), dtype=np.uint8)
-                face[5:] += np.uint8(150 * place)
+                face[5:] += np.uint8(90 * place)
                 Image.fromarray(face).save(folder / f"{i}.png")
     return cwd
 

@@ -188,6 +188,24 @@ def test_what_is_stopped_goes_on(bench, capsys):
     assert len(bench.journal) == 2 + 7 + 2
 
 
+def test_ctrl_c_stops_the_runs_too(bench, train, monkeypatch):
+    (bench.folder / "wait").touch()
+    children, popen = [], subprocess.Popen
+
+    def noted(*args, **kwargs):
+        children.append(popen(*args, **kwargs))
+        return children[-1]
+
+    def pressed(seconds):
+        if len(list(bench.folder.glob("runs/*/*/*/*/checkpoint.pt"))) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    monkeypatch.setattr(train.tables.time, "sleep", pressed)
+    assert bench.work() == 130
+    assert [child.poll() is not None for child in children] == [True, True]
+
+
 def test_what_fails_is_said_once_and_the_rest_goes_on(bench, train, capsys):
     bench.cells.append(
         train.cells.Cell("retrieval", "broken-5", "retrieval", {"core": "broken", "hidden_size": 5}, 100, 1.0)

@@ -1,5 +1,6 @@
 """What train/retrieval.py and train/glimpses.py share: their common options, and a run from begin to result file."""
 
+import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -216,7 +217,8 @@ def _result(
         **{name: described[name] for name in ("command", "commit", "versions")},
     }
     if problem.classes and score is not None:
-        result["class_accuracy"] = dict(zip(problem.classes, score.accuracy, strict=True))
+        of_class = zip(problem.classes, score.accuracy, strict=True)
+        result["class_accuracy"] = {name: share for name, share in of_class if not math.isnan(share)}
     return result
 
 
