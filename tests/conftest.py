@@ -1,7 +1,12 @@
 """Shared by all tests."""
 
+import signal
+
 import pytest
 import torch
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every run that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tests run side by side, a process a core; threads of their own would only get in each other's way.
 torch.set_num_threads(1)
