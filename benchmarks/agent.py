@@ -36,7 +36,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fwagents.cores import FastWeights
 from fwagents.sb3 import DenseExtractor, MemoryPPO, make_vec_env
-from measuring import ROOT, gemm_flops, geometric_mean, machine, table, write_section
+from measuring import ROOT, gemm_flops, geometric_mean, machine, table, write_results, write_section
 
 DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "agent-speed"
 INTRODUCTION = """
@@ -129,8 +129,7 @@ def main(args: Args) -> None:
         if args.quick:
             print(json.dumps(results, indent=1))
             return
-        args.out.parent.mkdir(exist_ok=True)
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_results(args.out, results)
     report(json.loads(args.out.read_text()))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from measuring import ROOT, machine, table, write_section
+from measuring import ROOT, machine, table, write_results, write_section
 
 OUT = ROOT / "results" / "learning.json"
 TUNING = ROOT / "results" / "tuning"
@@ -80,9 +80,7 @@ def main() -> None:
     with ThreadPoolExecutor(args.side_by_side) as pool:
         for result in pool.map(lambda job: run(*job, args.log_dir), missing):
             runs.append(result)
-            temporary = OUT.with_suffix(".tmp")
-            temporary.write_text(json.dumps(runs, indent=1) + "\n")
-            os.replace(temporary, OUT)
+            write_results(OUT, runs)
             print(f"{result['setting']}, seed {result['seed']}: {result['mean_return']:.3f} in {result['seconds']} s")
     head = ("setting", "steps", "mean return of each seed", "seconds of each run")
     rows = []

@@ -1,6 +1,7 @@
 """What every benchmark shares: paired medians, facts about the machine, tables in a document."""
 
 import datetime
+import json
 import math
 import os
 import platform
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from fwagents.files import replacing
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,6 +90,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def write_results(path: Path, results: Any) -> None:
+    """Write results as JSON, whole or not at all."""
+    with replacing(path) as file:
+        file.write((json.dumps(results, indent=1) + "\n").encode())
 
 
 def write_section(document: Path, name: str, text: str) -> None:

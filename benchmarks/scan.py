@@ -34,6 +34,7 @@ from measuring import (
     machine,
     paired_medians,
     table,
+    write_results,
     write_section,
 )
 
@@ -75,15 +76,14 @@ def main(args: Args) -> None:
     console = Console(stderr=True)
     if args.start_up:
         results = json.loads(args.out.read_text()) | {"start_up": start_up()}
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_results(args.out, results)
     elif not args.report:
         check()
         results = measure(args, console)
         console.print(summary_text(results))
         if args.quick:
             return
-        args.out.parent.mkdir(exist_ok=True)
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_results(args.out, results)
     report(json.loads(args.out.read_text()))
 
 

@@ -239,19 +239,22 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
     assert shown.returncode == 0, shown.stderr
 
 
-def test_help_needs_no_torch(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "option"), [("agent", "--total-timesteps"), ("retrieval", "--hidden-size"), ("glimpses", "--patch-size")]
+)
+def test_help_needs_no_torch(script, option, tmp_path):
     """What is slow to import is imported after the command line is read."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", str(TRAIN / "agent.py"), "--help"],
+        [sys.executable, "-X", "importtime", str(TRAIN / f"{script}.py"), "--help"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "--total-timesteps" in done.stdout
+    assert option in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "tyro" in imported
-    assert not imported & {"torch", "gymnasium", "stable_baselines3", "matplotlib"}
+    assert not imported & {"torch", "numpy", "gymnasium", "stable_baselines3", "matplotlib", "tensorboard"}
 
 
 def test_two_runs_at_once_do_not_meet(tmp_path):

@@ -218,16 +218,3 @@ def test_what_cannot_be_resumed_is_one_line(trained, tmp_path):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert message in done.stderr
-
-
-def test_help_needs_no_torch(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", str(TRAIN / "retrieval.py"), "--help"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "--hidden-size" in done.stdout
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "numpy", "matplotlib", "tensorboard"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from cli import fail, key_values, parse
+from cli import core_options, fail, key_values, parse
 from defaults import defaults_for
 from runs import read_config
 
@@ -119,10 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args, env_kwargs, core_kwargs = _resumed(args.resume)
     else:
         env_kwargs = key_values("--env-kwargs", args.env_kwargs)
-        core_kwargs = key_values("--core-kwargs", args.core_kwargs)
-        for name in ("inner_steps", "decay", "fast_lr"):
-            if getattr(args, name) is not None:
-                core_kwargs[name] = getattr(args, name)
+        core_kwargs = core_options(args)
     for name in AT_LEAST_ONE:
         if getattr(args, name) < 1:
             fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")

@@ -10,6 +10,8 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 T = TypeVar("T")
+INTERRUPTED = 130  # exit code after Ctrl-C
+CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # those with a flag of their own
 
 
 def parse(args_type: type[T], argv: Sequence[str] | None, default: T | None = None) -> T:
@@ -41,6 +43,13 @@ def fail(message: str) -> NoReturn:
     """Print one line and leave with exit code 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
+
+
+def core_options(args: Any) -> dict[str, Any]:
+    """Options of the core: --core-kwargs, and over them those that have a flag of their own, where given."""
+    flags = {name: getattr(args, name) for name in CORE_OPTIONS}
+    given = {name: value for name, value in flags.items() if value is not None}
+    return key_values("--core-kwargs", args.core_kwargs) | given
 
 
 def key_values(option: str, words: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from cli import fail, key_values, parse
+from cli import INTERRUPTED, core_options, fail, parse
 from defaults import core_defaults_for
 from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, write_json, write_result
 
@@ -69,7 +69,6 @@ class SupervisedArgs:
 
 
 ArgsT = TypeVar("ArgsT", bound=SupervisedArgs)
-INTERRUPTED = 130
 PATHS = ("log_dir", "output", "data_dir")
 
 
@@ -102,10 +101,7 @@ def read(args_type: type[ArgsT], argv: Sequence[str], task: str, option: str) ->
     """
     args = parse(args_type, argv)
     if args.resume is None:
-        core_kwargs = {**core_defaults_for(task, args.core), **key_values("--core-kwargs", args.core_kwargs)}
-        for name in ("inner_steps", "decay", "fast_lr"):
-            if getattr(args, name) is not None:
-                core_kwargs[name] = getattr(args, name)
+        core_kwargs = core_defaults_for(task, args.core) | core_options(args)
         if args.threads < 1:
             fail(f"--threads is {args.threads}, expected at least 1")
         return args, core_kwargs

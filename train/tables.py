@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from cells import CELLS, SEARCH_SEED, TABLES, Cell, Setting
-from cli import fail, parse
+from cli import INTERRUPTED, fail, parse
 from runs import CONFIG, RESULT, read_json, write_result
 
 ROOT = Path(__file__).parent.parent
 LOG = "log.txt"
 POLL = 0.2  # seconds
-INTERRUPTED = 130
 
 
 @dataclass

@@ -19,6 +19,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from algorithms import ALGORITHMS, load_model
+from cli import INTERRUPTED
 from fwagents.sb3 import make_vec_env
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
@@ -129,7 +130,7 @@ class Run:
                 f"\nInterrupted after {model.num_timesteps:,} steps; the agent is in {path}", soft_wrap=True
             )
             self._say_how_to_go_on()
-            return 130
+            return INTERRUPTED
         except FloatingPointError as error:
             self.console.print(f"[red]stopped: {error}[/red]", soft_wrap=True)
             self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
@@ -140,7 +141,7 @@ class Run:
         except KeyboardInterrupt:
             self.console.print(f"\nInterrupted; the agent is in {self.dir / 'final_model.zip'}", soft_wrap=True)
             self._say_how_to_go_on()
-            return 130
+            return INTERRUPTED
         return 0
 
     def _say_how_to_go_on(self) -> None:

@@ -35,8 +35,8 @@ class Group(NamedTuple):
 
 def groups(start: Tensor) -> list[Group]:
     """Cut a batch at its episode starts, ``start`` bool [T, B] on any device."""
-    begins: NDArray[np.bool_] = start.cpu().numpy().copy()
-    fresh = begins.copy()
+    fresh: NDArray[np.bool_] = start.cpu().numpy()
+    begins = fresh.copy()
     begins[0] = True
     length, width = begins.shape
     rows, at = np.nonzero(begins.T)

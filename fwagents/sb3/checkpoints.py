@@ -45,12 +45,12 @@ def save_model(model: BaseAlgorithm, path: Path, resume: dict[str, Any] | None =
     with replacing(path) as file:
         model.save(file)
         normalizer = model.get_vec_normalize_env()
-        if normalizer is not None:
-            with zipfile.ZipFile(file, "a") as archive:
+        with zipfile.ZipFile(file, "a") as archive:
+            if normalizer is not None:
                 archive.writestr(NORMALIZER, pickle.dumps(normalizer))
-        if resume is not None:
-            with zipfile.ZipFile(file, "a") as archive, archive.open(ENTRY, "w", force_zip64=True) as entry:
-                torch.save(resume, entry)
+            if resume is not None:
+                with archive.open(ENTRY, "w", force_zip64=True) as entry:
+                    torch.save(resume, entry)
 
 
 def load_normalizer(path: Path, env: VecEnv) -> VecEnv:
