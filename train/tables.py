@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from cells import CELLS, SEARCH_SEED, TABLES, Cell, Setting
+from cells import CELLS, SEARCH_SEED, TABLES, Cell, Setting, applied
 from cli import INTERRUPTED, fail, parse
 from runs import CONFIG, RESULT, read_json, write_result
 
@@ -138,7 +138,7 @@ class Tables:
             best = {**found, **best}
         tried = {key(trial["setting"]): rank(trial) for trial in self.trials(cell)}
         for place, stage in enumerate(cell.stages):
-            settings = [{**best, **choice} for choice in stage]
+            settings = [applied(choice, best) for choice in stage]
             missing = [setting for setting in settings if key(setting) not in tried]
             if missing:
                 later = sum(map(len, cell.stages[place + 1 :]))
