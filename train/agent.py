@@ -24,7 +24,7 @@ class Args:
     """Any Gymnasium id; "module:Id" imports the module first."""
     env_kwargs: tuple[str, ...] = ()
     """Keyword arguments of the environment: size=20 visible_frames=2"""
-    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm"] = "fast_weights"
+    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
     """The memory."""
     hidden_size: int = 128
     """Units of the memory."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class SupervisedArgs:
     """Options of every supervised task."""
 
-    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm"] = "fast_weights"
+    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
     """The memory."""
     hidden_size: int = 50
     """Units of the memory."""

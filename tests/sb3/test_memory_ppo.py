@@ -390,7 +390,7 @@ def test_goal_environments():
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_solves_what_cannot_be_solved_without_memory(algorithm, core):
-    """The memoryless ceiling is 0; perfect is 1."""
+    """The memoryless ceiling is 0, which a sample exceeds by chance; perfect is 1."""
     model = make(
         algorithm,
         env=RecallEnv,
@@ -404,7 +404,7 @@ def test_solves_what_cannot_be_solved_without_memory(algorithm, core):
     )
     model.learn(16_000 if algorithm is MemoryPPO else 24_000)
     mean, _ = evaluate_policy(model, model.env, n_eval_episodes=100, warn=False)
-    assert mean > 0.9
+    assert mean < 0.5 if core == "none" else mean > 0.9
 
 
 def test_torch_s_checks_of_distributions_stay_as_they_were(monkeypatch):

@@ -228,7 +228,7 @@ def test_bad_options_are_named(error, message, policy_kwargs):
 
 @pytest.mark.parametrize("core", CORES)
 def test_solves_what_cannot_be_solved_without_memory(core):
-    """The memoryless ceiling is 0; perfect is 1."""
+    """The memoryless ceiling is 0, which a sample exceeds by chance; perfect is 1."""
     env = DummyVecEnv([RecallEnv] * 16)
     model = RecurrentPPO(
         "MemoryPolicy",
@@ -243,4 +243,4 @@ def test_solves_what_cannot_be_solved_without_memory(core):
     )
     model.learn(16_000)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=100, warn=False)
-    assert mean > 0.9
+    assert mean < 0.5 if core == "none" else mean > 0.9
