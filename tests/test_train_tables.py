@@ -56,10 +56,11 @@ def train(monkeypatch):
     """The modules of train/ by their names."""
     monkeypatch.syspath_prepend(str(TRAIN))
     import cells
+    import jobs
     import tables
 
-    monkeypatch.setattr(tables, "POLL", 0.02)
-    return type("Train", (), {"cells": cells, "tables": tables})
+    monkeypatch.setattr(jobs, "POLL", 0.02)
+    return type("Train", (), {"cells": cells, "jobs": jobs, "tables": tables})
 
 
 class Bench:
@@ -69,15 +70,14 @@ class Bench:
         (folder / "retrieval.py").write_text(SCRIPT)
         self.train, self.folder, self.cells = train, folder, cells
 
-    @property
-    def tables(self):
-        return self.train.tables.Tables(self.cells, self.folder / "results", self.folder / "runs", self.folder)
+    def tables(self, only=("retrieval", "harder"), search_only=False):
+        wanted = [cell for cell in self.cells if cell.table in only]
+        folders = self.folder / "results", self.folder / "runs", self.folder
+        return self.train.tables.Tables(self.cells, *folders, wanted, search_only)
 
-    def work(self, **options):
-        args = self.train.tables.Args(**options)
-        wanted = [cell for cell in self.cells if cell.table in args.only]
+    def work(self, only=("retrieval", "harder"), search_only=False, **budget):
         with open(self.folder / "lock", "w") as lock:
-            return self.tables.work(args, wanted, lock)
+            return self.tables(only, search_only).work(self.train.jobs.Budget(**budget), lock)
 
     @property
     def journal(self):
@@ -203,7 +203,7 @@ def test_ctrl_c_stops_the_runs_too(bench, train, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess, "Popen", noted)
-    monkeypatch.setattr(train.tables.time, "sleep", pressed)
+    monkeypatch.setattr(train.jobs.time, "sleep", pressed)
     assert bench.work() == 130
     assert [child.poll() is not None for child in children] == [True, True]
 
@@ -236,18 +236,20 @@ def test_another_budget_is_another_result(bench, train):
 
 def test_what_is_left_and_how_long_it_takes(bench):
     cell, more = bench.cells
-    tables = bench.tables
-    assert tables.left(cell, True) == (8, 2, pytest.approx((8 * 40 + 2 * 100) * 2.0 / 60_000))
-    assert tables.left(cell, False) == (8, 0, pytest.approx(8 * 40 * 2.0 / 60_000))
-    assert tables.left(more, True) == (2, 1, pytest.approx((2 * 50 + 200) * 3.0 / 60_000))
-    both = pytest.approx(((8 * 40 + 2 * 100) * 2.0 + (2 * 50 + 200) * 3.0) / 60_000)
-    assert tables.minutes_left([cell, more], False) == both
+    searched = 8 * 40 * 2.0 / 60_000
+    reported, both = searched + 2 * 100 * 2.0 / 60_000, (2 * 50 + 200) * 3.0 / 60_000
+    tables = bench.tables()
+    assert tables.left(cell) == (8, 2, pytest.approx(reported))
+    assert tables.left(more) == (2, 1, pytest.approx(both))
+    assert tables.minutes_left() == pytest.approx(reported + both)
+    assert bench.tables(only=("harder",)).left(cell) == (8, 0, pytest.approx(searched)), "only its search is needed"
+    assert bench.tables(search_only=True).left(cell) == (8, 0, pytest.approx(searched))
     assert bench.work(only=("retrieval",)) == 0
     # The script says that it took 1/500 of a second an update.
     assert tables.ms(cell) == pytest.approx(2.0)
-    assert tables.left(cell, True) == (0, 0, 0)
-    assert bench.train.tables.in_words(135.2) == "at most about 2 h 15 min"
-    assert bench.train.tables.in_words(12.4) == "at most about 12 min"
+    assert tables.left(cell) == (0, 0, 0)
+    assert bench.train.jobs.in_words(135.2) == "at most about 2 h 15 min"
+    assert bench.train.jobs.in_words(12.4) == "at most about 12 min"
 
 
 def test_with_the_real_script(train, tmp_path):
@@ -258,7 +260,7 @@ def test_with_the_real_script(train, tmp_path):
     cell = train.cells.Cell("retrieval", "tiny", "retrieval", options, 40, 1.0, {}, stages, 20, seeds=(3,))
     tables = train.tables.Tables([cell], tmp_path / "results", tmp_path / "runs", TRAIN)
     with open(tmp_path / "lock", "w") as lock:
-        assert tables.work(train.tables.Args(), [cell], lock) == 0
+        assert tables.work(train.jobs.Budget(), lock) == 0
     search = json.loads((tmp_path / "results" / "search" / "tiny.json").read_text())
     assert (search["best"], search["updates"], search["seed"]) == ({"learning_rate": 0.01}, 20, 100)
     result = json.loads((tmp_path / "results" / "retrieval" / "tiny-s3.json").read_text())
