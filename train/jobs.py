@@ -179,7 +179,7 @@ def from_root(path: Path) -> str:
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:
-    """``{"fast_lr": 0.5, "test": False, "env_kwargs": ["size=8"]}``: ``--fast-lr 0.5 --no-test --env-kwargs size=8``."""
+    """``{"fast_lr": 0.5, "test": False, "env_kwargs": ["size=8"]}``: ``--fast-lr 0.5 --no-test --env-kwargs size=8``"""
     words = []
     for name, value in options.items():
         option = name.replace("_", "-")
