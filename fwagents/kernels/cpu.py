@@ -4,7 +4,7 @@ Attention form inside a chunk, A carried from chunk to chunk; see ``docs/perform
 Numba is imported, and the kernels are compiled or loaded, when a scan is first run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -40,7 +40,7 @@ def scan(
         gain = shift = None
     inputs = (drive, weight_hh, h, A, start, gain, shift, weight_ih, bias)
     traced = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    if torch.compiler.is_compiling() or not all(map(_plain, inputs)):
+    if torch.compiler.is_compiling() or not all(map(plain, inputs)):
         y, h_out, A_out, _ = _forward(*inputs, *options, traced)
     elif traced:
         y, h_out, A_out, _ = cast(Any, _Scan).apply(*inputs, options)
@@ -49,7 +49,7 @@ def scan(
     return ScanResult(y, h_out, A_out)
 
 
-def _plain(x: Tensor | None) -> bool:
+def plain(x: Tensor | None) -> bool:
     """Whether there are numbers at the tensor's address, as there are not behind a fake one."""
     return x is None or type(x) in (Tensor, torch.nn.Parameter)
 
@@ -197,6 +197,16 @@ def _reference_gradients(
     if weight_ih is not None:
         drive = F.linear(drive, weight_ih, bias)
     outputs = matrix_form(drive, weight_hh, *zeros_for_none(drive, h, A), start, gain, shift, options)
+    return differentiable(outputs, gradients, inputs, wanted)
+
+
+def differentiable(
+    outputs: Iterable[Tensor],
+    gradients: Iterable[Tensor | None],
+    inputs: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients at the wanted inputs that can be differentiated again, None at the others."""
     pairs = [(o, d) for o, d in zip(outputs, gradients, strict=True) if d is not None]
     found = iter(
         torch.autograd.grad(
