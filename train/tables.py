@@ -10,13 +10,14 @@ budgets, stands in train/cells.py. A result whose options are not those of its c
 """
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cells import CELLS, SEARCH_SEED, TABLES, Cell, Setting, applied
+from cells import CELLS, TABLES, Cell, Setting, applied
 from cli import fail, parse
 from jobs import ROOT, Board, Budget, had, in_words, run
 from runs import RESULT, read_json, write_result
@@ -47,32 +48,34 @@ class Job:
     Attributes:
         cell: what is trained.
         setting: what the search tries, or chose.
-        seed: None for a trial.
+        seed: of the run.
+        trial: whether it belongs to the search.
     """
 
     cell: Cell
     setting: Setting
-    seed: int | None
+    seed: int
+    trial: bool
 
     @property
     def updates(self) -> int:
         """Its budget."""
-        return self.cell.search_updates if self.seed is None else self.cell.updates
+        return self.cell.search_updates if self.trial else self.cell.updates
 
     @property
     def options(self) -> Setting:
         """Options of the script; a trial leaves the test set alone."""
-        options = {**self.cell.options, **self.setting, "updates": self.updates}
-        if self.seed is not None:
-            return {**options, "seed": self.seed}
+        options = {**self.cell.options, **self.setting, "updates": self.updates, "seed": self.seed}
+        if not self.trial:
+            return options
         options.pop("test_curve", None)
-        return {**options, "seed": SEARCH_SEED, "test": False}
+        return {**options, "test": False}
 
     @property
     def name(self) -> str:
         """What it is called on the screen, and unlike any other."""
         tried = " ".join(f"{name}={value}" for name, value in sorted(self.setting.items()))
-        return f"{self.cell.name} {f'trial {tried}' if self.seed is None else f'seed {self.seed}'}"
+        return f"{self.cell.name} {f'trial {tried} ' if self.trial else ''}seed {self.seed}"
 
 
 class Search(NamedTuple):
@@ -138,21 +141,26 @@ class Tables(Board[Job]):
         if cell.settings_of is not None:
             found = self.search(self.cells[cell.settings_of]).best
             if found is None:
-                return Search([], 0, sum(map(len, cell.stages)), None)
+                return Search([], 0, sum(map(len, cell.stages)) * len(cell.search_seeds), None)
             best = {**found, **best}
-        tried = {key(trial["setting"]): rank(trial) for trial in self.trials(cell)}
+        trials = self.trials(cell)
         for place, stage in enumerate(cell.stages):
             settings = [applied(choice, best) for choice in stage]
-            missing = [setting for setting in settings if key(setting) not in tried]
+            missing = [
+                Job(cell, setting, seed, trial=True)
+                for setting in settings
+                for seed in cell.search_seeds
+                if (key(setting), seed) not in {(key(trial["setting"]), trial["seed"]) for trial in trials}
+            ]
             if missing:
-                later = sum(map(len, cell.stages[place + 1 :]))
-                return Search([Job(cell, setting, None) for setting in missing], place, later, None)
-            best = min((s for s in [best, *settings] if key(s) in tried), key=lambda s: tried[key(s)])
+                later = sum(map(len, cell.stages[place + 1 :])) * len(cell.search_seeds)
+                return Search(missing, place, later, None)
+            best = winner(trials, [best, *settings])
         return Search([], len(cell.stages), 0, best)
 
     def seeds(self, cell: Cell, best: Setting) -> list[Job]:
         """The reported runs that are missing."""
-        jobs = [Job(cell, best, seed) for seed in cell.seeds]
+        jobs = [Job(cell, best, seed, trial=False) for seed in cell.seeds]
         kept = [read_json(self.result_path(cell, seed)) for seed in cell.seeds]
         return [job for job, run in zip(jobs, kept, strict=True) if run is None or not had(job.options, run["config"])]
 
@@ -163,7 +171,7 @@ class Tables(Board[Job]):
             search = self.search(cell)
             jobs += [((0, search.stage), job) for job in search.ready]
             if search.best is not None and self.reported(cell):
-                jobs += [((1, job.seed or 0), job) for job in self.seeds(cell, search.best)]
+                jobs += [((1, job.seed), job) for job in self.seeds(cell, search.best)]
         return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
 
     def with_sources(self) -> list[Cell]:
@@ -213,11 +221,11 @@ class Tables(Board[Job]):
         result = None if run is None else read_json(run / RESULT)
         if result is None:
             return None
-        if job.seed is not None:
-            write_result(self.result_path(job.cell, job.seed), result)
-        else:
+        if job.trial:
             self._keep_trial(job, result)
-        what = "validation" if job.seed is None else "test"
+        else:
+            write_result(self.result_path(job.cell, job.seed), result)
+        what = "validation" if job.trial else "test"
         error = result[f"{what}_error"]
         came = result["stopped"] if error is None else f"{what} error {error:.2f} %"
         return f"{came} after {result['updates']:,} updates, {result['seconds']:.0f} s"
@@ -225,22 +233,29 @@ class Tables(Board[Job]):
     def _keep_trial(self, job: Job, result: dict[str, Any]) -> None:
         trials = self.trials(job.cell)
         names = ("validation_error", "validation_nll", "updates", "stopped", "seconds", "command", "commit")
-        trials.append({"setting": job.setting, **{name: result[name] for name in names}})
+        trials.append({"setting": job.setting, "seed": job.seed, **{name: result[name] for name in names}})
         kept = {
             "cell": job.cell.name,
             "options": job.cell.options,
             "updates": job.cell.search_updates,
-            "seed": SEARCH_SEED,
-            "best": min(trials, key=rank)["setting"],
+            "best": winner(trials, [trial["setting"] for trial in trials]),
             "trials": trials,
         }
         write_result(self.search_path(job.cell), kept)
 
 
-def rank(trial: dict[str, Any]) -> float:
-    """What a search minimises: NLL on validation, as errors hardly differ on a plateau; diverged trials come last."""
-    nll = trial["validation_nll"]
-    return float("inf") if nll is None else float(nll)
+def winner(trials: Sequence[dict[str, Any]], settings: Sequence[Setting]) -> Setting:
+    """The setting of the lowest mean NLL on validation, as errors hardly differ on a plateau; what diverged is last.
+
+    Args:
+        trials: what was run.
+        settings: to choose from; what was never tried is left out.
+    """
+    found: dict[str, list[float]] = {}
+    for trial in trials:
+        nll = trial["validation_nll"]
+        found.setdefault(key(trial["setting"]), []).append(math.inf if nll is None else nll)
+    return min((s for s in settings if key(s) in found), key=lambda s: statistics.fmean(found[key(s)]))
 
 
 def key(setting: Setting) -> str:
