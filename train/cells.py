@@ -22,11 +22,17 @@ class Times:
 
 Stage = tuple[Setting, ...]
 
-RATES: Stage = tuple({"learning_rate": rate, "lr_schedule": "cosine"} for rate in (5e-4, 2e-3, 8e-3))
-FINER_RATES: Stage = ({"learning_rate": Times(0.5)}, {"learning_rate": Times(2.0)})
-# No constant rate: trials are shorter than the runs that they choose for, and it flatters them.
-SCHEDULE: Stage = ({"lr_schedule": "linear"},)
-SEARCH = (RATES, FINER_RATES, SCHEDULE)
+
+def search(first: str, second: str) -> tuple[Stage, ...]:
+    """Learning rates far apart with one schedule, those beside the best, then the other schedule.
+
+    No constant rate is among them: trials are shorter than the runs that they choose for, and it flatters them.
+    """
+    return (
+        tuple({"learning_rate": rate, "lr_schedule": first} for rate in (5e-4, 2e-3, 8e-3)),
+        ({"learning_rate": Times(0.5)}, {"learning_rate": Times(2.0)}),
+        ({"lr_schedule": second},),
+    )
 
 
 def applied(choice: Setting, best: Setting) -> Setting:
@@ -61,13 +67,15 @@ class Cell:
     updates: int
     ms: float
     start: Setting = field(default_factory=dict)
-    stages: tuple[Stage, ...] = SEARCH
+    stages: tuple[Stage, ...] = ()
     search_updates: int = 15_000
     search_seeds: tuple[int, ...] = (SEARCH_SEED,)
     settings_of: str | None = None
     seeds: tuple[int, ...] = SEEDS
 
 
+# Small nets that begin with large steps may never find the way.
+RETRIEVAL_SEARCH = search("warmup", "cosine")
 # Decay 0.9 and rate 0.5 are the paper's for this task (appendix A).
 RETRIEVAL_START: Setting = {"decay": 0.95, "fast_lr": 1.0}
 RETRIEVAL_MEMORY: Stage = tuple(
@@ -97,7 +105,7 @@ def retrieval_cells() -> list[Cell]:
             updates=100_000,
             ms=ms,
             start=RETRIEVAL_START if core == "fast_weights" else {},
-            stages=(*SEARCH, RETRIEVAL_MEMORY) if core == "fast_weights" else SEARCH,
+            stages=(*RETRIEVAL_SEARCH, RETRIEVAL_MEMORY) if core == "fast_weights" else RETRIEVAL_SEARCH,
             search_updates=RETRIEVAL_TRIALS[size][0],
             search_seeds=RETRIEVAL_TRIALS[size][1],
         )
@@ -114,7 +122,7 @@ def harder_cells() -> list[Cell]:
             name=f"{core}-50-k{pairs}",
             script="retrieval",
             options={"core": core, "hidden_size": 50, "pairs": pairs},
-            updates=40_000,
+            updates=30_000,
             ms=times[2] * (2 * pairs + 3) / 11,
             stages=(tuple({"decay": d} for d in (0.9, 0.95, 0.98, 1.0)),) if core == "fast_weights" else (),
             search_updates=10_000,
@@ -125,6 +133,7 @@ def harder_cells() -> list[Cell]:
     ]
 
 
+GLIMPSES_SEARCH = search("cosine", "linear")
 # The paper's constants. Milliseconds an update at 50, 100 and 200 features, on one of two busy cores.
 GLIMPSES_START: Setting = {"decay": 0.95, "fast_lr": 0.5}
 GLIMPSES_MEMORY: Stage = tuple(
@@ -157,7 +166,7 @@ def glimpses_cells() -> list[Cell]:
             updates=30 * EPOCH,
             ms=ms,
             start=GLIMPSES_START if label in with_memory else {},
-            stages=(*SEARCH, GLIMPSES_MEMORY) if label in with_memory else SEARCH,
+            stages=(*GLIMPSES_SEARCH, GLIMPSES_MEMORY) if label in with_memory else GLIMPSES_SEARCH,
             search_updates=6 * EPOCH,
         )
         for label, times in GLIMPSES_MS.items()

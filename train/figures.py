@@ -19,6 +19,8 @@ STYLES = {
     "gru": ("GRU", "#CC79A7", "v", "-."),
     "irnn": ("IRNN", "#E69F00", "D", ":"),
     "convnet": ("ConvNet", "#56B4E9", "P", "--"),
+    "none": ("no memory", "#999999", "x", ":"),
+    "paper_constants": ("fast weights, the paper's constants", "#882255", "X", "--"),
 }
 NAMES = {label: style[0] for label, style in STYLES.items()}
 SMALLEST = 0.01  # percent; below it the axis is linear, where it reaches down to zero
@@ -87,6 +89,24 @@ def curves(path: Path, ours: Mapping[str, Sequence[tuple[list[int], list[float]]
     axes.set_yscale("log")
     axes.set_xlim(left=0)
     _finish(axes, "updates, thousands", "test NLL, nats", title)
+    _save(figure, path)
+
+
+def learning(
+    path: Path, steps: Sequence[int], bands: Mapping[str, tuple[Any, Any, Any]], level: float, title: str
+) -> None:
+    """Mean return against environment steps, with the lower and upper end of its interval, and the level to reach."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    millions = [step / 1e6 for step in steps]
+    for label, (mean, low, high) in bands.items():
+        name, colour, _, line = STYLES[label]
+        axes.plot(millions, mean, color=colour, linestyle=line, label=name)
+        axes.fill_between(millions, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(level, color="grey", linewidth=1)
+    axes.set_xlim(0, millions[-1])
+    _finish(axes, "environment steps, millions", "mean return", title)
+    axes.get_legend().remove()  # there is no empty corner in such a figure
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     _save(figure, path)
 
 

@@ -1,6 +1,6 @@
-"""Turn the results of the supervised tasks into sections of docs/results.md, and figures.
+"""Turn results into sections of docs/results.md, and figures.
 
-``python train/report.py`` reads results/retrieval/*.json and results/glimpses/*.json. What has not been run yet is
+``python train/report.py`` reads results/retrieval, results/glimpses and results/curves. What has not been run yet is
 shown as such.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import curves_report
 import figures
 from cells import CELLS, FEATURES, PAIRS, SIZES, Cell
 from cli import fail, parse
@@ -280,7 +281,12 @@ def glimpses(args: Args, results: Results) -> str:
     )
 
 
-SECTIONS = {"retrieval": retrieval, "harder": harder, "glimpses": glimpses}
+def curves(args: Args, results: Results) -> str:
+    """The paper's Figure 5."""
+    return curves_report.section(args.results, lambda name, words: picture(args, name, words), table)
+
+
+SECTIONS = {"retrieval": retrieval, "harder": harder, "glimpses": glimpses, "curves": curves}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

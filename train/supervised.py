@@ -41,9 +41,9 @@ class SupervisedArgs:
     batch_size: int = 128
     """Examples of a batch."""
     learning_rate: float = 1e-3
-    """Adam's step size at the start."""
-    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """"cosine" and "linear" fall to zero over the updates."""
+    """Adam's step size, at its largest."""
+    lr_schedule: Literal["cosine", "warmup", "linear", "constant"] = "cosine"
+    """"cosine" and "linear" fall to zero over the updates; "warmup" is cosine after a rise over the first tenth."""
     max_grad_norm: float | None = 5.0
     """Norm at which gradients are clipped; None for never."""
     seed: int = 0

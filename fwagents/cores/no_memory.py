@@ -15,8 +15,8 @@ class NoMemory(MemoryCore[HiddenState]):
         hidden_size: H.
 
     Shapes:
-        ``weight_ih [H, D]`` (C), uniform in +-1/sqrt(H), ``bias [H]``, zero at the start; state ``(h [B, H],)``, the last output, which
-        nothing reads.
+        ``weight_ih [H, D]`` (C), uniform in +-1/sqrt(H), ``bias [H]``, zero at the start; state ``(h [B, H],)``, the
+        last output, which nothing reads.
     """
 
     state_type = HiddenState
