@@ -136,6 +136,21 @@ def test_bad_states_are_refused_and_change_nothing(name):
     assert all((env.get_state()[key] == state[key]).all() for key in state)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ([[0, 1, 1, 2]], r"state\['keys'\] must be different numbers"),
+        ([[0, 1, 2, 26]], r"state\['keys'\] must be from 0 to 25"),
+        ([0, 1, 2, 3], r"state\['keys'\] must be int64 of shape \(1, 4\), got int64 of shape \(4,\)"),
+    ],
+)
+def test_bad_lists_in_states_are_refused(keys, message):
+    env = make("KeyValueRecall-v0")
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match=message):
+        env.set_state({**env.get_state(), "keys": np.array(keys)})
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "action",
