@@ -124,6 +124,7 @@ def test_watch(trained, tmp_path):
         ["--env", "CartPole-v1", "--core", "lstm"],
         ["--env", "Pendulum-v1", "--core", "gru", "--critic-core", "none", "--lr-schedule", "constant"],
         ["--core", "irnn", "--critic-core", "shared", "--algo", "a2c"],
+        ["--env", "TMaze-v0", "--env-kwargs", "length=3"],
         ["--algo", "recurrent_ppo"],
         ["--chunk-length", "10", "--refresh-states"],
         ["--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
