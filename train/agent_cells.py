@@ -66,8 +66,8 @@ class AgentCell:
 
 # Steps of a run, factor on the step size, steps between evaluations, seconds of a run.
 GAMES = {
-    "PartialCatch-v0": (1_500_000, 1.0, 50_000, 80.0),
-    "PartialCatchLarge-v0": (6_000_000, 0.7, 200_000, 250.0),
+    "PartialCatch-v0": (1_500_000, 1.0, 50_000, 60.0),
+    "PartialCatchLarge-v0": (4_000_000, 0.7, 125_000, 170.0),
 }
 SEARCHES = {core: Search("PartialCatch-v0", core) for core in CORES}
 # Ba et al. (2016), section 2 and appendix A.
