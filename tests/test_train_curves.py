@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
+
+import fwagents.envs  # noqa: F401  # registers them
 
 TRAIN = Path(__file__).parent.parent / "train"
 
@@ -176,6 +179,24 @@ def test_the_cells_are_commands_that_exist(train):
     assert len({(search.trials, search.steps, search.seeds) for search in searches}) == 1, "the same for every core"
     setting = dict.fromkeys([*COMMON, *CORES["fast_weights"]], 1)
     assert set(train.curves.as_options(setting)) <= known
+
+
+def test_the_suite_s_cells_are_its_difficulties(train):
+    """And a rollout is an episode: the last step of it ends the game, whatever is done, but in the maze."""
+    from fwagents.envs import SUITE
+
+    assert {env: parameter for env, (parameter, _) in train.cells.DIFFICULTIES.items()} == {
+        env: parameter for env, (parameter, _) in SUITE.items()
+    }
+    for env, (parameter, rollouts) in train.cells.DIFFICULTIES.items():
+        assert set(rollouts) <= set(SUITE[env].values)
+        for difficulty, steps in rollouts.items():
+            if env == "TMaze-v0":
+                assert steps == 2 * (difficulty + 1), "the shortest way, twice"
+                continue
+            game = gym.make(env, **{parameter: difficulty})
+            game.reset(seed=0)
+            assert [game.step(0)[2] for _ in range(steps)] == [False] * (steps - 1) + [True]
 
 
 def test_dry_run(train, capsys):

@@ -212,6 +212,21 @@ def test_learning_curves(train, curves, tmp_path):
     assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == ["results/figures/curves-PartialCatch-v0-memory_ppo.svg"]
 
 
+def test_the_memory_suite(train, curves, tmp_path):
+    """In MemoryChain the best memoryless return is 0 and the optimal one 1; in KeyValueRecall they are -0.8 and 1."""
+    curves("MemoryChain-v0-20-lstm", [0.5], [0.75])
+    curves("KeyValueRecall-v0-2-fast_weights", [0.1])
+    text = report(train, tmp_path, "suite")["suite"]
+    chain = text[text.index("MemoryChain-v0") :]
+    assert row(chain, "LSTM") == ["", "", "0.50, 0.75", "", ""]
+    recall = text[text.index("KeyValueRecall-v0") :]
+    assert row(recall, "fast weights") == ["", "0.50", "", ""]
+    assert "TMaze-v0: not run" in text
+    svg = (tmp_path / "results" / "figures" / "suite.svg").read_text()
+    assert "share of what memory is worth" in svg
+    assert "![" in text
+
+
 def test_a_broken_result_is_one_clear_line(train, results, tmp_path, capsys):
     results("lstm-20", 60.0)
     (path,) = (tmp_path / "results" / "retrieval").iterdir()

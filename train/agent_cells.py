@@ -106,5 +106,43 @@ def learning_curves() -> list[AgentCell]:
     ]
 
 
-CELLS: list[AgentCell] = learning_curves()
+# Difficulties of each environment of the memory suite (fwagents.envs.SUITE), and the steps of a rollout at each: an
+# episode, in the maze of the shortest way and as much again.
+DIFFICULTIES: dict[str, tuple[str, dict[int, int]]] = {
+    "TMaze-v0": ("length", {n: 2 * (n + 1) for n in (5, 10, 20, 40, 80)}),
+    "KeyValueRecall-v0": ("pairs", {n: 2 * n + 3 for n in (1, 2, 4, 8)}),
+    "RepeatPrevious-v0": ("delay", {n: n + 16 for n in (1, 2, 4, 8, 16)}),
+    "MemoryChain-v0": ("length", {n: n + 1 for n in (5, 10, 20, 40, 80)}),
+}
+SUITE_SETTING: Setting = {
+    **{"num_envs": 64, "n_epochs": 4, "ent_coef": 0.03, "max_grad_norm": 0.5, "gamma": 1.0, "gae_lambda": 1.0},
+    **{"total_timesteps": 500_000, "eval_freq": 0, "checkpoint_freq": 100_000},
+}
+# Where an action changes nothing later, what comes later says nothing about it.
+SUITE_OWN: dict[str, Setting] = {"RepeatPrevious-v0": {"gamma": 0.0, "gae_lambda": 0.0}}
+
+
+def memory_suite() -> list[AgentCell]:
+    """How much each core can remember: every environment of the suite, from easy to hard, at one budget."""
+    return [
+        AgentCell(
+            group="suite",
+            label=core,
+            name=f"{env}-{difficulty}-{core}",
+            options={
+                **{"env": env, "env_kwargs": [f"{parameter}={difficulty}"], "core": core, "n_steps": steps},
+                **SUITE_SETTING,
+                **SUITE_OWN.get(env, {}),
+            },
+            search=SEARCHES[core],
+            seconds=35.0,
+            seeds=SEEDS[:3],
+        )
+        for env, (parameter, rollouts) in DIFFICULTIES.items()
+        for difficulty, steps in rollouts.items()
+        for core in CORES
+    ]
+
+
+CELLS: list[AgentCell] = [*learning_curves(), *memory_suite()]
 GROUPS = tuple(dict.fromkeys(cell.group for cell in CELLS))

@@ -154,13 +154,15 @@ class Curves(Board[Job]):
 
 def kept(config: dict[str, Any], run: Path, final: dict[str, Any]) -> dict[str, Any]:
     """The result file of a run: its curve, how it plays at the end, and what it takes to run it again."""
-    with np.load(run / "evaluations.npz") as evaluations:
-        steps, returns = evaluations["timesteps"], evaluations["results"]
+    steps, returns = np.zeros(0), np.zeros((0, 0))
+    if (run / "evaluations.npz").exists():
+        with np.load(run / "evaluations.npz") as evaluations:
+            steps, returns = evaluations["timesteps"], evaluations["results"]
     args = config["args"]
     return {
         **{name: args[name] for name in ("env", "core", "algo", "seed")},
         "steps": steps.tolist(),
-        "mean_return": np.round(returns.mean(1), 6).tolist(),
+        "mean_return": [round(float(row.mean()), 6) for row in returns],
         "episodes": returns.shape[1],
         "final": final,
         "config": args,

@@ -110,6 +110,29 @@ def learning(
     _save(figure, path)
 
 
+def scaling(path: Path, panels: Mapping[str, tuple[str, Mapping[str, Mapping[int, float]]]], title: str) -> None:
+    """What memory earns against difficulty, a panel for each environment: its parameter's name, and values by label."""
+    figure, grid = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained", squeeze=False, sharey=True)
+    handles = {}
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (env, (parameter, lines)) in zip(grid.flat, panels.items(), strict=False):
+        for label, points in lines.items():
+            name, colour, marker, line = STYLES[label]
+            at = sorted(points)
+            values = [points[x] for x in at]
+            (handles[name],) = axes.plot(at, values, color=colour, marker=marker, linestyle=line, label=name)
+        ticks = sorted({x for points in lines.values() for x in points})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [str(x) for x in ticks])
+        axes.minorticks_off()
+        _finish(axes, parameter, "share of what memory is worth", env)
+        axes.get_legend().remove()
+    figure.suptitle(title)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize="small")
+    _save(figure, path)
+
+
 def _finish(axes: Axes, xlabel: str, ylabel: str, title: str) -> None:
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)

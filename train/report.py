@@ -14,6 +14,7 @@ from typing import Any
 
 import curves_report
 import figures
+import suite_report
 from cells import CELLS, FEATURES, PAIRS, SIZES, Cell
 from cli import fail, parse
 from figures import NAMES
@@ -286,7 +287,12 @@ def curves(args: Args, results: Results) -> str:
     return curves_report.section(args.results, lambda name, words: picture(args, name, words), table)
 
 
-SECTIONS = {"retrieval": retrieval, "harder": harder, "glimpses": glimpses, "curves": curves}
+def suite(args: Args, results: Results) -> str:
+    """The memory suite."""
+    return suite_report.section(args.results, lambda name, words: picture(args, name, words), table)
+
+
+SECTIONS = {"retrieval": retrieval, "harder": harder, "glimpses": glimpses, "curves": curves, "suite": suite}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
