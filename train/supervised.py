@@ -209,7 +209,8 @@ def _result(
         "best_update": best.get("update"),
         "seconds": round(trainer.seconds, 1),
         "parameters": sum(p.numel() for p in trainer.parameters),
-        "config": {**described["args"], "core_kwargs": described["core_kwargs"]},
+        "config": described["args"],
+        "core_kwargs": described["core_kwargs"],
         "curve": {name: [row.get(name) for row in trainer.curve] for name in columns},
         **{name: described[name] for name in ("command", "commit", "versions")},
     }
