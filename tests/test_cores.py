@@ -16,6 +16,11 @@ FAST_WEIGHT_OPTIONS = [
     {"boundary": "identity", "inner_steps": 2},
     {"normalize_storage": True},
     {"backend": "attention"},
+    {"inner_steps": 0},
+    {"inner_steps": 0, "layer_norm": False},
+    {"inner_steps": "adaptive", "max_inner_steps": 4},
+    {"inner_steps": "adaptive", "max_inner_steps": 3, "norm_per_step": True},
+    {"inner_steps": "adaptive", "max_inner_steps": 3, "boundary": "identity", "backend": "attention"},
 ]
 FAMILY = [
     *((name, {}) for name in CORES),
@@ -220,7 +225,7 @@ def test_bad_input_is_named(core, call, message):
         ),
         (ValueError, "hidden_size is 0", ("lstm", D, 0), {}),
         (ValueError, "input_size is 2.5", ("lstm", 2.5, H), {}),
-        (ValueError, "inner_steps is 0", ("fast_weights", D, H), {"inner_steps": 0}),
+        (ValueError, "inner_steps is -1", ("fast_weights", D, H), {"inner_steps": -1}),
         (ValueError, "decay is 1.5", ("fast_weights", D, H), {"decay": 1.5}),
         (ValueError, "fast_lr is nan", ("fast_weights", D, H), {"fast_lr": float("nan")}),
         (ValueError, "boundary is 'fixed'", ("fast_weights", D, H), {"boundary": "fixed"}),

@@ -128,6 +128,7 @@ def test_watch(trained, tmp_path):
         ["--algo", "recurrent_ppo"],
         ["--chunk-length", "10", "--refresh-states"],
         ["--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
+        ["--inner-steps", "adaptive", "--core-kwargs", "tolerance=0.2", "max_inner_steps=3"],
     ],
     ids=lambda args: " ".join(args[:4]),
 )
@@ -150,7 +151,8 @@ def test_other_environments_and_cores(args, tmp_path):
         (["--env-kwargs", "sizes=3"], "unexpected keyword argument 'sizes'"),
         (["--num-envs", "0"], "--num-envs is 0, expected at least 1"),
         (["--total-timesteps", "many"], "--total-timesteps: invalid literal for int() with base 10: 'many'"),
-        (["--inner-steps", "0"], "inner_steps is 0"),
+        (["--inner-steps", "-1"], "inner_steps is -1, expected an integer of at least 0, or 'adaptive'"),
+        (["--inner-steps", "many"], "--inner-steps: no type matching {None}|INT|{adaptive}"),
         (["--log-dir", "file"], "file"),
     ],
     ids=lambda p: " ".join(p) if isinstance(p, list) else "",

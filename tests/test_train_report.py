@@ -9,6 +9,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "results.md").read_text()
+PAGE = (ROOT / "docs" / "inner-steps.md").read_text()
 SECTIONS = ("retrieval", "harder", "glimpses")
 
 
@@ -26,7 +27,6 @@ def train(monkeypatch):
 def results(tmp_path, train):
     """Writes results: a cell's name and the test errors of its first seeds."""
     cells = {cell.name: cell for cell in train.cells.CELLS}
-    (tmp_path / "results.md").write_text(DOCUMENT)
 
     def write(name, *errors, nll=(2.0, 0.5, 0.05)):
         cell = cells[name]
@@ -40,10 +40,8 @@ def results(tmp_path, train):
                 "parameters": 12345,
                 "commit": "abc1234",
                 "versions": {"torch": "2.99"},
-                "config": {
-                    **{"learning_rate": 0.002, "lr_schedule": "cosine", "updates": 77_000},
-                    "core_kwargs": {"decay": 0.85, "fast_lr": 0.75} if "fast" in name else {},
-                },
+                "config": {"learning_rate": 0.002, "lr_schedule": "cosine", "updates": 77_000},
+                "core_kwargs": {"decay": 0.85, "fast_lr": 0.75} if "fast" in name else {},
                 "curve": {"update": [0, 1000, 2000], "test_nll": list(nll)},
             }
             path.write_text(json.dumps(result))
@@ -51,10 +49,17 @@ def results(tmp_path, train):
     return write
 
 
+@pytest.fixture(autouse=True)
+def documents(tmp_path):
+    """Those that the sections go into."""
+    (tmp_path / "results.md").write_text(DOCUMENT)
+    (tmp_path / "inner-steps.md").write_text(PAGE)
+
+
 def report(train, tmp_path, *more):
     """The sections that come out, by name."""
     train.report.main(["--results", str(tmp_path / "results"), "--document", str(tmp_path / "results.md")])
-    text = (tmp_path / "results.md").read_text()
+    text = (tmp_path / "results.md").read_text() + (tmp_path / "inner-steps.md").read_text()
     found = {}
     for name in (*SECTIONS, *more):
         begin, end = f"<!-- {name}: written by a command, do not edit -->", f"<!-- end of {name} -->"
@@ -69,7 +74,6 @@ def row(text, first):
 
 
 def test_nothing_run(train, tmp_path):
-    (tmp_path / "results.md").write_text(DOCUMENT)
     sections = report(train, tmp_path)
     for text in sections.values():
         assert " 0 of " in text
@@ -180,7 +184,6 @@ def test_every_series_has_a_look_of_its_own(train):
 @pytest.fixture
 def curves(tmp_path, train):
     """Writes runs of agents: a cell's name, and each seed's curve; it ends as it plays at the end."""
-    (tmp_path / "results.md").write_text(DOCUMENT)
 
     def write(name, *runs):
         for seed, returns in zip((10, 11, 12, 13, 14), runs, strict=False):
@@ -225,6 +228,20 @@ def test_the_memory_suite(train, curves, tmp_path):
     svg = (tmp_path / "results" / "figures" / "suite.svg").read_text()
     assert "share of what memory is worth" in svg
     assert "![" in text
+
+
+def test_inner_steps(train, results, curves, tmp_path):
+    results("fast_weights-20-steps-2-per-step", 1.0, 2.0)
+    results("fast_weights-50-steps-adaptive", 0.25)
+    curves("PartialCatch-v0-steps-0", [0.0, 0.5])
+    text = report(train, tmp_path, "inner-steps")["inner-steps"]
+    assert row(text, "2") == ["not run", "1.00, 2.00", "not run", "not run", "not run", "not run"]
+    assert row(text, "adaptive") == ["not run", "", "0.25", "", "not run", "not run"]
+    assert row(text, "0")[-2:] == ["0.25", "not run"]
+    svg = (tmp_path / "results" / "figures" / "inner-steps.svg").read_text()
+    assert "inner steps S" in svg
+    assert "test error on retrieval, %" in svg
+    assert "](results/figures/inner-steps.svg)" in text
 
 
 def test_a_broken_result_is_one_clear_line(train, results, tmp_path, capsys):

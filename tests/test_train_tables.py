@@ -272,7 +272,7 @@ def test_what_is_left_and_how_long_it_takes(bench):
 def test_with_the_real_script(train, tmp_path):
     """One trial and one seed of a tiny net."""
     options = {"core": "fast_weights", "hidden_size": 4, "pairs": 2, "train_strings": 300, "validation_strings": 50}
-    options |= {"test_strings": 50, "batch_size": 8, "test_curve": True}
+    options |= {"test_strings": 50, "batch_size": 8, "test_curve": True, "core_kwargs": ["norm_per_step=True"]}
     stages = (({"learning_rate": 0.01},),)
     cell = train.cells.Cell("retrieval", "tiny", "retrieval", options, 40, 1.0, {}, stages, 20, seeds=(3,))
     tables = train.tables.Tables([cell], tmp_path / "results", tmp_path / "runs", TRAIN)
@@ -286,6 +286,7 @@ def test_with_the_real_script(train, tmp_path):
     assert result["test_error"] is not None
     assert result["command"].startswith("python train/retrieval.py --core fast_weights"), "as one would type it"
     assert len(result["curve"]["test_nll"]) == len(result["curve"]["update"])
+    assert tables.left(cell) == (0, 0, 0), "it has the cell's options"
 
 
 def test_the_cells_are_commands_that_exist(train, monkeypatch):

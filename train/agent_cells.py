@@ -106,6 +106,30 @@ def learning_curves() -> list[AgentCell]:
     ]
 
 
+INNER_STEPS = (0, 1, 2, 3, 5, 8, "adaptive")
+
+
+def inner_steps() -> list[AgentCell]:
+    """How many inner steps serve an agent: all else as the search for fast weights found it."""
+    return [
+        AgentCell(
+            group="inner-steps",
+            label=str(steps),
+            name=f"{env}-steps-{steps}",
+            options={
+                **{"env": env, "core": "fast_weights", "algo": "memory_ppo", "inner_steps": steps},
+                **{"total_timesteps": total, "eval_freq": every, "eval_episodes": 200, "checkpoint_freq": total // 10},
+            },
+            search=SEARCHES["fast_weights"],
+            rate=rate,
+            seconds=1.3 * seconds,
+            seeds=SEEDS[:3],
+        )
+        for env, (total, rate, every, seconds) in GAMES.items()
+        for steps in INNER_STEPS
+    ]
+
+
 # Difficulties of each environment of the memory suite (fwagents.envs.SUITE), and the steps of a rollout at each: an
 # episode, in the maze of the shortest way and as much again.
 DIFFICULTIES: dict[str, tuple[str, dict[int, int]]] = {
@@ -144,5 +168,5 @@ def memory_suite() -> list[AgentCell]:
     ]
 
 
-CELLS: list[AgentCell] = [*learning_curves(), *memory_suite()]
+CELLS: list[AgentCell] = [*learning_curves(), *inner_steps(), *memory_suite()]
 GROUPS = tuple(dict.fromkeys(cell.group for cell in CELLS))

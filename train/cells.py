@@ -134,6 +134,37 @@ def harder_cells() -> list[Cell]:
     ]
 
 
+# Reads of the fast memory, and milliseconds that one more takes at R = 20 and 50.
+INNER_STEPS = (0, 1, 2, 3, 5, 8, "adaptive")
+PER_STEP = (2, 3, 5, 8)  # those that may have a layer norm for each step
+READ_MS = {20: 0.6, 50: 1.2}
+ADAPTIVE_MS = 5  # times as many
+INNER_RATES: Stage = tuple({"fast_lr": Times(factor)} for factor in (1.0, 0.5, 0.25))
+
+
+def inner_step_cells() -> list[Cell]:
+    """How many inner steps: settings are those found for one step, but for the fast rate, which more reads multiply."""
+    return [
+        Cell(
+            table="inner-steps",
+            name=f"fast_weights-{size}-steps-{steps}{'-per-step' if per_step else ''}",
+            script="retrieval",
+            options={
+                **{"core": "fast_weights", "hidden_size": size, "inner_steps": steps},
+                **({"core_kwargs": ["norm_per_step=True"]} if per_step else {}),
+            },
+            updates=40_000,
+            ms=1.0 + READ_MS[size] * (ADAPTIVE_MS if steps == "adaptive" else int(steps)),
+            stages=(INNER_RATES,) if steps else (),
+            search_updates=20_000,
+            settings_of=f"fast_weights-{size}",
+        )
+        for size in READ_MS
+        for steps in INNER_STEPS
+        for per_step in ((False, True) if steps in PER_STEP else (False,))
+    ]
+
+
 GLIMPSES_SEARCH = search("cosine", "linear")
 # The paper's constants. Milliseconds an update at 50, 100 and 200 features, on one of two busy cores.
 GLIMPSES_START: Setting = {"decay": 0.95, "fast_lr": 0.5}
@@ -175,5 +206,5 @@ def glimpses_cells() -> list[Cell]:
     ]
 
 
-CELLS: list[Cell] = [*retrieval_cells(), *harder_cells(), *glimpses_cells()]
+CELLS: list[Cell] = [*retrieval_cells(), *harder_cells(), *glimpses_cells(), *inner_step_cells()]
 TABLES = tuple(dict.fromkeys(cell.table for cell in CELLS))

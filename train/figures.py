@@ -1,5 +1,6 @@
 """The figures of docs/results.md, each as PNG and SVG."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,24 @@ def scaling(path: Path, panels: Mapping[str, tuple[str, Mapping[str, Mapping[int
         axes.get_legend().remove()
     figure.suptitle(title)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize="small")
+    _save(figure, path)
+
+
+def inner_steps(
+    path: Path, panels: Mapping[str, Mapping[str, Mapping[int | str, Sequence[float]]]], order: Sequence[int | str]
+) -> None:
+    """Medians against inner steps, with every seed as a dot: a panel for each measure, a line for each setting."""
+    figure, row = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    looks = [style[1:] for style in STYLES.values()]
+    for axes, (measure, lines) in zip(row, panels.items(), strict=True):
+        for (name, found), (colour, marker, line) in zip(lines.items(), looks, strict=False):
+            there = [place for place, steps in enumerate(order) if found.get(steps)]
+            medians = [statistics.median(found[order[place]]) for place in there]
+            axes.plot(there, medians, color=colour, marker=marker, linestyle=line, label=name)
+            dots = [(place, value) for place in there for value in found[order[place]]]
+            axes.scatter(*zip(*dots, strict=True) if dots else ((), ()), color=colour, s=9, alpha=0.6)
+        axes.set_xticks(range(len(order)), [str(steps) for steps in order])
+        _finish(axes, "inner steps S", measure, "")
     _save(figure, path)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import curves_report
 import figures
+import inner_steps_report
 import suite_report
 from cells import CELLS, FEATURES, PAIRS, SIZES, Cell
 from cli import fail, parse
@@ -147,7 +148,7 @@ def settings(results: Results, names: Iterable[str]) -> str:
         runs = results.runs[name]
         if runs:
             config = runs[0]["config"]
-            memory = [config["core_kwargs"].get(option) for option in ("decay", "fast_lr")]
+            memory = [runs[0]["core_kwargs"].get(option) for option in ("decay", "fast_lr")]
             updates = statistics.fmean(run["updates"] for run in runs)
             ms = statistics.median(1000 * run["seconds"] / run["updates"] for run in runs)
             rows.append(
@@ -292,7 +293,20 @@ def suite(args: Args, results: Results) -> str:
     return suite_report.section(args.results, lambda name, words: picture(args, name, words), table)
 
 
-SECTIONS = {"retrieval": retrieval, "harder": harder, "glimpses": glimpses, "curves": curves, "suite": suite}
+def inner_steps(args: Args, results: Results) -> str:
+    """How many reads."""
+    return inner_steps_report.section(args.results, lambda name, words: picture(args, name, words), table)
+
+
+SECTIONS = {
+    "retrieval": retrieval,
+    "harder": harder,
+    "glimpses": glimpses,
+    "curves": curves,
+    "suite": suite,
+    "inner-steps": inner_steps,
+}
+PAGES = {"inner-steps": "inner-steps.md"}  # sections that stand beside the document, on a page of their own
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -301,11 +315,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         results = Results(args.results)
         for name, section in SECTIONS.items():
-            text = section(args, results)
-            write_section(args.document, name, text)
+            page = args.document.with_name(PAGES.get(name, args.document.name))
+            write_section(page, name, section(args, results))
     except (OSError, ValueError, KeyError) as error:
         fail(f"{error} is missing from a result" if isinstance(error, KeyError) else str(error))
-    print(f"Wrote {', '.join(SECTIONS)} into {args.document}; figures are in {args.results / 'figures'}")
+    print(f"Wrote {', '.join(SECTIONS)} into {args.document.parent}; figures are in {args.results / 'figures'}")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class Problem(NamedTuple):
         normalized: whether keys are normalised.
         norms: layer-norm rows, 0 (none), 1 or S.
         norm_eps: added to the variance.
+        tolerance: relative movement at which a row has settled, where ``taken`` is given.
         offset: keys in the history before the first step.
         longest: keys that the tables of decays reach back to.
         key_rows: rows from one history to the next.
@@ -86,6 +87,7 @@ class Problem(NamedTuple):
         normed: what each layer norm normalised, padded [B, n, S].
         scales: reciprocal deviations of the layer norms [B, n, S].
         key_scales: reciprocal lengths of the hidden states [B, n].
+        taken: inner steps that each row took, as floats [B, n]; 0 if they all take S.
         folded: A after each fold, padded [B, slots].
     """
 
@@ -98,6 +100,7 @@ class Problem(NamedTuple):
     normalized: int
     norms: int
     norm_eps: float
+    tolerance: float
     offset: int
     longest: int
     key_rows: int
@@ -127,6 +130,7 @@ class Problem(NamedTuple):
     normed: int = 0
     scales: int = 0
     key_scales: int = 0
+    taken: int = 0
     folded: int = 0
 
 

@@ -199,6 +199,15 @@ def test_save_and_load_give_the_same_actions(core, critic, tmp_path):
     copies[0].learn(24)
 
 
+@pytest.mark.parametrize("inner_steps", [0, "adaptive"])
+def test_learns_with_any_inner_steps(inner_steps):
+    model = make(policy_kwargs={"core_kwargs": {"inner_steps": inner_steps}})
+    model.learn(24)
+    core = model.policy.actor_core
+    assert core.inner_steps == inner_steps
+    assert model.policy.lstm_actor.hidden_size == (4 if inner_steps == 0 else 36), "half of h, or of h and A"
+
+
 def test_evaluate_policy_and_the_options_of_the_core():
     model = make(policy_kwargs={"core_kwargs": {"inner_steps": 2, "decay": 0.9}})
     assert model.policy.actor_core.options.inner_steps == 2
