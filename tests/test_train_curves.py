@@ -164,6 +164,31 @@ def test_another_winner_is_another_run(bench):
     assert bench.result("searched-s1")["config"]["num_envs"] == 8
 
 
+def test_with_the_real_scripts(train, tmp_path):
+    """A search of one trial, then one seed of a tiny net."""
+    pytest.importorskip("optuna")
+    search = train.cells.Search("PartialCatch-v0", "lstm", trials=1, steps=3000, seeds=(100,))
+    options = {"env": "PartialCatch-v0", "env_kwargs": ["size=6"], "core": "lstm", "hidden_size": 8, "n_steps": 6}
+    options |= {"total_timesteps": 400, "eval_freq": 200, "eval_episodes": 4, "final_episodes": 5, "num_envs": 4}
+    cell = train.cells.AgentCell("curves", "lstm", "tiny", options, search, seeds=(3,))
+    curves = train.curves.Curves([cell], tmp_path / "results", tmp_path / "runs", TRAIN)
+    with open(tmp_path / "lock", "w") as lock:
+        assert curves.work(train.jobs.Budget(), lock) == 0
+    result = json.loads((tmp_path / "results" / "curves" / "tiny-s3.json").read_text())
+    found = json.loads((tmp_path / "results" / "tuning" / "PartialCatch-v0-lstm.json").read_text())
+    assert result["config"]["learning_rate"] == found["winner"]["setting"]["learning_rate"]
+    assert (result["env"], result["core"], result["algo"], result["seed"]) == (
+        "PartialCatch-v0",
+        "lstm",
+        "memory_ppo",
+        3,
+    )
+    assert result["steps"] == [200, 400]
+    assert (len(result["mean_return"]), result["episodes"]) == (2, 4)
+    assert result["command"].startswith("python train/agent.py --learning-rate")
+    assert curves.minutes_left() == 0
+
+
 def test_the_cells_are_commands_that_exist(train):
     from dataclasses import fields
 

@@ -123,7 +123,7 @@ def harder_cells() -> list[Cell]:
             name=f"{core}-50-k{pairs}",
             script="retrieval",
             options={"core": core, "hidden_size": 50, "pairs": pairs},
-            updates=30_000,
+            updates=20_000,
             ms=times[2] * (2 * pairs + 3) / 11,
             stages=(tuple({"decay": d} for d in (0.9, 0.95, 0.98, 1.0)),) if core == "fast_weights" else (),
             search_updates=10_000,
