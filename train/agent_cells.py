@@ -169,4 +169,3 @@ def memory_suite() -> list[AgentCell]:
 
 
 CELLS: list[AgentCell] = [*learning_curves(), *inner_steps(), *memory_suite()]
-GROUPS = tuple(dict.fromkeys(cell.group for cell in CELLS))

@@ -207,4 +207,3 @@ def glimpses_cells() -> list[Cell]:
 
 
 CELLS: list[Cell] = [*retrieval_cells(), *harder_cells(), *glimpses_cells(), *inner_step_cells()]
-TABLES = tuple(dict.fromkeys(cell.table for cell in CELLS))

@@ -16,27 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from agent_cells import CELLS, GROUPS, AgentCell, Search, Setting
-from cli import fail, parse
-from jobs import ROOT, Board, Budget, as_arguments, from_root, had, in_words, run
+from agent_cells import CELLS, AgentCell, Search, Setting
+from cli import parse
+from jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
 from runs import CONFIG, RESULT, read_json, write_result
 from tune import COMMON
 
 
 @dataclass
-class Args:
+class Args(BoardArgs):
     """Run what the figures of agents still lack."""
-
-    only: tuple[str, ...] = GROUPS
-    """Figures to fill."""
-    cells: tuple[str, ...] = ()
-    """Cells to run, by name; none is all."""
-    dry_run: bool = False
-    """Run nothing; list what is left."""
-    minutes: float | None = None
-    """Stop after so long; what is under way then goes on at the next call."""
-    side_by_side: int = 2
-    """Runs at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,23 +179,12 @@ def search_options(search: Search, output: Path) -> Setting:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, then list or run."""
     args = parse(Args, argv)
-    for option, given, known in [("--only", args.only, GROUPS), ("--cells", args.cells, [c.name for c in CELLS])]:
-        for name in given:
-            if name not in known:
-                fail(f"{option} has {name!r}, expected some of {', '.join(known)}")
-    if args.side_by_side < 1:
-        fail(f"--side-by-side is {args.side_by_side}, expected at least 1")
-    wanted = [cell for cell in CELLS if cell.group in args.only and (not args.cells or cell.name in args.cells)]
-    curves = Curves(wanted, ROOT / "results", ROOT / "runs" / "curves", ROOT / "train")
-    try:
-        show(curves, args.side_by_side)
-    except ValueError as error:  # a result file that is damaged
-        fail(str(error))
-    if not args.dry_run:
-        run(curves, Budget(args.side_by_side, args.minutes))
+    cells = wanted(args, CELLS, lambda cell: cell.group)
+    curves = Curves(cells, ROOT / "results", ROOT / "runs" / "curves", ROOT / "train")
+    list_or_run(curves, args, lambda: show(curves))
 
 
-def show(curves: Curves, side_by_side: int) -> None:
+def show(curves: Curves) -> None:
     """What is left."""
     for search in curves.searches():
         print(f"{search.name:45} search of {search.trials} trials: {search.seconds / 60:5.0f} min")
@@ -215,8 +193,6 @@ def show(curves: Curves, side_by_side: int) -> None:
         seeds = len(cell.seeds if jobs is None else jobs)
         if seeds:
             print(f"{cell.name:45} {seeds} seeds: {seeds * cell.seconds / 60:5.0f} min")
-    total = curves.minutes_left()
-    print(f"Left: {in_words(total)} of one process, {in_words(total / side_by_side)} with {side_by_side}.")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -27,6 +29,55 @@ class Job(Protocol):
 
 
 JobT = TypeVar("JobT", bound=Job)
+
+
+@dataclass
+class BoardArgs:
+    """What every script that works on a board can be told."""
+
+    only: tuple[str, ...] = ()
+    """Tables or figures to fill; none is all."""
+    cells: tuple[str, ...] = ()
+    """Cells to run, by name; none is all."""
+    dry_run: bool = False
+    """Run nothing; list what is left."""
+    minutes: float | None = None
+    """Stop after so long; what is under way then goes on at the next call."""
+    side_by_side: int = 2
+    """Runs at a time."""
+
+
+class Cell(Protocol):
+    """Something to fill."""
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+
+
+CellT = TypeVar("CellT", bound=Cell)
+
+
+def wanted(args: BoardArgs, cells: Sequence[CellT], group: Callable[[CellT], str]) -> list[CellT]:
+    """The cells that the command line asks for; leaves with an error at what it cannot be.
+
+    Args:
+        args: the command line.
+        cells: all there are.
+        group: the table or figure that a cell stands in.
+    """
+    groups, names = dict.fromkeys(map(group, cells)), [cell.name for cell in cells]
+    for option, given, known in [("--only", args.only, groups), ("--cells", args.cells, names)]:
+        for name in given:
+            if name not in known:
+                fail(f"{option} has {name!r}, expected some of {', '.join(known)}")
+    if args.side_by_side < 1:
+        fail(f"--side-by-side is {args.side_by_side}, expected at least 1")
+    return [
+        cell
+        for cell in cells
+        if (not args.only or group(cell) in args.only) and (not args.cells or cell.name in args.cells)
+    ]
 
 
 class Budget(NamedTuple):
@@ -156,8 +207,27 @@ class Board(ABC, Generic[JobT]):
         return True
 
 
+def list_or_run(board: Board[Any], args: BoardArgs, show: Callable[[], None]) -> None:
+    """List what is left; then work on it until all is there or the time is up, and leave with the exit code.
+
+    Args:
+        board: what is left.
+        args: the command line.
+        show: prints it, a line for each.
+    """
+    try:
+        show()
+        total = board.minutes_left()
+    except ValueError as error:  # a result file that is damaged
+        fail(str(error))
+    share = in_words(total / args.side_by_side)
+    print(f"Left: {in_words(total)} of one process, {share} with {args.side_by_side}.")
+    if not args.dry_run:
+        run(board, Budget(args.side_by_side, args.minutes))
+
+
 def run(board: Board[Any], budget: Budget) -> None:
-    """Work on a board until all is there or the time is up, alone on its runs; leaves with the exit code."""
+    """Work on a board, alone on its runs; leaves with the exit code."""
     board.runs.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open(board.runs / "lock", "w") as lock:

@@ -17,28 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cells import CELLS, TABLES, Cell, Setting, applied
-from cli import fail, parse
-from jobs import ROOT, Board, Budget, had, in_words, run
+from cells import CELLS, Cell, Setting, applied
+from cli import parse
+from jobs import ROOT, Board, BoardArgs, had, list_or_run, wanted
 from runs import RESULT, read_json, write_result
 
 
 @dataclass
-class Args:
+class Args(BoardArgs):
     """Run what the tables still lack."""
 
-    only: tuple[str, ...] = TABLES
-    """Tables to fill."""
-    cells: tuple[str, ...] = ()
-    """Cells to run, by name; none is all."""
     search_only: bool = False
     """Search, and leave the reported runs for later."""
-    dry_run: bool = False
-    """Run nothing; list what is left."""
-    minutes: float | None = None
-    """Stop after so long; what is under way then goes on at the next call."""
-    side_by_side: int = 2
-    """Runs at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,24 +256,12 @@ def key(setting: Setting) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, then list or run."""
     args = parse(Args, argv)
-    for option, given, known in [("--only", args.only, TABLES), ("--cells", args.cells, [c.name for c in CELLS])]:
-        for name in given:
-            if name not in known:
-                fail(f"{option} has {name!r}, expected some of {', '.join(known)}")
-    if args.side_by_side < 1:
-        fail(f"--side-by-side is {args.side_by_side}, expected at least 1")
-    wanted = [cell for cell in CELLS if cell.table in args.only and (not args.cells or cell.name in args.cells)]
-    runs = ROOT / "runs" / "tables"
-    tables = Tables(CELLS, ROOT / "results", runs, ROOT / "train", wanted, args.search_only)
-    try:
-        show(tables, args.side_by_side)
-    except ValueError as error:  # a result file that is damaged
-        fail(str(error))
-    if not args.dry_run:
-        run(tables, Budget(args.side_by_side, args.minutes))
+    cells = wanted(args, CELLS, lambda cell: cell.table)
+    tables = Tables(CELLS, ROOT / "results", ROOT / "runs" / "tables", ROOT / "train", cells, args.search_only)
+    list_or_run(tables, args, lambda: show(tables))
 
 
-def show(tables: Tables, side_by_side: int) -> None:
+def show(tables: Tables) -> None:
     """What is left, cell by cell."""
     for cell in tables.with_sources():
         trials, seeds, minutes = tables.left(cell)
@@ -292,8 +270,6 @@ def show(tables: Tables, side_by_side: int) -> None:
                 f"{cell.name:24} {trials:2} trials of {cell.search_updates:7,} updates, {seeds} seeds of "
                 f"{cell.updates:7,}, {tables.ms(cell):6.1f} ms each: {minutes:5.0f} min"
             )
-    total = tables.minutes_left()
-    print(f"Left: {in_words(total)} of one process, {in_words(total / side_by_side)} with {side_by_side}.")
 
 
 if __name__ == "__main__":
