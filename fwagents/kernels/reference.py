@@ -44,10 +44,13 @@ class ScanResult(NamedTuple):
     A: Tensor
 
 
-def _settle(
+def inner_loop(
     boundary: Tensor, read: Callable[[Tensor], Tensor], gain: Tensor | None, shift: Tensor | None, options: ScanOptions
 ) -> Tensor:
-    """Equation 5: the inner loop, from ``boundary = W h + C x`` [B, R] to the settled state [B, R]."""
+    """Equation 5: the inner loop, from ``boundary = W h + C x`` [..., R] to the settled state [..., R].
+
+    ``read`` is the fast memory: it takes the state of the loop and gives what A makes of it, both [..., R].
+    """
     s = torch.relu(boundary)
     for i in range(options.inner_steps):
         total = (boundary if options.sustained else s) + read(s)
@@ -58,7 +61,7 @@ def _settle(
     return s
 
 
-def _key(h: Tensor, options: ScanOptions) -> Tensor:
+def key(h: Tensor, options: ScanOptions) -> Tensor:
     """What is written: h itself, or its direction. The epsilon keeps the gradient finite at h = 0."""
     if not options.normalize_storage:
         return h
@@ -95,8 +98,8 @@ def matrix_form(
     for t in range(len(drive)):
         if start is not None:
             h, A = _cleared(h, start[t]), _cleared(A, start[t])
-        h = _settle(drive[t] + h @ weight_hh.T, partial(_multiply, A), gain, shift, options)
-        k = _key(h, options)
+        h = inner_loop(drive[t] + h @ weight_hh.T, partial(_multiply, A), gain, shift, options)
+        k = key(h, options)
         A = options.decay * A + options.fast_lr * k.unsqueeze(-1) * k.unsqueeze(-2)
         y.append(h)
     return ScanResult(torch.stack(y), h, A)
@@ -124,8 +127,8 @@ def attention_form(
             h, A = _cleared(h, start[t]), _cleared(A, start[t])
             keys = _cleared(keys.transpose(0, 1), start[t]).transpose(0, 1)
         read = partial(_attend, keys, _decays(t, options, drive), options.decay**t * A)
-        h = _settle(drive[t] + h @ weight_hh.T, read, gain, shift, options)
-        keys = torch.cat([keys, _key(h, options).unsqueeze(0)])
+        h = inner_loop(drive[t] + h @ weight_hh.T, read, gain, shift, options)
+        keys = torch.cat([keys, key(h, options).unsqueeze(0)])
         y.append(h)
     T = len(drive)
     A = options.decay**T * A + torch.einsum("t,tbr,tbq->brq", _decays(T, options, drive)[:, 0], keys, keys)
@@ -137,8 +140,8 @@ def settle(boundary: Tensor, stored: Tensor, gain: Tensor | None, shift: Tensor 
 
     ``boundary`` [B, R] and ``stored`` to the settled state [B, R].
     """
-    attend = partial(_attend, _key(stored, options), _decays(len(stored), options, boundary), None)
-    return _settle(boundary, attend if len(stored) else torch.zeros_like, gain, shift, options)
+    attend = partial(_attend, key(stored, options), _decays(len(stored), options, boundary), None)
+    return inner_loop(boundary, attend if len(stored) else torch.zeros_like, gain, shift, options)
 
 
 def _multiply(A: Tensor, s: Tensor) -> Tensor:
