@@ -13,6 +13,7 @@ WALLS = {
     "envs": {"torch", "stable_baselines3", "sb3_contrib", "fwagents", "train"},
     "fwagents": {"fwagents.envs", "envs", "train"},
     "fwagents/cores": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.tasks"},
+    "fwagents/figures": {"gymnasium", "stable_baselines3", "fwagents.sb3", "fwagents.tasks", "matplotlib.pyplot"},
     "fwagents/inspection": {"fwagents.tasks", "fwagents.kernels", "matplotlib"},
     "fwagents/kernels": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.cores"},
     "fwagents/sb3": {"fwagents.tasks"},

@@ -268,7 +268,7 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
     ("script", "option"),
     [
         *[("agent", "--total-timesteps"), ("retrieval", "--hidden-size"), ("glimpses", "--patch-size")],
-        ("watch", "--no-window"),
+        *[("watch", "--no-window"), ("pictures", "--output")],
     ],
 )
 def test_help_needs_no_torch(script, option, tmp_path):

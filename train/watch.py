@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from cli import INTERRUPTED, fail, parse
 
 if TYPE_CHECKING:
     from fwagents.inspection import Trace
+    from players import Player
 
 
 @dataclass
@@ -62,45 +63,37 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
     """Play and show, or write."""
-    import gymnasium as gym
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+    from players import Player
 
-    from algorithms import load_model
-    from fwagents.sb3.checkpoints import load_normalizer
-
-    model = load_model(config["args"]["algo"], model_path)
-    name = config["args"]["env"]
-    drawn = gym.make(name, **config["env_kwargs"]).metadata.get("render_modes", [])
-    window = args.window and args.output is None and "rgb_array" in drawn and can_open_a_window()
-    wanted = ["rgb_array"] if window or args.output is not None else ["ansi", "rgb_array"]
-    mode = next((mode for mode in wanted if mode in drawn), None)
-    if mode is None:
-        raise ValueError(f"{name} can be drawn as {', '.join(drawn) or 'nothing'}, expected {' or '.join(wanted)}")
-    env = gym.make(name, render_mode=mode, **config["env_kwargs"])
-    normalizer = load_normalizer(model_path, DummyVecEnv([lambda: env]))
-    normalize = normalizer.normalize_obs if isinstance(normalizer, VecNormalize) else None
-    meanings = getattr(env.unwrapped, "get_action_meanings", None)
-    names = None if meanings is None else meanings()
-    played = episodes(model, env, args, normalize)
+    window = args.window and args.output is None and can_open_a_window()
+    modes = ["rgb_array"] if window or args.output is not None else ["ansi", "rgb_array"]
+    player = Player(config, model_path, modes)
+    played = episodes(player, args)
     if args.output is not None:
-        write(played, names, args.output, args.fps)
+        write(played, player.action_names, args.output, args.fps)
         print(f"wrote {args.output}")
     elif window:
-        show_in_window(played, names, name, args.fps)
+        show_in_window(played, player.action_names, config["args"]["env"], args.fps)
     else:
-        show_in_terminal(played, names, args.fps)
-    env.close()
+        show_in_terminal(played, player.action_names, args.fps)
+    player.env.close()
 
 
-def episodes(model: Any, env: Any, args: Args, normalize: Callable[[Any], Any] | None) -> Iterator["Trace"]:
+def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
     """Episodes one after the other, and a line about each when it has been shown."""
     from fwagents.cores import FastWeights
     from fwagents.inspection import trace
 
+    model: Any = player.model
     exact = isinstance(model.policy.actor_core, FastWeights)
     for number in range(args.episodes):
         played = trace(
-            model, env, seed=args.seed + number, normalize_obs=normalize, growth=False, attribution=not exact
+            player.model,
+            player.env,
+            seed=args.seed + number,
+            normalize_obs=player.normalize_obs,
+            growth=False,
+            attribution=not exact,
         )
         yield played
         assert played.rewards is not None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from torch import Tensor
 
+    from fwagents.sb3.policies import MemoryPolicy
+
 __all__ = ["Growth", "Reads", "Trace", "attribution", "growth", "reads", "trace", "trace_sequences"]
 
 
@@ -32,7 +34,7 @@ def trace(
 
 @overload
 def trace(
-    subject: "BaseAlgorithm",
+    subject: "BaseAlgorithm | MemoryPolicy",
     source: "Env[Any, Any]",
     *,
     episodes: int = 1,
@@ -48,7 +50,8 @@ def trace(subject: Any, source: Any, **options: Any) -> Trace:
     """Run a core over sequences, or a trained agent through episodes, and record what its memory did.
 
     Args:
-        subject: a core; or an SB3 model whose policy is a ``MemoryPolicy`` (MemoryPPO, MemoryA2C, RecurrentPPO).
+        subject: a core; or an SB3 model whose policy is a ``MemoryPolicy`` (MemoryPPO, MemoryA2C, RecurrentPPO), or
+            that policy alone.
         source: for a core its inputs [T, B, D]; for a model a Gymnasium environment, whose pictures are recorded too
             if it was made with a ``render_mode`` of "rgb_array" or "ansi".
         **options: those of :func:`trace_sequences` for a core, of ``episodes.trace_episodes`` for a model.

@@ -25,7 +25,7 @@ DRAWN = ("rgb_array", "ansi")
 
 
 def trace_episodes(
-    model: BaseAlgorithm,
+    model: "BaseAlgorithm | MemoryPolicy",
     env: gym.Env[Any, Any],
     *,
     episodes: int = 1,
@@ -38,7 +38,7 @@ def trace_episodes(
     """Let an agent play, and record what its memory did. Its policy is run once more over what it saw, all at once.
 
     Args:
-        model: MemoryPPO, MemoryA2C, or RecurrentPPO with a ``MemoryPolicy``.
+        model: MemoryPPO, MemoryA2C, or RecurrentPPO with a ``MemoryPolicy``; or the policy alone.
         env: where it plays; pictures are recorded if its ``render_mode`` is "rgb_array" or "ansi".
         episodes: B, how many.
         seed: of the first episode, the next has the next; None for fresh entropy.
@@ -52,12 +52,12 @@ def trace_episodes(
         TypeError: the model's policy is no ``MemoryPolicy``.
         ValueError: episodes is not as above.
     """
-    policy = model.policy
+    policy = getattr(model, "policy", model)
     if not isinstance(policy, MemoryPolicy):
         raise TypeError(f"the model's policy is {type(policy).__name__}, expected a MemoryPolicy")
     positive_int("episodes", episodes)
     played = [
-        _play(model, env, None if seed is None else seed + number, deterministic, normalize_obs)
+        _play(policy, env, None if seed is None else seed + number, deterministic, normalize_obs)
         for number in range(episodes)
     ]
     columns = {name: [episode[name] for episode in played] for name in played[0]}
@@ -74,7 +74,7 @@ def trace_episodes(
 
 
 def _play(
-    model: BaseAlgorithm,
+    policy: MemoryPolicy,
     env: gym.Env[Any, Any],
     seed: int | None,
     deterministic: bool,
@@ -91,7 +91,7 @@ def _play(
         if "screens" in kept:
             kept["screens"].append(env.render())
         obs = obs if normalize_obs is None else normalize_obs(obs)
-        action, state = model.predict(obs, state, np.array([state is None]), deterministic=deterministic)
+        action, state = policy.predict(obs, state, np.array([state is None]), deterministic=deterministic)
         kept["observations"].append(obs)
         kept["actions"].append(action)
         obs, reward, terminated, truncated, _ = env.step(action)

@@ -31,7 +31,7 @@ class Stepping:
     def __call__(self, obs, state, start, deterministic):
         policy = self.model.policy
         before = state
-        action, state = type(self.model).predict(self.model, obs, state, start, deterministic)
+        action, state = type(policy).predict(policy, obs, state, start, deterministic)
         tensor, _ = policy.obs_to_tensor(obs)
         n = policy.lstm_hidden_state_shape[-1]
         zeros = np.zeros((1, 1, n), np.float32)
@@ -47,7 +47,7 @@ class Stepping:
 def test_what_the_agent_said_step_by_step(algorithm, core, monkeypatch):
     model, env = agent(algorithm, core=core)
     watched = Stepping(model)
-    monkeypatch.setattr(model, "predict", watched)
+    monkeypatch.setattr(model.policy, "predict", watched)
     found = trace(model, env, episodes=3, seed=5)
     assert found.length.sum() == len(watched.said)
     steps = iter(watched.said)
