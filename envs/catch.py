@@ -170,6 +170,10 @@ class CatchEnv(GameEnv):
     ) -> None:
         super().__init__(CatchGame(1, size, visible_frames, paddle_width), render_mode)
 
+    def get_action_meanings(self) -> list[str]:
+        """The names of the actions, under the name that the Atari environments have for this."""
+        return ["stay", "left", "right"]
+
 
 class CatchVectorEnv(GameVectorEnv):
     """`num_envs` games of Catch, batched; the rules and the other arguments are `CatchEnv`'s.

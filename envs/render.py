@@ -96,7 +96,7 @@ def text(scene: Scene) -> str:
 class Window:
     """A window on the screen that opens with the first image; copies and pickles of it are closed."""
 
-    def __init__(self, title: str, fps: int) -> None:
+    def __init__(self, title: str, fps: float) -> None:
         self.title = title
         self.fps = fps
         self._surface: Any = None

@@ -13,6 +13,8 @@ WALLS = {
     "envs": {"torch", "stable_baselines3", "sb3_contrib", "fwagents", "train"},
     "fwagents": {"fwagents.envs", "envs", "train"},
     "fwagents/cores": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.tasks"},
+    "fwagents/figures": {"gymnasium", "stable_baselines3", "fwagents.sb3", "fwagents.tasks", "matplotlib.pyplot"},
+    "fwagents/inspection": {"fwagents.tasks", "fwagents.kernels", "matplotlib"},
     "fwagents/kernels": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.cores"},
     "fwagents/sb3": {"fwagents.tasks"},
     "fwagents/tasks": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.kernels"},
@@ -44,6 +46,7 @@ def test_walls(folder):
     [
         ("fwagents", ["torch", "gymnasium", "numpy"]),
         ("fwagents.cores", ["gymnasium", "stable_baselines3", "matplotlib"]),
+        ("fwagents.inspection", ["gymnasium", "stable_baselines3", "matplotlib", "pandas"]),
         ("fwagents.files", ["torch", "numpy"]),
         ("fwagents.tasks.retrieval", ["gymnasium", "stable_baselines3", "matplotlib", "tensorboard"]),
         ("fwagents.tasks.mnist", ["gymnasium", "stable_baselines3", "matplotlib", "pooch"]),

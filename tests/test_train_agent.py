@@ -107,10 +107,15 @@ def test_saved_model_is_whole_and_plays(trained):
 
 def test_watch(trained, tmp_path):
     folder, _ = trained
-    shown = run("watch.py", folder, "--episodes", "2", "--fps", "1000", cwd=tmp_path)
+    shown = run("watch.py", folder, "--episodes", "2", "--fps", "1000", "--no-window", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.count("frame 1/6") == 2
     assert shown.stdout.count("frame 6/6, screen blank") == 2
+    # The first step of an episode has nothing to look back at; the second has the first alone.
+    assert shown.stdout.count("comes from nothing yet") == 2
+    assert shown.stdout.count("comes from step 1 most, 100%") == 2
+    for word in ("what the agent sees", "stay", "left", "right", "value "):
+        assert shown.stdout.count(word) == 10, word
     done = run("watch.py", folder, "--episodes", "2", "--output", "play.gif", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "play.gif") as gif:
@@ -182,6 +187,24 @@ def test_watch_names_what_is_wrong(folder, message, tmp_path):
     assert message in done.stderr
 
 
+def test_watch_shows_the_newest_agent_by_itself(trained, tmp_path):
+    folder, _ = trained
+    none = run("watch.py", "--no-window", cwd=tmp_path)
+    assert (none.returncode, none.stderr.count("\n")) == (2, 1)
+    assert "runs has no run with a model yet" in none.stderr
+    done = run("watch.py", "--episodes", "1", "--output", "play.gif", cwd=folder.parent.parent.parent)
+    assert done.returncode == 0, done.stderr
+    assert (folder.parent.parent.parent / "play.gif").exists()
+
+
+def test_watch_writes_no_other_files(tmp_path):
+    done = run("watch.py", "nowhere", "--output", "play.avi", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --output is play.avi, expected a name that ends in .gif or .mp4\n",
+    )
+
+
 @pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
     process = subprocess.Popen(
@@ -204,20 +227,22 @@ def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
 
 def test_watch_what_cannot_be_drawn_as_text(tmp_path):
     options = ["--env", "CartPole-v1", "--eval-freq", "0", "--checkpoint-freq", "0"]
-    assert run("agent.py", *TINY, *options, cwd=tmp_path).returncode == 0
+    assert run("agent.py", *TINY, *options, "--core", "gru", cwd=tmp_path).returncode == 0
     (folder,) = (tmp_path / "runs" / "CartPole-v1").iterdir()
     done = run("watch.py", folder, "--episodes", "1", "--output", "cart.gif", cwd=tmp_path)
     assert (done.returncode, (tmp_path / "cart.gif").exists()) == (0, True), done.stderr
-    none = subprocess.run(
-        command("watch.py", folder, "--episodes", "1", "--fps", "1000"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "SDL_VIDEODRIVER": "dummy"},
-        check=False,
-    )
-    assert none.returncode == 0, none.stderr
-    assert "episode 1: return" in none.stdout
+    for where, drawn in [("--window", False), ("--no-window", True)]:
+        shown = subprocess.run(
+            command("watch.py", folder, "--episodes", "1", "--fps", "1000", where),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "SDL_VIDEODRIVER": "dummy"},
+            check=False,
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert "episode 1: return" in shown.stdout
+        assert ("▀" in shown.stdout) == drawn
 
 
 def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
@@ -243,7 +268,11 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("script", "option"), [("agent", "--total-timesteps"), ("retrieval", "--hidden-size"), ("glimpses", "--patch-size")]
+    ("script", "option"),
+    [
+        *[("agent", "--total-timesteps"), ("retrieval", "--hidden-size"), ("glimpses", "--patch-size")],
+        *[("watch", "--no-window"), ("pictures", "--output")],
+    ],
 )
 def test_help_needs_no_torch(script, option, tmp_path):
     """What is slow to import is imported after the command line is read."""

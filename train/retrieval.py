@@ -6,8 +6,12 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from supervised import Problem, SupervisedArgs, read, run
+
+if TYPE_CHECKING:
+    from fwagents.tasks.retrieval import RetrievalModel, RetrievalTask
 
 EXPANSION = 100  # units of the layer before the core
 
@@ -37,16 +41,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, core_kwargs = read(Args, sys.argv[1:] if argv is None else argv, "retrieval", "pairs")
 
     def build() -> Problem:
-        from fwagents.cores import make_core
-        from fwagents.tasks.retrieval import RetrievalModel, RetrievalTask
-
-        task = RetrievalTask(args.pairs, args.alphabet)
-        core = make_core(args.core, EXPANSION, args.hidden_size, **core_kwargs)
-        model = RetrievalModel(core, len(task.vocabulary))
+        task, built = model(args, core_kwargs)
         sizes = (args.train_strings, args.validation_strings, args.test_strings)
-        return Problem(model, task.splits(sizes, args.data_seed), args.core, args.core)
+        return Problem(built, task.splits(sizes, args.data_seed), args.core, args.core)
 
     sys.exit(run(args, core_kwargs, "retrieval", build))
+
+
+def model(args: Args, core_kwargs: dict[str, Any]) -> tuple["RetrievalTask", "RetrievalModel"]:
+    """The strings, and the model that the options describe."""
+    from fwagents.cores import make_core
+    from fwagents.tasks.retrieval import RetrievalModel, RetrievalTask
+
+    task = RetrievalTask(args.pairs, args.alphabet)
+    core = make_core(args.core, EXPANSION, args.hidden_size, **core_kwargs)
+    return task, RetrievalModel(core, len(task.vocabulary))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from fwagents.files import replacing
 
 CONFIG = "config.json"
 RESULT = "result.json"
+MODELS = ("best_model.zip", "final_model.zip", "interrupted_model.zip")
 
 
 def new_run_dir(log_dir: Path, env: str, core: str, seed: int) -> Path:
@@ -92,3 +93,27 @@ def read_config(run_dir: Path, script: str = "train/agent.py", option: str = "en
     if not isinstance(config, dict) or option not in config.get("args", {}):
         raise ValueError(f"{path} does not describe a run of {script}")
     return config
+
+
+def best_model(run_dir: Path) -> Path:
+    """The best model of an agent's run, else the last.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    for name in MODELS:
+        if (run_dir / name).is_file():
+            return run_dir / name
+    raise FileNotFoundError(f"{run_dir} has no model yet: no {', '.join(MODELS[:-1])} or {MODELS[-1]}")
+
+
+def newest_agent(log_dir: Path) -> Path:
+    """The folder of the run that last saved a model.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    models = [path for name in MODELS for path in log_dir.glob(f"*/*/{name}")]
+    if not models:
+        raise FileNotFoundError(f"{log_dir} has no run with a model yet: train one with train/agent.py")
+    return max(models, key=lambda path: path.stat().st_mtime).parent

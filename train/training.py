@@ -196,6 +196,7 @@ class Run:
         write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, **results})
         self.console.print(table)
         self.console.print(f"Watch it play:    python train/watch.py {self.dir}", soft_wrap=True)
+        self.console.print(f"As a GIF:         python train/watch.py {self.dir} --output play.gif", soft_wrap=True)
         self.console.print(f"Learning curves:  tensorboard --logdir {args.log_dir}", soft_wrap=True)
 
 

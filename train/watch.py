@@ -1,114 +1,144 @@
-"""Watch a trained agent play: in the terminal, or as a GIF.
+"""Watch a trained agent play and remember: in a window, in the terminal, or as a GIF or MP4.
 
-``python train/watch.py runs/PartialCatch-v0/fast_weights-s0-...``
+``python train/watch.py runs/PartialCatch-v0/fast_weights-s0-... --output play.gif``
 """
 
+import importlib.util
+import os
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from cli import fail, parse
+from cli import INTERRUPTED, fail, parse
+
+if TYPE_CHECKING:
+    from fwagents.inspection import Trace
+    from players import Player
 
 
 @dataclass
 class Args:
-    """Watch a trained agent play."""
+    """Watch a trained agent play: the true screen, what it saw, what it did, what it looked back at."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional]
-    """Folder that train/agent.py made."""
+    run_dir: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder that train/agent.py made; without it, that of the newest agent in runs."""
     episodes: int = 3
     """Episodes to play."""
     seed: int = 0
     """Seed of the first episode."""
-    fps: float = 6.0
-    """Frames per second."""
+    fps: float = 4.0
+    """Steps per second."""
     output: Path | None = None
-    """Write a GIF there; without it the game is drawn in the terminal."""
+    """Write a GIF or MP4 there, by its ending, and show nothing."""
+    window: bool = True
+    """Open a window where there is a display; --no-window for the terminal."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Load the run's best model and let it play."""
+    """Load the run's best model, let it play, show it."""
     args = parse(Args, argv)
     if args.episodes < 1 or not args.fps > 0:
         fail(f"--episodes is {args.episodes} and --fps {args.fps}, expected both to be above 0")
-    from runs import read_config
+    if args.output is not None and args.output.suffix.lower() not in (".gif", ".mp4"):
+        fail(f"--output is {args.output}, expected a name that ends in .gif or .mp4")
+    from runs import best_model, newest_agent, read_config
 
     try:
-        config = read_config(args.run_dir)
-        frames = play(config, best_model(args.run_dir), args)
+        run_dir = args.run_dir or newest_agent(Path("runs"))
+    except FileNotFoundError as error:
+        fail(str(error))
+    try:
+        watch(read_config(run_dir), best_model(run_dir), args)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Exception as error:  # a run of somebody else's environment can fail in any way
-        fail(f"{args.run_dir} cannot be shown: {error}")
+        fail(f"{run_dir} cannot be shown: {error}")
+
+
+def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
+    """Play and show, or write."""
+    from players import Player
+
+    window = args.window and args.output is None and can_open_a_window()
+    modes = ["rgb_array"] if window or args.output is not None else ["ansi", "rgb_array"]
+    player = Player(config, model_path, modes)
+    played = episodes(player, args)
     if args.output is not None:
-        write_gif(frames, args.output, args.fps)
+        write(played, player.action_names, args.output, args.fps)
         print(f"wrote {args.output}")
+    elif window:
+        show_in_window(played, player.action_names, config["args"]["env"], args.fps)
+    else:
+        show_in_terminal(played, player.action_names, args.fps)
+    player.env.close()
 
 
-def best_model(run_dir: Path) -> Path:
-    """The best model of a run, else the last."""
-    for name in ("best_model.zip", "final_model.zip", "interrupted_model.zip"):
-        if (run_dir / name).is_file():
-            return run_dir / name
-    raise FileNotFoundError(f"{run_dir} has no model yet: no best_model.zip, final_model.zip or interrupted_model.zip")
+def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
+    """Episodes one after the other, and a line about each when it has been shown."""
+    from fwagents.cores import FastWeights
+    from fwagents.inspection import trace
+
+    model: Any = player.model
+    exact = isinstance(model.policy.actor_core, FastWeights)
+    for number in range(args.episodes):
+        played = trace(
+            player.model,
+            player.env,
+            seed=args.seed + number,
+            normalize_obs=player.normalize_obs,
+            growth=False,
+            attribution=not exact,
+        )
+        yield played
+        assert played.rewards is not None
+        print(f"episode {number + 1}: return {played.rewards.sum():g}", flush=True)
 
 
-def play(config: dict[str, Any], model_path: Path, args: Args) -> list[Any]:
-    """Play episodes; returns the pictures if they are to be written, else draws them in the terminal."""
-    import gymnasium as gym
-    import numpy as np
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+def write(played: Iterator["Trace"], names: Sequence[str] | None, path: Path, fps: float) -> None:
+    """All episodes in one film."""
+    from fwagents.inspection.film import film
+    from fwagents.inspection.video import write_video
 
-    from algorithms import load_model
-    from fwagents.sb3.checkpoints import load_normalizer
-
-    model = load_model(config["args"]["algo"], model_path)
-    name = config["args"]["env"]
-    offered = gym.make(name, **config["env_kwargs"]).metadata.get("render_modes", [])
-    modes = ["ansi", "human"] if args.output is None else ["rgb_array"]
-    mode = next((mode for mode in modes if mode in offered), None)
-    if mode is None:
-        raise ValueError(f"{name} can be drawn as {', '.join(offered) or 'nothing'}, expected {' or '.join(modes)}")
-    env = gym.make(name, render_mode=mode, **config["env_kwargs"])
-    normalizer = load_normalizer(model_path, DummyVecEnv([lambda: env]))
-    frames: list[Any] = []
-    for episode in range(args.episodes):
-        obs, _ = env.reset(seed=args.seed + episode)
-        state, total, over = None, 0.0, False
-        show(env, frames, args)
-        while not over:
-            if isinstance(normalizer, VecNormalize):
-                obs = normalizer.normalize_obs(obs)
-            action, state = model.predict(obs, state, np.array([state is None]), deterministic=True)
-            obs, reward, terminated, truncated, _ = env.step(action)
-            total += float(reward)
-            over = terminated or truncated
-            show(env, frames, args)
-        print(f"episode {episode + 1}: return {total:g}")
-    env.close()
-    return frames
+    write_video((picture for episode in played for picture in film(episode, action_names=names)), path, fps)
 
 
-def show(env: Any, frames: list[Any], args: Args) -> None:
-    """Keep the picture, or draw over the last one in the terminal."""
-    picture = env.render()
-    if args.output is not None:
-        frames.append(picture)
-        return
-    if picture is None:  # it is in a window
-        return
-    print("\x1b[H\x1b[2J" + picture, flush=True)
-    time.sleep(1 / args.fps)
+def can_open_a_window() -> bool:
+    """Whether there is a display, and pygame to draw on it."""
+    shown = sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    )
+    return shown and importlib.util.find_spec("pygame") is not None
 
 
-def write_gif(frames: list[Any], path: Path, fps: float) -> None:
-    """Write pictures [H, W, 3] as a GIF that repeats."""
-    from PIL import Image
+def show_in_window(played: Iterator["Trace"], names: Sequence[str] | None, title: str, fps: float) -> None:
+    """In a window, until all has been shown or the window is closed."""
+    import pygame
 
-    images = [Image.fromarray(frame) for frame in frames]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+    from fwagents.envs.render import Window
+    from fwagents.inspection.film import film
+
+    with closing(Window(title, fps)) as window:
+        for episode in played:
+            for picture in film(episode, action_names=names):
+                window.show(picture)
+                if pygame.event.get(pygame.QUIT):
+                    return
+
+
+def show_in_terminal(played: Iterator["Trace"], names: Sequence[str] | None, fps: float) -> None:
+    """As text, each step over the last."""
+    from terminal import page
+
+    for episode in played:
+        for t in range(int(episode.length[0]) + 1):
+            print("\x1b[H\x1b[2J" + page(episode, t, names), flush=True)
+            time.sleep(1 / fps)
 
 
 if __name__ == "__main__":

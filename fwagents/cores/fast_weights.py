@@ -1,5 +1,6 @@
 """Fast weights: a recurrent net with a second, fast memory."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from fwagents.cores.base import HiddenState, MemoryCore, finite_float, positive_int
 from fwagents.cores.stepper import Stepper
 from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
-from fwagents.kernels.reference import settle
+from fwagents.kernels.reference import inner_loop, key, settle
 from fwagents.kernels.stepping import ScanSteps
 
 
@@ -159,9 +160,27 @@ class FastWeights(MemoryCore[FastWeightsState]):
         Returns:
             The settled state [B, R].
         """
-        gain, shift = (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)
         stored = boundary.new_zeros(0, *boundary.shape) if stored is None else stored
-        return settle(boundary, stored, gain, shift, self.options)
+        return settle(boundary, stored, *self._gain_and_shift(), self.options)
+
+    def settle_by(self, boundary: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+        """Equation 5 alone, with any function in the memory's place.
+
+        Args:
+            boundary: what stands for ``W h + C x + b`` [..., R].
+            read: called once an inner step with ``h_s`` [..., R]; gives what stands for ``A h_s`` [..., R].
+
+        Returns:
+            The settled state [..., R].
+        """
+        return inner_loop(boundary, read, *self._gain_and_shift(), self.options)
+
+    def key(self, h: Tensor) -> Tensor:
+        """What is written into A once ``h`` [..., R] has settled: h, or its direction if ``normalize_storage``."""
+        return key(h, self.options)
+
+    def _gain_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
+        return (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)
 
     @torch.no_grad()
     def inner_steps_taken(
@@ -203,8 +222,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
             h,
             A,
             start,
-            None if self.norm is None else self.norm.weight,
-            None if self.norm is None else self.norm.bias,
+            *self._gain_and_shift(),
             self.options,
             weight_ih=self.weight_ih,
             bias=self.bias,
@@ -229,8 +247,8 @@ class FastWeightsStepper(Stepper[FastWeightsState]):
     core: FastWeights
 
     def __init__(self, core: FastWeights, state: FastWeightsState) -> None:
-        gain, shift = (None, None) if core.norm is None else (core.norm.weight, core.norm.bias)
-        self._steps = ScanSteps(core.weight_ih, core.weight_hh, core.bias, gain, shift, core.options, len(state.h))
+        weights = (core.weight_ih, core.weight_hh, core.bias, *core._gain_and_shift())
+        self._steps = ScanSteps(*weights, core.options, len(state.h))
         super().__init__(core, state)
 
     @property

@@ -47,7 +47,7 @@ class ScanResult(NamedTuple):
     A: Tensor
 
 
-def _settle(
+def inner_loop(
     boundary: Tensor,
     read: Callable[[Tensor], Tensor],
     gain: Tensor | None,
@@ -55,9 +55,10 @@ def _settle(
     options: ScanOptions,
     taken: Tensor | None = None,
 ) -> Tensor:
-    """Equation 5: the inner loop, from ``boundary = W h + C x`` [B, R] to the settled state [B, R].
+    """Equation 5: the inner loop, from ``boundary = W h + C x`` [..., R] to the settled state [..., R].
 
-    Where there is a tolerance, the inner steps that each row takes are added to ``taken``, int64 [B].
+    ``read`` is the fast memory: it takes the state of the loop and gives what A makes of it, both [..., R]. Where there
+    is a tolerance, the inner steps that each row takes are added to ``taken``, int64 [...].
     """
     inner_step = partial(_inner_step, boundary, read, gain, shift, options)
     s = torch.relu(boundary)
@@ -65,10 +66,10 @@ def _settle(
         for i in range(options.inner_steps):
             s = inner_step(s, i)
         return s
-    moving = torch.ones(len(s), 1, dtype=torch.bool, device=s.device)
+    moving = torch.ones(*s.shape[:-1], 1, dtype=torch.bool, device=s.device)
     for i in range(options.inner_steps):
         if taken is not None:
-            taken += moving.squeeze(1)
+            taken += moving.squeeze(-1)
         before, s = s, torch.where(moving, inner_step(s, i), s)
         moving = moving & ~(_length(s - before) <= options.tolerance * _length(before))  # a NaN never settles
     return s
@@ -83,7 +84,7 @@ def _inner_step(
     s: Tensor,
     i: int,
 ) -> Tensor:
-    """Inner step i, from h_i ``s`` [B, R] to h_{i+1}."""
+    """Inner step i, from h_i ``s`` [..., R] to h_{i+1}."""
     total = (boundary if options.sustained else s) + read(s)
     if gain is not None and shift is not None:
         row = min(i, len(gain) - 1)
@@ -92,11 +93,11 @@ def _inner_step(
 
 
 def _length(x: Tensor) -> Tensor:
-    """|x| of every row: [B, R] -> [B, 1]."""
+    """|x| of every row: [..., R] -> [..., 1]."""
     return x.detach().square().sum(-1, keepdim=True).sqrt()
 
 
-def _key(h: Tensor, options: ScanOptions) -> Tensor:
+def key(h: Tensor, options: ScanOptions) -> Tensor:
     """What is written: h itself, or its direction. The epsilon keeps the gradient finite at h = 0."""
     if not options.normalize_storage:
         return h
@@ -138,8 +139,8 @@ def matrix_form(
     for t in range(len(drive)):
         if start is not None:
             h, A = _cleared(h, start[t]), _cleared(A, start[t])
-        h = _settle(drive[t] + h @ weight_hh.T, partial(_multiply, A), gain, shift, options, _at(taken, t))
-        k = _key(h, options)
+        h = inner_loop(drive[t] + h @ weight_hh.T, partial(_multiply, A), gain, shift, options, _at(taken, t))
+        k = key(h, options)
         A = options.decay * A + options.fast_lr * k.unsqueeze(-1) * k.unsqueeze(-2)
         y.append(h)
     return ScanResult(torch.stack(y), h, A)
@@ -168,8 +169,8 @@ def attention_form(
             h, A = _cleared(h, start[t]), _cleared(A, start[t])
             keys = _cleared(keys.transpose(0, 1), start[t]).transpose(0, 1)
         read = partial(_attend, keys, _decays(t, options, drive), options.decay**t * A)
-        h = _settle(drive[t] + h @ weight_hh.T, read, gain, shift, options, _at(taken, t))
-        keys = torch.cat([keys, _key(h, options).unsqueeze(0)])
+        h = inner_loop(drive[t] + h @ weight_hh.T, read, gain, shift, options, _at(taken, t))
+        keys = torch.cat([keys, key(h, options).unsqueeze(0)])
         y.append(h)
     T = len(drive)
     A = options.decay**T * A + torch.einsum("t,tbr,tbq->brq", _decays(T, options, drive)[:, 0], keys, keys)
@@ -181,8 +182,8 @@ def settle(boundary: Tensor, stored: Tensor, gain: Tensor | None, shift: Tensor 
 
     ``boundary`` [B, R] and ``stored`` to the settled state [B, R].
     """
-    attend = partial(_attend, _key(stored, options), _decays(len(stored), options, boundary), None)
-    return _settle(boundary, attend if len(stored) else torch.zeros_like, gain, shift, options)
+    attend = partial(_attend, key(stored, options), _decays(len(stored), options, boundary), None)
+    return inner_loop(boundary, attend if len(stored) else torch.zeros_like, gain, shift, options)
 
 
 def _multiply(A: Tensor, s: Tensor) -> Tensor:

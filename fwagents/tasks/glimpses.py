@@ -41,6 +41,17 @@ def glimpses(images: Tensor) -> Tensor:
     return torch.cat([coarse, fine, coarse], dim=1).flatten(0, 1)
 
 
+def boxes(side: int) -> list[tuple[int, int, int]]:
+    """Where in an image of side x side each glimpse is: row, column and side of its patch, in pixels."""
+    half, quarter = side // 2, side // QUADRANTS
+    found = []
+    for row, column in ((0, 0), (0, half), (half, 0), (half, half)):
+        coarse = (row, column, half)
+        fine = [(row + down, column + across, quarter) for down in (0, quarter) for across in (0, quarter)]
+        found += [coarse, *fine, coarse]
+    return found
+
+
 class GlimpseModel(nn.Module):
     """Any core on the glimpses, and scores read from its last output.
 

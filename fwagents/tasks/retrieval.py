@@ -167,7 +167,15 @@ class RetrievalModel(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens int64 [B, T] -> scores [B, 10], unnormalised."""
+        y, _ = self.core(self.core_inputs(tokens))
+        return self.answer(y[-1])
+
+    def core_inputs(self, tokens: Tensor) -> Tensor:
+        """Tokens int64 [B, T] -> what the core is given [T, B, D]."""
         table = torch.relu(self.expansion(self.embedding.weight))
-        y, _ = self.core(F.embedding(tokens.T, table))
-        scores: Tensor = self.scores(torch.relu(self.readout(y[-1])))
+        return F.embedding(tokens.T, table)
+
+    def answer(self, y: Tensor) -> Tensor:
+        """The core's outputs [..., H] -> scores [..., 10], unnormalised."""
+        scores: Tensor = self.scores(torch.relu(self.readout(y)))
         return scores

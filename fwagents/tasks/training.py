@@ -289,5 +289,17 @@ class Trainer:
         return value
 
 
+def load_best(model: nn.Module, folder: Path) -> None:
+    """Give a model the weights that validation chose in a run; ``folder`` is the run's.
+
+    Raises:
+        FileNotFoundError: it has no checkpoint.
+        RuntimeError: they are of another model.
+    """
+    if not (folder / CHECKPOINT).is_file():
+        raise FileNotFoundError(f"{folder} has no {CHECKPOINT} yet")
+    model.load_state_dict(torch.load(folder / CHECKPOINT, weights_only=True)["best_weights"])
+
+
 def _rank(row: dict[str, float]) -> tuple[float, float]:
     return row["validation_error"], row["validation_nll"]

@@ -153,3 +153,14 @@ def test_bad_arguments_are_named(kwargs, error, message):
     for make in (CatchEnv, CatchVectorEnv):
         with pytest.raises(error, match=message):
             make(**kwargs)
+
+
+def test_action_names():
+    """By what they do to a paddle in the middle."""
+    env = CatchEnv()
+    moved = {}
+    for action, name in enumerate(env.get_action_meanings()):
+        env.reset(options={"paddle": 5})
+        env.step(action)
+        moved[name] = int(env.get_state()["paddle"][0]) - 5
+    assert moved == {"stay": 0, "left": -1, "right": 1}

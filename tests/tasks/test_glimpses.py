@@ -10,7 +10,7 @@ from PIL import Image
 from fwagents.cores import CORES, FastWeights, make_core
 from fwagents.tasks.data import Examples
 from fwagents.tasks.folder import load_image_folder
-from fwagents.tasks.glimpses import GlimpseModel, MultiLevelModel, PatchConvNet, glimpses, hold_out
+from fwagents.tasks.glimpses import GlimpseModel, MultiLevelModel, PatchConvNet, boxes, glimpses, hold_out
 
 P = 3
 
@@ -55,6 +55,16 @@ def test_glimpses_pixel_by_pixel(p):
                     for patch in range(4):
                         pixel = image[top + p * (patch // 2) + y][left + p * (patch % 2) + x]
                         assert seen[6 * quadrant + 1 + patch, b, y, x].item() == pytest.approx(pixel / 255)
+
+
+@pytest.mark.parametrize("p", [1, 7])
+def test_boxes_are_where_the_glimpses_are(p):
+    image = random_images(1, p)
+    seen = (255 * glimpses(image)[:, 0]).reshape(24, p, p)
+    for (row, column, side), patch in zip(boxes(4 * p), seen, strict=True):
+        cut = image[0, row : row + side, column : column + side].float()
+        shrunk = cut if side == p else cut.reshape(p, 2, p, 2).mean((1, 3))
+        torch.testing.assert_close(patch, shrunk, atol=1e-3, rtol=0)
 
 
 def randomised(model):

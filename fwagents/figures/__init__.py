@@ -1,0 +1,26 @@
+"""Pictures of what a memory attends to, for papers and pages: light or dark, legible to the colour-blind.
+
+Each function draws arrays and returns a matplotlib figure, which belongs to no window; :func:`save` writes it. Steps
+are counted from 1, as people count. Needs ``pip install "fwagents[figures]"``.
+"""
+
+try:
+    import matplotlib  # noqa: F401
+except ImportError as error:
+    raise ImportError('figures need matplotlib: pip install "fwagents[figures]"') from error
+
+from fwagents.figures.memory import attention_matrix, memory_growth, unit_traces
+from fwagents.figures.style import PALETTES, Palette, Theme, save
+from fwagents.figures.tasks import glimpse_sequence, retrieval_strings
+
+__all__ = [
+    "PALETTES",
+    "Palette",
+    "Theme",
+    "attention_matrix",
+    "glimpse_sequence",
+    "memory_growth",
+    "retrieval_strings",
+    "save",
+    "unit_traces",
+]

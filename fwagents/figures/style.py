@@ -1,0 +1,78 @@
+"""How the pictures look: light or dark, legible to the colour-blind; and how they are written."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from fwagents.files import replacing
+
+Theme = Literal["light", "dark"]
+
+
+class Palette(NamedTuple):
+    """Colours of a theme.
+
+    Attributes:
+        ground: behind everything.
+        ink: lines and words.
+        faint: what stands back.
+        lines: told apart by the colour-blind (Okabe and Ito's).
+        ramp: from nothing to much; its lightness alone tells.
+        split: from below zero to above it, of two hues that the colour-blind tell apart.
+    """
+
+    ground: str
+    ink: str
+    faint: str
+    lines: tuple[str, ...]
+    ramp: tuple[str, ...]
+    split: tuple[str, ...]
+
+
+PALETTES = {
+    "light": Palette(
+        *("#ffffff", "#1f2328", "#d0d7de", ("#0072B2", "#D55E00", "#009E73", "#CC79A7")),
+        *(("#f4f6f8", "#9ecae1", "#2b7bba", "#08306b"), ("#b35806", "#fdb863", "#f4f6f8", "#6baed6", "#08519c")),
+    ),
+    "dark": Palette(
+        *("#0d1117", "#e6edf3", "#3d444d", ("#56B4E9", "#E69F00", "#2fc79a", "#CC79A7")),
+        *(("#161b22", "#7a4b00", "#E69F00", "#ffefc2"), ("#E69F00", "#7a4b00", "#161b22", "#1f5f88", "#8fd3ff")),
+    ),
+}
+
+
+@contextmanager
+def themed(theme: Theme) -> Iterator[Palette]:
+    """Within it, what is drawn is drawn in the theme's colours."""
+    if theme not in PALETTES:
+        raise ValueError(f"theme is {theme!r}, expected one of {', '.join(PALETTES)}")
+    palette = PALETTES[theme]
+    inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+    options: Any = {
+        **dict.fromkeys(inked, palette.ink),
+        **{"figure.facecolor": palette.ground, "axes.facecolor": palette.ground, "axes.edgecolor": palette.faint},
+        **{"font.size": 10, "axes.titlesize": 11, "grid.color": palette.faint, "grid.alpha": 0.6},
+    }
+    with mpl.rc_context(options):
+        yield palette
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a figure, as PNG, SVG or PDF by the name's ending; the same figure gives the same bytes."""
+    path = Path(path)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise ValueError(f"path is {str(path)!r}, expected a name that ends in .png, .svg or .pdf")
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
+    with replacing(path) as file, mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fwagents"}):
+        figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+
+
+def ramp_of(colours: Sequence[str]) -> Colormap:
+    """Colours as a scale; what is not a number is left out."""
+    return LinearSegmentedColormap.from_list("fwagents", list(colours)).with_extremes(bad=(0, 0, 0, 0))

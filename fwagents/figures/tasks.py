@@ -1,0 +1,102 @@
+"""Pictures of the supervised tasks: which characters, which patches a memory looks back at."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from fwagents.figures.style import Theme, ramp_of, themed
+from fwagents.inspection.traces import Array
+
+
+def retrieval_strings(
+    strings: Sequence[str], weights: Array, answers: Sequence[str], said: Sequence[str], *, theme: Theme = "light"
+) -> Figure:
+    """Strings such as ``c9k8j3f1??c``, each character coloured by its share of what the last one reads.
+
+    Args:
+        strings: N of them, of one length T.
+        weights: [N, T] in the read of the last character, 0 or more.
+        answers: the right ones.
+        said: what the model said.
+        theme: "light" or "dark".
+    """
+    N, T = weights.shape
+    shares = weights / np.maximum(weights.sum(1, keepdims=True), np.finfo(float).tiny)
+    with themed(theme) as palette:
+        figure = Figure(figsize=(0.42 * T + 3.2, 0.48 * N + 1.3), layout="constrained")
+        axes = figure.subplots()
+        ramp = ramp_of(palette.ramp)
+        image = axes.imshow(shares, cmap=ramp, vmin=0, vmax=max(float(shares.max()), 1e-12))
+        for n, (text, answer, word) in enumerate(zip(strings, answers, said, strict=True)):
+            for t, character in enumerate(text):
+                axes.text(t, n, character, ha="center", va="center", color=_on(image.to_rgba(shares[n, t])), size=13)
+            axes.add_patch(Rectangle((T - 1.48, n - 0.48), 0.96, 0.96, fill=False, edgecolor=palette.lines[1], lw=2))
+            verdict = f"says {word}, right" if word == answer else f"says {word}, not {answer}"
+            axes.text(T - 0.3, n, verdict, va="center")
+        axes.set_xlim(-0.5, T + 2.4)
+        axes.set_xticks(range(T), [str(t + 1) for t in range(T)])
+        axes.set(xlabel="character", title="What the last character (outlined) looks back at")
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        figure.colorbar(image, label="share of the read", shrink=0.7, pad=0.01).outline.set_visible(False)
+    return figure
+
+
+def glimpse_sequence(
+    image: Array,
+    boxes: Sequence[tuple[int, int, int]],
+    weights: Array,
+    *,
+    looks: int = 6,
+    title: str = "",
+    theme: Theme = "light",
+) -> Figure:
+    """What the last glimpse looks back at: on the image, and glimpse by glimpse.
+
+    Args:
+        image: [S, S].
+        boxes: row, column and side of every glimpse, in pixels.
+        weights: [T] of every glimpse in the read of the last, 0 or more.
+        looks: glimpses of a line.
+        title: what the image is.
+        theme: "light" or "dark".
+    """
+    shares = weights / max(float(weights.sum()), np.finfo(float).tiny)
+    most = max(float(shares.max()), 1e-12)
+    with themed(theme) as palette:
+        figure = Figure(figsize=(9.5, 3.9), layout="constrained")
+        whole, patches = figure.subplots(1, 2, width_ratios=[1, 1.5])
+        grey: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": image.max()}
+        whole.imshow(image, **grey)
+        strongest = [place for place in np.argsort(-shares)[:looks].tolist() if shares[place] > 0]
+        for place in reversed(strongest):
+            row, column, side = boxes[place]
+            strength = float(shares[place]) / most
+            fill = (*to_rgb(palette.lines[1]), 0.45 * strength)
+            line: dict[str, Any] = {"edgecolor": palette.lines[1], "linewidth": 0.5 + 3 * strength}
+            whole.add_patch(Rectangle((column - 0.5, row - 0.5), side, side, facecolor=fill, **line))
+        found = f"the {len(strongest)} most attended patches" if strongest else "the last glimpse reads nothing"
+        whole.set(title=title, xlabel=found, xticks=[], yticks=[])
+        ramp, pitch = ramp_of(palette.ramp), (1.3, 1.55)
+        for place, (row, column, side) in enumerate(boxes):
+            x, y = pitch[0] * (place % looks), pitch[1] * (place // looks)
+            last = place == len(boxes) - 1
+            patches.imshow(image[row : row + side, column : column + side], extent=(x, x + 1, y + 1, y), **grey)
+            edge = palette.lines[1] if last else ramp(float(shares[place]) / most)
+            patches.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=edge, linewidth=4))
+            patches.text(x + 0.5, y + 1.08, "looks" if last else f"{float(shares[place]):.0%}", ha="center", va="top")
+        patches.set_title("in the order in which they are seen: share of what the last one reads")
+        patches.set_xlim(-0.1, pitch[0] * looks - 0.2)
+        patches.set_ylim(pitch[1] * -(-len(boxes) // looks), -0.1)
+        patches.set_axis_off()
+    return figure
+
+
+def _on(colour: Any) -> str:
+    """Black or white, whichever is legible on a colour (by its luminance)."""
+    red, green, blue = colour[:3]
+    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"

@@ -1,0 +1,25 @@
+"""How much each past input moves a score: gradients, which every core has, so that cores can be compared."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def attribution(scores: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """Norm of the derivative of the score at step t by the input at step tau (Simonyan et al., 2013, over time).
+
+    Args:
+        scores: [T, B]; row b must depend on no other row of the inputs.
+        inputs: tensors [T, B, ...] that the scores were computed from; together they are one input.
+
+    Returns:
+        [T, B, T], tau last. Zero where the input is later, or in another episode.
+    """
+    rows = []
+    for score in scores:
+        found = torch.autograd.grad(
+            score.sum(), [*inputs], retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        rows.append(torch.cat([gradient.flatten(2) for gradient in found], 2).norm(dim=2).T)
+    return torch.stack(rows)

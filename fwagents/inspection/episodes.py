@@ -1,0 +1,170 @@
+"""A trained agent run through episodes, and what its memory did."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    Distribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.preprocessing import preprocess_obs
+from torch import Tensor
+
+from fwagents.cores.base import positive_int
+from fwagents.inspection.sequences import recorded, to_numpy
+from fwagents.inspection.traces import Array, Trace
+from fwagents.sb3.policies import MemoryPolicy, map_observations
+
+DRAWN = ("rgb_array", "ansi")
+
+
+def trace_episodes(
+    model: "BaseAlgorithm | MemoryPolicy",
+    env: gym.Env[Any, Any],
+    *,
+    episodes: int = 1,
+    seed: int | None = None,
+    deterministic: bool = True,
+    normalize_obs: Callable[[Any], Any] | None = None,
+    growth: bool = True,
+    attribution: bool = False,
+) -> Trace:
+    """Let an agent play, and record what its memory did. Its policy is run once more over what it saw, all at once.
+
+    Args:
+        model: MemoryPPO, MemoryA2C, or RecurrentPPO with a ``MemoryPolicy``; or the policy alone.
+        env: where it plays; pictures are recorded if its ``render_mode`` is "rgb_array" or "ansi".
+        episodes: B, how many.
+        seed: of the first episode, the next has the next; None for fresh entropy.
+        deterministic: the most likely actions in place of samples.
+        normalize_obs: what the environment's observations go through, such as ``VecNormalize.normalize_obs``.
+        growth: whether to follow the norm and the effective rank of fast weights, which takes the eigenvalues of A at
+            every step.
+        attribution: whether to differentiate, once for each step.
+
+    Raises:
+        TypeError: the model's policy is no ``MemoryPolicy``.
+        ValueError: episodes is not as above.
+    """
+    policy = getattr(model, "policy", model)
+    if not isinstance(policy, MemoryPolicy):
+        raise TypeError(f"the model's policy is {type(policy).__name__}, expected a MemoryPolicy")
+    positive_int("episodes", episodes)
+    played = [
+        _play(policy, env, None if seed is None else seed + number, deterministic, normalize_obs)
+        for number in range(episodes)
+    ]
+    columns = {name: [episode[name] for episode in played] for name in played[0]}
+    length = np.array([len(rewards) for rewards in columns["rewards"]])
+    arrays = {name: _side_by_side(rows) for name, rows in columns.items()}
+    start = np.zeros((length.max(), episodes), np.bool_)
+    start[0] = True
+    again = _run_again(policy, arrays["observations"], arrays["actions"], start, growth, attribution)
+    trace = Trace(**arrays, **again, length=length, start=start)
+    for value in again.values():
+        if isinstance(value, np.ndarray):  # what followed the end of a short episode was no episode
+            value[~trace.valid] = 0
+    return trace
+
+
+def _play(
+    policy: MemoryPolicy,
+    env: gym.Env[Any, Any],
+    seed: int | None,
+    deterministic: bool,
+    normalize_obs: Callable[[Any], Any] | None,
+) -> dict[str, list[Any]]:
+    """One episode, a list for each thing that is known step by step."""
+    kept: dict[str, list[Any]] = {name: [] for name in ("observations", "actions", "rewards")}
+    if env.render_mode in DRAWN:
+        kept["screens"] = []
+    obs, _ = env.reset(seed=seed)
+    state: Any = None
+    over = False
+    while not over:
+        if "screens" in kept:
+            kept["screens"].append(env.render())
+        obs = obs if normalize_obs is None else normalize_obs(obs)
+        action, state = policy.predict(obs, state, np.array([state is None]), deterministic=deterministic)
+        kept["observations"].append(obs)
+        kept["actions"].append(action)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        kept["rewards"].append(float(reward))
+        over = terminated or truncated
+    if "screens" in kept:
+        kept["screens"].append(env.render())
+    return kept
+
+
+def _side_by_side(rows: list[list[Any]]) -> Any:
+    """Lists of steps, one for each row -> [T, B, ...], zero where a row is over; a dict for a dict."""
+    if isinstance(rows[0][0], dict):
+        return {key: _side_by_side([[step[key] for step in row] for row in rows]) for key in rows[0][0]}
+    stacked = [np.asarray(row) for row in rows]
+    whole = np.zeros((max(map(len, stacked)), len(rows), *stacked[0].shape[1:]), np.result_type(*stacked))
+    for b, row in enumerate(stacked):
+        whole[: len(row), b] = row
+    return whole
+
+
+def _run_again(
+    policy: MemoryPolicy, observations: Any, actions: Array, start: Array, growth: bool, attribution: bool
+) -> dict[str, Any]:
+    """Everything that follows from what was seen and done, [T, B, ...] each, by its name in :class:`Trace`."""
+    policy.set_training_mode(False)
+    shape = start.shape
+    starts = torch.as_tensor(start, device=policy.device)
+    flat: Any = map_observations(lambda x: x.reshape(-1, *x.shape[2:]), observations)
+    # As floats, so that there is something to differentiate by.
+    obs: Any = preprocess_obs(
+        cast(Any, policy.obs_to_tensor(flat)[0]), policy.observation_space, normalize_images=policy.normalize_images
+    )
+    obs = map_observations(lambda x: x.view(*shape, *x.shape[1:]).requires_grad_(attribution), obs)
+    with torch.set_grad_enabled(attribution):
+        x, y, distribution, values = _recall(policy, obs, starts)
+        scores = None
+        if attribution:
+            taken = torch.as_tensor(actions, device=policy.device).flatten(0, 1)
+            by = list(obs.values()) if isinstance(obs, dict) else [obs]
+            scores = distribution.log_prob(taken).view(shape), by
+    found = recorded(policy.actor_core, x, y, starts, growth, scores)
+    found["values"] = to_numpy(values.view(shape))
+    probabilities = _probabilities(distribution)
+    if probabilities is not None:
+        found["probabilities"] = to_numpy(probabilities.view(*shape, -1))
+    return found
+
+
+def _recall(policy: MemoryPolicy, obs: Any, start: Tensor) -> tuple[Tensor, Tensor, Distribution, Tensor]:
+    """The policy over preprocessed observations [T, B, ...] from an empty memory.
+
+    Returns:
+        The actor core's inputs [T, B, D] and outputs [T, B, H], the distribution of all actions, the values [T * B, 1].
+    """
+    flat = map_observations(lambda x: x.flatten(0, 1), obs)
+    if policy.share_features_extractor:
+        features = critic_features = policy.features_extractor(flat)
+    else:
+        features, critic_features = policy.pi_features_extractor(flat), policy.vf_features_extractor(flat)
+    x = features.view(*start.shape, -1)
+    y, _ = policy.actor_core(x, start=start)
+    own = None
+    if policy.critic_core is not None:
+        own = policy.critic_core(critic_features.view(*start.shape, -1), start=start)[0].flatten(0, 1)
+    latent = y.flatten(0, 1)
+    return x, y, *policy.heads(latent, policy.critic_latent(latent, own, critic_features))
+
+
+def _probabilities(distribution: Distribution) -> Tensor | None:
+    """Of every action [N, P]; None where they are continuous."""
+    if isinstance(distribution, (CategoricalDistribution, BernoulliDistribution)):
+        return distribution.distribution.probs
+    if isinstance(distribution, MultiCategoricalDistribution):
+        return torch.cat([part.probs for part in distribution.distribution], dim=-1)
+    return None

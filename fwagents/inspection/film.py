@@ -1,0 +1,234 @@
+"""An episode as pictures, one a step: the true screen, what the agent saw, what it did, and what it looked back at."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fwagents.inspection.traces import Array, Trace
+
+Box: TypeAlias = tuple[int, int, int, int]
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, on a ground of the film's own.
+GROUND, PANEL, FAINT, TEXT = (24, 24, 24), (44, 44, 44), (150, 150, 150), (235, 235, 235)
+CHOSEN, OTHER, VALUE, LOOK = (240, 228, 66), (86, 180, 233), (0, 158, 115), (230, 159, 0)
+SIDE, GAP, LINE = 320, 16, 22  # pixels
+BARS, CHART = 8, 90  # actions with a line of their own; height of the lowest panel
+LATEST = 60  # steps that the lowest panel reaches back
+FEWEST_FOR_A_GRID = 25  # numbers
+
+
+def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None) -> Iterator[Array]:
+    """The pictures of an episode, one for each step and one after the last.
+
+    The lowest panel shows how much of what the present step reads from the fast memory (in its last inner step) comes
+    from each step before; where the core is not fast weights, how much each observation moves the present action.
+
+    Args:
+        trace: of an agent, with screens that are pictures.
+        row: which episode.
+        action_names: of discrete actions; numbers by default.
+
+    Yields:
+        uint8 [height, width, 3], all of one size, both sides even.
+
+    Raises:
+        ValueError: the trace has no pictures.
+    """
+    if trace.screens is None or trace.screens.dtype != np.uint8 or trace.actions is None:
+        raise ValueError("the trace holds no pictures, expected an agent's, in an environment drawn as rgb_array")
+    episode = trace.row(row)
+    for t in range(len(episode.start) + 1):
+        yield _Frame(episode, t, action_names).picture()
+
+
+class _Frame:
+    """One picture, drawn from the top to the bottom."""
+
+    def __init__(self, episode: Trace, t: int, action_names: Sequence[str] | None) -> None:
+        self.episode, self.t, self.over = episode, t, t == len(episode.start)
+        self.action_names = action_names
+        assert episode.screens is not None
+        screen = Image.fromarray(episode.screens[t, 0])
+        size = (SIDE * screen.width // screen.height, SIDE)
+        enlarged = Image.Resampling.NEAREST if screen.height <= SIDE else Image.Resampling.LANCZOS
+        self.screen = screen.resize(size, enlarged)
+        self.middle = GAP + self.screen.width + GAP  # where the right half begins
+        self.width = 2 * (self.middle + SIDE + GAP + 1 >> 1)
+        self.panel = GAP + 2 * LINE + SIDE  # where the panels below the screens begin
+        self.lowest = self.panel + LINE + self._panel_height() + GAP
+        self.height = 2 * (self.lowest + LINE + CHART + LINE + GAP + 1 >> 1)
+        self.image = Image.new("RGB", (self.width, self.height), GROUND)
+        self.draw = ImageDraw.Draw(self.image)
+        self.font = ImageFont.load_default(15)
+
+    def picture(self) -> Array:
+        t, T = self.t, len(self.episode.start)
+        at = "the end" if self.over else f"step {t + 1} of {T}"
+        self._text((GAP, GAP), f"true screen, {at}")
+        self.image.paste(self.screen, (GAP, GAP + LINE))
+        self._text((self.middle, GAP), "what the agent sees")
+        self._sight((self.middle, GAP + LINE, self.middle + SIDE, GAP + LINE + SIDE))
+        below = self.panel + LINE + self._panel_height()
+        self._actions((GAP, self.panel, self.middle - GAP, below))
+        self._values((self.middle, self.panel, self.width - GAP, below))
+        self._look_back((GAP, self.lowest, self.width - GAP, self.lowest + LINE + CHART))
+        return np.asarray(self.image)
+
+    def _text(self, at: tuple[float, float], words: str, fill: tuple[int, int, int] = TEXT, anchor: str = "la") -> None:
+        self.draw.text(at, words, fill, self.font, anchor)
+
+    def _panel_height(self) -> int:
+        """Of the panels in the middle: a line for each action, where those are few."""
+        probabilities, actions = self.episode.probabilities, self.episode.actions
+        assert actions is not None
+        count = int(actions[0].size if probabilities is None else probabilities.shape[-1])
+        return LINE * min(max(count, 3), BARS)
+
+    def _sight(self, box: Box) -> None:
+        self.draw.rectangle(box, PANEL)
+        if self.over:
+            return
+        assert self.episode.observations is not None
+        seen = sight(self.episode.observations, self.t)
+        if seen.ndim > 1:
+            self.image.paste(Image.fromarray(seen).resize((SIDE, SIDE), Image.Resampling.NEAREST), box[:2])
+            return
+        self._signed_bars(box, seen, sight_scale(self.episode.observations), OTHER)
+
+    def _signed_bars(self, box: Box, numbers: Array, largest: float, fill: tuple[int, int, int]) -> None:
+        """A vector, an upright bar for each number, from the middle."""
+        left, top, right, bottom = box
+        middle, pitch = (top + bottom) / 2, (right - left) / len(numbers)
+        for place, number in enumerate(numbers):
+            x, end = left + place * pitch, middle - number / largest * (bottom - top) / 2
+            self.draw.rectangle((x + 0.15 * pitch, min(middle, end), x + 0.85 * pitch, max(middle, end)), fill)
+        self.draw.line((left, middle, right, middle), FAINT)
+
+    def _actions(self, box: Box) -> None:
+        left, top, right, bottom = box
+        probabilities, actions = self.episode.probabilities, self.episode.actions
+        assert actions is not None
+        continuous = probabilities is None
+        self._text((left, top), "action" if continuous else "action probabilities")
+        if self.over:
+            return
+        box = (left, top + LINE, right, bottom)
+        taken = actions[self.t, 0]
+        if probabilities is None:
+            self._signed_bars(box, taken.ravel(), float(np.abs(actions).max()) or 1.0, CHOSEN)
+            return
+        shares = probabilities[self.t, 0]
+        chosen = {int(taken)} if taken.ndim == 0 else set()
+        if len(shares) > BARS:
+            self._shares(box, shares, chosen)
+            return
+        names = self.action_names or [str(action) for action in range(len(shares))]
+        for action, (name, share) in enumerate(zip(names, shares, strict=True)):
+            y = top + LINE * (action + 1)
+            fill = CHOSEN if action in chosen else OTHER
+            self._text((left, y), name[:10], fill if action in chosen else TEXT)
+            begin, end = left + 90, right - 50
+            self.draw.rectangle((begin, y + 2, begin + share * (end - begin), y + LINE - 5), fill)
+            self._text((right, y), f"{share:.2f}", anchor="ra")
+
+    def _shares(self, box: Box, shares: Array, chosen: set[int]) -> None:
+        left, top, right, bottom = box
+        pitch = (right - left) / len(shares)
+        for place, share in enumerate(shares):
+            x, fill = left + place * pitch, CHOSEN if place in chosen else OTHER
+            self.draw.rectangle((x, bottom - share * (bottom - top), x + 0.8 * pitch, bottom), fill)
+
+    def _values(self, box: Box) -> None:
+        """Value and return so far, and the value's curve up to here."""
+        left, top, right, bottom = box
+        values, rewards = self.episode.values, self.episode.rewards
+        assert values is not None
+        assert rewards is not None
+        gained = rewards[: self.t, 0].sum()
+        now = f"return {gained:g}" if self.over else f"value {values[self.t, 0]:+.2f}, return so far {gained:g}"
+        self._text((left, top), now)
+        top += LINE
+        self.draw.rectangle((left, top, right, bottom), PANEL)
+        low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+        across = (right - left) / max(len(values) - 1, 1)
+
+        def height(value: float) -> float:
+            return bottom - 3 - (value - low) / ((high - low) or 1.0) * (bottom - top - 6)
+
+        self.draw.line((left, height(0.0), right, height(0.0)), FAINT)
+        points = [(left + t * across, height(v)) for t, v in enumerate(values[: self.t + 1, 0])]
+        if len(points) > 1:
+            self.draw.line(points, VALUE, 2)
+        x, y = points[-1]
+        self.draw.ellipse((x - 3, y - 3, x + 3, y + 3), VALUE)
+
+    def _look_back(self, box: Box) -> None:
+        left, top, right, bottom = box
+        exact = self.episode.attention is not None
+        title = "what the memory's read comes from" if exact else "which observations move the action"
+        weights = np.zeros(0) if self.over else looks(self.episode, self.t)
+        most = weights.max(initial=0.0)
+        self._text((left, top), title + (f"; step {weights.argmax() + 1} most, {most:.0%}" if most > 0 else ""))
+        top += LINE
+        self.draw.rectangle((left, top, right, bottom), PANEL)
+        first = max(0, min(self.t, len(self.episode.start) - 1) - LATEST + 1)
+        slots = min(len(self.episode.start), LATEST)
+        pitch = (right - left) / slots
+        for place in np.flatnonzero(weights[first:]).tolist():
+            x, height = left + place * pitch, float(weights[first + place] / most) * (bottom - top - 4)
+            self.draw.rectangle((x + 1, bottom - height, x + pitch - 1, bottom), LOOK)
+        if not self.over:
+            x = left + (self.t - first) * pitch
+            self.draw.rectangle((x, top, x + pitch, bottom), outline=CHOSEN)
+        every = next(n for n in (1, 2, 5, 10, 20, 50) if n * pitch >= 28)
+        for tau in range(first, first + slots):
+            if (tau + 1) % every == 0 or tau == first == 0:
+                self._text((left + (tau - first + 0.5) * pitch, bottom + 3), str(tau + 1), FAINT, "ma")
+
+
+def looks(episode: Trace, t: int) -> Array:
+    """Share of each step in the last read of step t [T]; of each observation in the attribution where there is none.
+
+    Zeros where nothing is read, or neither was recorded.
+    """
+    found = episode.attribution if episode.attention is None else episode.attention[:, :, -1]
+    if found is None:
+        return np.zeros(len(episode.start))
+    total = found[t, 0].sum()
+    shares: Array = found[t, 0] / total if total > 0 else np.zeros_like(found[t, 0])
+    return shares
+
+
+def sight(observations: Array | dict[str, Array], t: int) -> Array:
+    """What was seen at step t, as a picture uint8 [height, width] or [height, width, 3]; or as a short vector.
+
+    A long vector is laid out row by row, as near to a square as can be. Of a dict, the first entry that is a picture,
+    else everything end to end. Of stacked frames, the newest.
+    """
+    if isinstance(observations, dict):
+        pictures = [array for array in observations.values() if array.ndim - 2 > 1]
+        if pictures:
+            return sight(pictures[0], t)
+        return sight(np.concatenate([array.reshape(*array.shape[:2], -1) for array in observations.values()], 2), t)
+    seen = observations[t, 0]
+    if seen.ndim <= 1 and seen.size < FEWEST_FOR_A_GRID:
+        return np.atleast_1d(seen).astype(float)
+    low, high = float(observations.min()), float(observations.max())
+    levels: Array = (255 * (seen - low) / ((high - low) or 1.0)).astype(np.uint8)
+    if levels.ndim == 1:
+        columns = int(np.ceil(levels.size**0.5))
+        rows = -(-levels.size // columns)
+        return np.pad(levels, (0, rows * columns - levels.size)).reshape(rows, columns)
+    if levels.ndim == 3:
+        channels = int(np.argmin(levels.shape))
+        levels = np.moveaxis(levels, channels, -1)
+        return levels if levels.shape[-1] == 3 else levels[..., -1]
+    return levels.reshape(len(levels), -1)
+
+
+def sight_scale(observations: Array | dict[str, Array]) -> float:
+    """The largest number that is seen, for the bars of short vectors."""
+    arrays = observations.values() if isinstance(observations, dict) else [observations]
+    return max(float(np.abs(array).max()) for array in arrays) or 1.0

@@ -1,0 +1,88 @@
+"""A core run over sequences, and what its memory did."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fwagents.cores import FastWeights, MemoryCore
+from fwagents.inspection import attention
+from fwagents.inspection.attribution import attribution as attribute
+from fwagents.inspection.traces import Trace
+
+
+def trace_sequences(
+    core: MemoryCore[Any],
+    x: Tensor,
+    *,
+    start: Tensor | None = None,
+    growth: bool = True,
+    attribution: bool = False,
+    readout: Callable[[Tensor], Tensor] | None = None,
+) -> Trace:
+    """Run a core over sequences, from its initial state, and record what its memory did.
+
+    Args:
+        core: any core.
+        x: inputs [T, B, D].
+        start: bool [T, B], True where a step opens an episode; the first step of every row always does.
+        growth: whether to follow the norm and the effective rank of fast weights, which takes the eigenvalues of A at
+            every step.
+        attribution: whether to differentiate, T times over.
+        readout: what turns outputs [T, B, H] into scores [T, B, n], for the attribution; that of a step is of the
+            highest of its scores.
+
+    Raises:
+        ValueError: a shape is not as above, or an attribution was asked for without a readout.
+    """
+    if attribution and readout is None:
+        raise ValueError("attribution is True and readout None, expected what turns the core's outputs into scores")
+    x = x.detach().requires_grad_(attribution)
+    with torch.set_grad_enabled(attribution):
+        y, _ = core(x, start=start)
+        scores = None if readout is None or not attribution else readout(y).amax(-1)
+    opens = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device) if start is None else start.clone()
+    opens[0] = True
+    return Trace(
+        **recorded(core, x, y, opens, growth, None if scores is None else (scores, [x])),
+        length=np.full(x.shape[1], len(x)),
+        start=to_numpy(opens),
+    )
+
+
+def recorded(
+    core: MemoryCore[Any],
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    growth: bool,
+    scores: tuple[Tensor, Sequence[Tensor]] | None,
+) -> dict[str, Any]:
+    """The part of a :class:`Trace` that the core's inputs and outputs give, by name.
+
+    Args:
+        core: any core.
+        x: its inputs [T, B, D].
+        y: its outputs [T, B, H].
+        start: bool [T, B].
+        growth: whether to follow norm and effective rank.
+        scores: [T, B], and what to differentiate them by; None for no attribution.
+    """
+    found: dict[str, Any] = {"core": type(core).__name__, "inputs": to_numpy(x), "hidden": to_numpy(y)}
+    if scores is not None:
+        found["attribution"] = to_numpy(attribute(*scores))
+    if isinstance(core, FastWeights):
+        with torch.no_grad():
+            reads = attention.reads(core, x, y, start)
+            found.update(keys=to_numpy(reads.keys), queries=to_numpy(reads.queries), attention=to_numpy(reads.weights))
+            if growth:
+                grown = attention.growth(core, reads.keys, start)
+                found.update(norm=to_numpy(grown.norm), effective_rank=to_numpy(grown.effective_rank))
+    return found
+
+
+def to_numpy(x: Tensor) -> Any:
+    """The numbers of a tensor, wherever it is."""
+    return x.detach().cpu().numpy()

@@ -1,0 +1,162 @@
+"""What was recorded of a memory at work: arrays under names, a file of them, a table of the units."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwagents.files import replacing
+
+if TYPE_CHECKING:
+    import pandas
+
+Array: TypeAlias = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """T steps of B rows; time first. A row of an agent is an episode; of a core, a sequence.
+
+    Rows that end sooner than the longest hold zeros from there on. What does not apply is None: attention where the
+    core is not fast weights, actions where there was no agent.
+
+    Attributes:
+        core: class of the core, such as "FastWeights".
+        length: int64 [B], steps of each row.
+        start: bool [T, B], True where a step opens an episode.
+        inputs: [T, B, D], what the core was given.
+        hidden: [T, B, H], what it put out.
+        keys: [T, B, R], what each step wrote into the fast memory: h, or h / |h|.
+        queries: [T, B, S, R], what each inner step multiplied A with.
+        attention: [T, B, S, T], weight of step tau (last) in the read of each inner step: ``attention @ keys`` is
+            ``A h_s``. It is ``fast_lr decay^(t - 1 - tau) k(tau) . h_s(t)`` for the steps before t in the same
+            episode, and zero for others.
+        norm: [T, B], Frobenius norm of A after each step.
+        effective_rank: [T, B], exp of the entropy of A's eigenvalues (Roy and Vetterli, 2007).
+        attribution: [T, B, T], norm of the derivative of a score at step t by the observation of step tau (last); the
+            score of an agent is the log-probability of the action that it took.
+        observations: [T, B, ...] as the policy was given them, or a dict of such.
+        actions: [T, B, ...].
+        rewards: [T, B].
+        values: [T, B].
+        probabilities: [T, B, P], of every action; several discrete actions end to end; for binary ones, of a 1. None
+            for continuous actions.
+        screens: [T + 1, B, ...], pictures or texts, the last after the row's last step.
+    """
+
+    core: str
+    length: Array
+    start: Array
+    inputs: Array
+    hidden: Array
+    keys: Array | None = None
+    queries: Array | None = None
+    attention: Array | None = None
+    norm: Array | None = None
+    effective_rank: Array | None = None
+    attribution: Array | None = None
+    observations: Array | dict[str, Array] | None = None
+    actions: Array | None = None
+    rewards: Array | None = None
+    values: Array | None = None
+    probabilities: Array | None = None
+    screens: Array | None = None
+
+    @property
+    def valid(self) -> Array:
+        """Bool [T, B], True up to each row's end."""
+        return cast(Array, np.arange(len(self.start))[:, None] < self.length)
+
+    def row(self, b: int) -> "Trace":
+        """Row b alone, its length that of its own.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if not 0 <= b < len(self.length):
+            raise IndexError(f"row is {b}, expected 0 to {len(self.length) - 1}")
+        T = int(self.length[b])
+
+        def cut(name: str, value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: cut(name, array) for key, array in value.items()}
+            if not isinstance(value, np.ndarray):
+                return value
+            if name == "length":
+                return value[b : b + 1]
+            if name in ("attention", "attribution"):
+                return value[:T, b : b + 1, ..., :T]
+            return value[: T + (name == "screens"), b : b + 1]
+
+        return replace(self, **{field.name: cut(field.name, getattr(self, field.name)) for field in fields(self)})
+
+    def save(self, path: Path | str) -> None:
+        """Write a ``.npz``: an array under each name that applies; a dict of observations under ``observations/key``.
+
+        Raises:
+            ValueError: the name does not end in .npz.
+        """
+        if Path(path).suffix != ".npz":
+            raise ValueError(f"path is {str(path)!r}, expected a name that ends in .npz")
+        arrays = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, dict):
+                arrays.update({f"{field.name}/{key}": array for key, array in value.items()})
+            elif value is not None:
+                arrays[field.name] = np.asarray(value)
+        with replacing(Path(path)) as file:
+            np.savez_compressed(cast(Any, file), **arrays)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Trace":
+        """Read what :meth:`save` wrote; nothing in it is run.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        values: dict[str, Any] = {}
+        known = {field.name for field in fields(cls)}
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays:
+                field, slash, key = name.partition("/")
+                if field not in known:
+                    raise ValueError(f"{path} is no trace: it holds {name!r}")
+                if slash:
+                    values.setdefault(field, {})[key] = arrays[name]
+                else:
+                    values[field] = arrays[name]
+        missing = {"core", "length", "start", "inputs", "hidden"} - set(values)
+        if missing:
+            raise ValueError(f"{path} is no trace: it lacks {', '.join(sorted(missing))}")
+        return cls(**{**values, "core": str(values["core"])})
+
+    def frame(self) -> "pandas.DataFrame":
+        """A pandas table: a line for each step, with the units as ``unit_0`` .., and what else is one number a step.
+
+        Indexed by row and step.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError('a frame needs pandas: pip install "fwagents[inspect]"') from error
+        steps, rows = np.nonzero(self.valid.T)[::-1]
+        columns: dict[str, Array] = {}
+        single = {"action": self.actions, "reward": self.rewards, "value": self.values, "norm": self.norm}
+        many = {"probability": self.probabilities, "unit": self.hidden}
+        for name, values in {**single, "effective_rank": self.effective_rank, **many}.items():
+            if values is None:
+                continue
+            picked = values[steps, rows]
+            if picked.ndim == 1:
+                columns[name] = picked
+            else:
+                flat = picked.reshape(len(picked), -1)
+                columns.update({f"{name}_{place}": flat[:, place] for place in range(flat.shape[1])})
+        index = pandas.MultiIndex.from_arrays([rows, steps], names=["row", "step"])
+        return pandas.DataFrame(columns, index=index)

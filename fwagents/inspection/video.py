@@ -1,0 +1,65 @@
+"""Pictures as a film in a file."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from fwagents.files import replacing
+from fwagents.inspection.traces import Array
+
+LAST = 1.5  # seconds for which a GIF shows its last picture, before it begins again
+
+
+def write_video(frames: Iterable[Array], path: Path | str, fps: float) -> None:
+    """Write a GIF that repeats, or an MP4; the file is whole or absent.
+
+    Args:
+        frames: pictures uint8 [height, width, 3], all of one size.
+        path: ends in .gif or .mp4.
+        fps: pictures a second, above 0.
+
+    Raises:
+        ValueError: another ending.
+        ImportError: an MP4 without imageio-ffmpeg.
+    """
+    path = Path(path)
+    writer = {".gif": write_gif, ".mp4": _write_mp4}.get(path.suffix.lower())
+    if writer is None:
+        raise ValueError(f"path is {str(path)!r}, expected a name that ends in .gif or .mp4")
+    writer(frames, path, fps)
+
+
+def write_gif(frames: Iterable[Array], path: Path, fps: float) -> None:
+    """Write a GIF."""
+    # One palette for all, from the picture with the most on it, so that colours do not flicker and files stay small.
+    images = [Image.fromarray(frame) for frame in frames]
+    palette = images[len(images) // 2].quantize(128)
+    reduced = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    durations = [round(1000 / fps)] * len(images)
+    durations[-1] += round(1000 * LAST)
+    with replacing(path) as file:
+        reduced[0].save(file, "GIF", save_all=True, append_images=reduced[1:], duration=durations, loop=0)
+
+
+def _write_mp4(frames: Iterable[Array], path: Path, fps: float) -> None:
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise ImportError('an MP4 needs imageio-ffmpeg: pip install "fwagents[video]"') from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")  # ffmpeg goes by the ending
+    writer = None
+    try:
+        for frame in frames:
+            if writer is None:
+                size = (frame.shape[1], frame.shape[0])
+                writer = imageio_ffmpeg.write_frames(str(temporary), size, fps=fps, codec="libx264", macro_block_size=2)
+                writer.send(None)
+            writer.send(frame.tobytes())
+        if writer is not None:
+            writer.close()
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,151 @@
+"""Figures: what they show is what they were given, and one can read it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+
+from fwagents import figures
+from fwagents.cores import make_core
+from fwagents.inspection import trace
+
+
+def traced(core="fast_weights", rows=2, **options):
+    return trace(make_core(core, 3, 6), torch.randn(7, rows, 3), **options)
+
+
+def strings(theme):
+    weights = np.array([[0, 1, 3, 0], [2, 2, 0, 0], [0, 0, 0, 0.0]])
+    return figures.retrieval_strings(["a1?a", "b2?b", "c3?c"], weights, ["1", "2", "3"], ["1", "2", "4"], theme=theme)
+
+
+def glimpses(theme, weights=None):
+    boxes = [(0, 0, 4), (0, 0, 2), (2, 2, 2), (0, 4, 4)]
+    weights = np.array([1, 3, 0, 0.0]) if weights is None else weights
+    return figures.glimpse_sequence(np.arange(64).reshape(8, 8), boxes, weights, looks=2, title="a 7", theme=theme)
+
+
+GRADIENTS = {"attribution": True, "readout": lambda y: y}
+FIGURES = {
+    "attention": lambda theme: figures.attention_matrix(traced(), theme=theme),
+    "attention by name": lambda theme: figures.attention_matrix(traced(), names=list("c9k8??c"), theme=theme),
+    "attribution": lambda theme: figures.attention_matrix(traced("lstm", **GRADIENTS), theme=theme),
+    "units": lambda theme: figures.unit_traces(traced(), theme=theme),
+    "units below zero": lambda theme: figures.unit_traces(traced("gru"), theme=theme),
+    "growth": lambda theme: figures.memory_growth(traced(), theme=theme),
+    "growth of one": lambda theme: figures.memory_growth(traced(rows=1), theme=theme),
+    "strings": strings,
+    "glimpses": glimpses,
+    "glimpses of nothing": lambda theme: glimpses(theme, np.zeros(4)),
+}
+
+
+def luminance(colour):
+    """WCAG 2's relative luminance."""
+    parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot([0.2126, 0.7152, 0.0722], parts))
+
+
+def contrast(a, b):
+    high, low = sorted([luminance(a), luminance(b)], reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", figures.PALETTES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_everything_is_labelled_and_legible(name, theme):
+    figure = FIGURES[name](theme)
+    ground = figure.get_facecolor()
+    assert ground == (*to_rgb(figures.PALETTES[theme].ground), 1.0)
+    for axes in figure.axes:
+        if axes.axison:
+            shared = axes.get_xlabel() or any(
+                other.get_xlabel() for other in axes.get_shared_x_axes().get_siblings(axes)
+            )
+            assert shared or not axes.get_xticks().size or axes.get_ylabel(), "an axis without a label"
+            assert axes.get_ylabel() or not axes.get_yticks().size, "an axis without a label"
+    figure.canvas.draw()
+    for text in figure.findobj(Text):
+        if text.get_text():
+            assert text.get_size() >= 9
+            on_a_cell = len(text.get_text()) == 1 and text.get_size() == 13
+            assert on_a_cell or contrast(text.get_color(), ground) >= 4.5, text
+
+
+@pytest.mark.parametrize("theme", figures.PALETTES)
+def test_ramps_are_told_by_lightness_alone(theme):
+    """Whoever sees no colours sees the order."""
+    palette = figures.PALETTES[theme]
+    steps = np.diff([luminance(colour) for colour in palette.ramp])
+    assert (steps < 0).all() or (steps > 0).all()
+    for colour in palette.lines:
+        assert contrast(colour, palette.ground) >= 3  # WCAG 2, of graphics
+
+
+def test_attention_is_what_was_recorded():
+    found = traced()
+    drawn = figures.attention_matrix(found, 1).axes[0].images[0].get_array()
+    for t in range(7):
+        for tau in range(7):
+            assert np.ma.is_masked(drawn[t, tau]) == (tau >= t)
+            if tau < t:
+                assert drawn[t, tau] == found.attention[t, 1, -1, tau]
+
+
+def test_units_peak_in_order():
+    found = traced("gru")
+    drawn = figures.unit_traces(found, 1).axes[0].images[0].get_array()
+    assert {tuple(row) for row in drawn.tolist()} == {tuple(row) for row in found.hidden[:, 1].T.tolist()}
+    peaks = np.abs(drawn).argmax(1)
+    assert (np.diff(peaks) >= 0).all()
+
+
+def test_growth_is_what_was_recorded():
+    found = traced()
+    upper, lower = figures.memory_growth(found).axes
+    for axes, values in ((upper, found.norm), (lower, found.effective_rank)):
+        *rows, mean = (line.get_ydata() for line in axes.lines)
+        np.testing.assert_allclose(np.transpose(rows), values)
+        np.testing.assert_allclose(mean, values.mean(1))
+
+
+def test_strings_show_shares_and_verdicts():
+    axes = strings("light").axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0, 0.25, 0.75, 0], [0.5, 0.5, 0, 0], [0, 0, 0, 0]])
+    words = [text.get_text() for text in axes.texts]
+    assert "".join(word for word in words if len(word) == 1) == "a1?ab2?bc3?c"
+    assert [word for word in words if len(word) > 1] == ["says 1, right", "says 2, right", "says 4, not 3"]
+
+
+def test_attended_patches_are_drawn_where_they_are():
+    whole, patches = glimpses("light").axes
+    drawn = [(patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width()) for patch in whole.patches]
+    assert drawn == [(0, 0, 4), (0, 0, 2)]  # the strongest on top
+    assert [text.get_text() for text in patches.texts] == ["25%", "75%", "0%", "looks"]
+    np.testing.assert_array_equal(patches.images[2].get_array(), np.arange(64).reshape(8, 8)[2:4, 2:4])
+    assert "nothing" in glimpses("light", np.zeros(4)).axes[0].get_xlabel()
+
+
+def test_files(tmp_path):
+    for kind in ("png", "svg", "pdf"):
+        for copy in ("a", "b"):
+            figures.save(strings("dark"), tmp_path / f"{copy}.{kind}")
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    with pytest.raises(ValueError, match=r"\.png, \.svg or \.pdf"):
+        figures.save(strings("dark"), tmp_path / "a.bmp")
+    with pytest.raises(ValueError, match="theme is 'blue', expected one of light, dark"):
+        strings("blue")
+    with pytest.raises(ValueError, match="neither attention nor attribution"):
+        figures.attention_matrix(traced("lstm"))
+    with pytest.raises(ValueError, match="growth=True"):
+        figures.memory_growth(traced(growth=False))
+
+
+def test_without_matplotlib():
+    code = "import sys; sys.modules['matplotlib'] = None; import fwagents.figures"
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 'ImportError: figures need matplotlib: pip install "fwagents[figures]"' in failed.stderr

@@ -1,0 +1,93 @@
+"""An episode in the terminal, step by step: what the film shows, as text."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fwagents.inspection import Trace
+from fwagents.inspection.film import looks, sight
+
+LEVELS = " ▁▂▃▄▅▆▇█"
+WIDEST = 40  # characters of a picture; of an action's bar
+MOST_NAMED = 6  # actions, or numbers of a vector
+
+
+def page(episode: Trace, t: int, action_names: Sequence[str] | None = None) -> str:
+    """Step t of an episode (a trace of one row), or with t past the last step its end."""
+    assert episode.screens is not None
+    assert episode.rewards is not None
+    screen = episode.screens[t, 0]
+    over = t == len(episode.rewards)
+    left = str(screen).splitlines() if screen.dtype.kind == "U" else blocks(screen)
+    right = [] if over else ["what the agent sees", *_seen(episode, t)]
+    lines = _side_by_side(left, right)
+    gained = f"return {episode.rewards[:t, 0].sum():g}"
+    if over:
+        return "\n".join([*lines, gained, ""])
+    assert episode.values is not None
+    exact = episode.attention is not None
+    title = "the memory's read comes from" if exact else "the action is moved by what was seen at"
+    shares = looks(episode, t)[: t + 1]
+    back = f"{title} step {shares.argmax() + 1} most, {shares.max():.0%}" if shares.any() else f"{title} nothing yet"
+    lines += [*_actions(episode, t, action_names), f"value {episode.values[t, 0]:+.2f}, {gained}"]
+    return "\n".join([*lines, back, f"|{_bars(shares)}|", ""])
+
+
+def blocks(picture: Any, widest: int = WIDEST) -> list[str]:
+    """A picture [height, width, 3] in half blocks, coloured: two pixels a character, one above the other."""
+    image = Image.fromarray(picture)
+    width = min(widest, image.width)
+    image = image.resize((width, max(2, 2 * round(width * image.height / image.width / 2))))
+    rows = np.asarray(image)
+    return [
+        "".join(
+            f"\x1b[38;2;{a[0]};{a[1]};{a[2]}m\x1b[48;2;{b[0]};{b[1]};{b[2]}m▀"
+            for a, b in zip(upper, lower, strict=True)
+        )
+        + "\x1b[0m"
+        for upper, lower in zip(rows[::2], rows[1::2], strict=True)
+    ]
+
+
+def _seen(episode: Trace, t: int) -> list[str]:
+    assert episode.observations is not None
+    seen = sight(episode.observations, t)
+    if seen.ndim == 1:
+        return [f"{number:+.2f}" for number in seen[:MOST_NAMED]] + (["..."] if len(seen) > MOST_NAMED else [])
+    if seen.ndim == 2 and seen.shape[1] <= WIDEST:
+        return ["".join(".#"[int(level > 127)] for level in row) for row in seen]
+    return blocks(seen if seen.ndim == 3 else np.stack([seen] * 3, -1))
+
+
+def _side_by_side(left: list[str], right: list[str]) -> list[str]:
+    """Two columns; the left one may hold colours, which take no room."""
+    width = max((_room(line) for line in left), default=0)
+    pairs = zip_longest(left, right, fillvalue="")
+    return [(a + " " * (width - _room(a)) + "   " + b).rstrip() for a, b in pairs]
+
+
+def _room(line: str) -> int:
+    return line.count("▀") if "\x1b" in line else len(line)
+
+
+def _actions(episode: Trace, t: int, names: Sequence[str] | None) -> list[str]:
+    assert episode.actions is not None
+    taken = episode.actions[t, 0]
+    if episode.probabilities is None or taken.ndim or episode.probabilities.shape[-1] > MOST_NAMED:
+        return [f"action {taken}"]
+    shares = episode.probabilities[t, 0]
+    names = [str(action) for action in range(len(shares))] if names is None else names
+    return [
+        f"{'>' if action == taken else ' '} {name[:10]:10} {share:4.2f} {'█' * round(float(share) * WIDEST)}"
+        for action, (name, share) in enumerate(zip(names, shares, strict=True))
+    ]
+
+
+def _bars(shares: Any) -> str:
+    """A bar for each step so far, the latest last."""
+    shown = shares[-2 * WIDEST :]
+    scaled = shown / (shown.max() or 1.0) * (len(LEVELS) - 1)
+    return "".join(LEVELS[round(float(height))] for height in scaled)
