@@ -109,7 +109,7 @@ def test_numbers_and_verdicts(train, results, tmp_path):
     others = "fast weights no worse than IRNN, LSTM, associative LSTM"
     assert claims[f"R = 20: {others}"] == "no", "the LSTM has 1.99"
     assert claims[f"R = 50: {others}"] == "not run"
-    assert row(text, "fast_weights-20") == ["0.002", "cosine", "0.85", "0.75", "77,000", "3,000", "2.1", "12,345"]
+    assert row(text, "fast_weights-20") == ["0.002", "cosine", "0.85", "0.75", "", "77,000", "3,000", "2.1", "12,345"]
     assert row(text, "lstm-20")[2:4] == ["", ""]
 
 

@@ -24,6 +24,8 @@ class Args:
     """Any Gymnasium id; "module:Id" imports the module first."""
     env_kwargs: tuple[str, ...] = ()
     """Keyword arguments of the environment: size=20 visible_frames=2"""
+    wrappers: tuple[str, ...] = ()
+    """Around each environment, the innermost first: module:Class or "module:Class(name=value)"."""
     core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
     """The memory."""
     hidden_size: int = 128

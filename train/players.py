@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from algorithms import load_model
+from environments import Environment, wrapper
 from fwagents.sb3.checkpoints import load_normalizer
 
 
@@ -30,13 +30,15 @@ class Player:
     """
 
     def __init__(self, config: dict[str, Any], model_path: Path, modes: Sequence[str]) -> None:
-        name, kwargs = config["args"]["env"], config["env_kwargs"]
-        self.model = load_model(config["args"]["algo"], model_path)
-        drawn = gym.make(name, **kwargs).metadata.get("render_modes", [])
+        args = config["args"]
+        environment = Environment(args["env"], config["env_kwargs"], tuple(map(wrapper, args["wrappers"])))
+        self.model = load_model(args["algo"], model_path)
+        drawn = environment.render_modes()
         mode = next((mode for mode in modes if mode in drawn), None)
         if mode is None:
-            raise ValueError(f"{name} can be drawn as {', '.join(drawn) or 'nothing'}, expected {' or '.join(modes)}")
-        self.env = gym.make(name, render_mode=mode, **kwargs)
+            known = ", ".join(drawn) or "nothing"
+            raise ValueError(f"{environment.id} can be drawn as {known}, expected {' or '.join(modes)}")
+        self.env = environment.one(render_mode=mode)
         normalizer = load_normalizer(model_path, DummyVecEnv([lambda: self.env]))
         self.normalize_obs: Callable[[Any], Any] | None = (
             normalizer.normalize_obs if isinstance(normalizer, VecNormalize) else None

@@ -142,13 +142,24 @@ def compared(
 
 def settings(results: Results, names: Iterable[str]) -> str:
     """What the searches chose, what the runs took; of what was run."""
-    head = ("cell", "learning rate", "schedule", "decay", "fast rate", "budget", "updates", "ms an update", "weights")
+    head = (
+        "cell",
+        "learning rate",
+        "schedule",
+        "decay",
+        "fast rate",
+        "W at first",
+        "budget",
+        "updates",
+        "ms an update",
+        "weights",
+    )
     rows = []
     for name in names:
         runs = results.runs[name]
         if runs:
             config = runs[0]["config"]
-            memory = [runs[0]["core_kwargs"].get(option) for option in ("decay", "fast_lr")]
+            memory = [runs[0]["core_kwargs"].get(option) for option in ("decay", "fast_lr", "identity_scale")]
             updates = statistics.fmean(run["updates"] for run in runs)
             ms = statistics.median(1000 * run["seconds"] / run["updates"] for run in runs)
             rows.append(

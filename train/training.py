@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -20,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from algorithms import ALGORITHMS, load_model
 from cli import INTERRUPTED
-from fwagents.sb3 import make_vec_env
+from environments import Environment, wrapper
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.logging import run_logger
@@ -52,12 +51,10 @@ class Run:
 
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
         self.args, self.env_kwargs = args, env_kwargs
+        self.environment = Environment(args.env, env_kwargs, tuple(map(wrapper, args.wrappers)))
         self.console = Console()
         torch.set_num_threads(args.threads)
-        try:
-            self.venv = make_vec_env(args.env, args.num_envs, seed=args.seed, **env_kwargs)
-        except gym.error.Error as error:
-            raise ValueError(str(error)) from error
+        self.venv = self.environment.many(args.num_envs, args.seed)
         if args.normalize:
             self.venv = VecNormalize(self.venv, gamma=args.gamma)
         rate = args.learning_rate
@@ -79,13 +76,13 @@ class Run:
         """Make the run's folder and write down what runs there."""
         args = self.args
         self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed)
-        described = {
+        config = {
             "args": {**asdict(args), "log_dir": str(args.log_dir), "resume": None},
             "env_kwargs": self.env_kwargs,
             "policy_kwargs": self.model.policy_kwargs,
             **provenance(),
         }
-        write_json(self.dir / CONFIG, described)
+        write_json(self.dir / CONFIG, config)
         self.console.print(f"Run folder: [bold]{self.dir}[/bold]", soft_wrap=True)
         self._make_callbacks()
         self.model.set_logger(run_logger(self.dir))
@@ -174,7 +171,7 @@ class Run:
             self.checkpoints.append(CheckpointCallback(self.dir / CHECKPOINTS, args.checkpoint_freq, self.callbacks))
 
     def _fresh_env(self, episodes: int, seed: int) -> VecEnv:
-        return make_vec_env(self.args.env, min(self.args.num_envs, episodes), seed=seed, **self.env_kwargs)
+        return self.environment.many(min(self.args.num_envs, episodes), seed)
 
     def _report(self) -> None:
         """Evaluate the last and the best model on fresh episodes; table and ``result.json``."""
