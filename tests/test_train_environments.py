@@ -1,38 +1,52 @@
 """What --wrappers says, with the same wrappers put on by hand as the truth."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.wrappers import FlattenObservation, RescaleObservation, TimeAwareObservation
+from gymnasium.wrappers import DelayObservation, FlattenObservation, RescaleObservation, TimeAwareObservation
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from tests.scripts import imported
-
-WRAPPERS = (
+TIMED = (
     "gymnasium.wrappers:TimeAwareObservation(flatten=False, normalize_time=True)",
     "gymnasium.wrappers:FlattenObservation",
 )
 
 
-@pytest.fixture(scope="module")
-def environments():
-    return imported("environments")
+def timed():
+    return FlattenObservation(TimeAwareObservation(gym.make("CartPole-v1"), flatten=False, normalize_time=True))
 
 
-def by_hand(name):
-    return FlattenObservation(TimeAwareObservation(gym.make(name), flatten=False, normalize_time=True))
+def late():
+    """Alone it has a batch of its own, which knows of no wrapper."""
+    return DelayObservation(gym.make("PartialCatch-v0"), delay=2)
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "PartialCatch-v0"])
-def test_wrappers_go_around_in_order(name, environments):
-    environment = environments.Environment(name, {}, tuple(map(environments.wrapper, WRAPPERS)))
+@pytest.fixture
+def environments(monkeypatch):
+    """The module of train/."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "train"))
+    import environments
+
+    return environments
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "by_hand"),
+    [("CartPole-v1", TIMED, timed), ("PartialCatch-v0", ["gymnasium.wrappers:DelayObservation(delay=2)"], late)],
+)
+def test_wrappers_go_around_in_order(name, texts, by_hand, environments):
+    environment = environments.Environment(name, {}, tuple(map(environments.wrapper, texts)))
     one, many = environment.one(), environment.many(2, seed=3)
-    loop = DummyVecEnv([lambda: by_hand(name)] * 2)
+    loop = DummyVecEnv([by_hand] * 2)
     loop.seed(3)
-    assert one.observation_space == many.observation_space == by_hand(name).observation_space
+    assert one.observation_space == many.observation_space == by_hand().observation_space
     np.testing.assert_array_equal(many.reset(), loop.reset())
-    for action in (0, 1, 0):
-        for mine, theirs in zip(many.step(np.full(2, action))[:3], loop.step(np.full(2, action))[:3], strict=True):
+    for action in (0, 1, 0, 1):
+        many.step_async(np.full(2, action))
+        loop.step_async(np.full(2, action))
+        for mine, theirs in zip(many.step_wait()[:3], loop.step_wait()[:3], strict=True):
             np.testing.assert_array_equal(mine, theirs)
 
 

@@ -190,6 +190,7 @@ def curves(tmp_path, train):
             path = tmp_path / "results" / "curves" / f"{name}-s{seed}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             run = {"steps": [1000, 2000], "mean_return": returns, "final": {"mean_return": returns[-1]}, "commit": "ab"}
+            run["config"] = {"total_timesteps": 50_000}
             path.write_text(json.dumps(run))
 
     return write
@@ -228,6 +229,17 @@ def test_the_memory_suite(train, curves, tmp_path):
     svg = (tmp_path / "results" / "figures" / "suite.svg").read_text()
     assert "share of what memory is worth" in svg
     assert "![" in text
+
+
+def test_elsewhere(train, curves, tmp_path):
+    """Two seeds that end at 200 and 400: a draw in four is twice the same one."""
+    curves("CartPoleNoVel-v1-lstm", [100.0, 200.0], [100.0, 400.0])
+    curves("CartPoleNoVel-v1-gru", [100.0, 300.0])
+    text = report(train, tmp_path, "elsewhere")["elsewhere"]
+    lines = [line for line in text.splitlines() if line.startswith("| CartPole-v1 without velocity")]
+    (cells,) = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert cells[1:] == ["50,000", "", "300.00 (200.00 to 400.00)", "300.00 (300.00 to 300.00)", "", ""]
+    assert "Not run: Pendulum-v1 without velocity, MiniGrid-MemoryS7-v0" in text
 
 
 def test_inner_steps(train, results, curves, tmp_path):

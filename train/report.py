@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import curves_report
+import elsewhere_report
 import figures
 import inner_steps_report
 import suite_report
@@ -304,6 +305,11 @@ def suite(args: Args, results: Results) -> str:
     return suite_report.section(args.results, lambda name, words: picture(args, name, words), table)
 
 
+def elsewhere(args: Args, results: Results) -> str:
+    """Environments that others wrote."""
+    return elsewhere_report.section(args.results, table)
+
+
 def inner_steps(args: Args, results: Results) -> str:
     """How many reads."""
     return inner_steps_report.section(args.results, lambda name, words: picture(args, name, words), table)
@@ -315,6 +321,7 @@ SECTIONS = {
     "glimpses": glimpses,
     "curves": curves,
     "suite": suite,
+    "elsewhere": elsewhere,
     "inner-steps": inner_steps,
 }
 PAGES = {"inner-steps": "inner-steps.md"}  # sections that stand beside the document, on a page of their own
