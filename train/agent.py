@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cli import core_options, fail, key_values, parse
-from defaults import defaults_for
+from fwagents.settings import defaults_for
 from runs import read_config
 
 
