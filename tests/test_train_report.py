@@ -152,7 +152,7 @@ def test_figures(train, results, tmp_path):
     results("lstm-20", 60.0, 61.0, 62.0)
     results("mnist-multilevel-100", 1.0)
     sections = report(train, tmp_path)
-    folder = tmp_path / "results" / "figures"
+    folder = tmp_path / "figures"
     names = {"retrieval", "figure-2", "harder", "glimpses"}
     assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -211,9 +211,9 @@ def test_learning_curves(train, curves, tmp_path):
     assert (area, reached, final) == ("0.35 (0.10 to 0.60)", "never, never", "0.50 (0.20 to 0.80)")
     assert sooner.startswith("0.75 (")
     assert "PartialCatch-v0, MemoryA2C: not run" in text
-    for path in (tmp_path / "results" / "figures").glob("*.svg"):
+    for path in (tmp_path / "figures").glob("*.svg"):
         assert "environment steps, millions" in path.read_text()
-    assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == ["results/figures/curves-PartialCatch-v0-memory_ppo.svg"]
+    assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == ["figures/curves-PartialCatch-v0-memory_ppo.svg"]
 
 
 def test_the_memory_suite(train, curves, tmp_path):
@@ -226,7 +226,7 @@ def test_the_memory_suite(train, curves, tmp_path):
     recall = text[text.index("KeyValueRecall-v0") :]
     assert row(recall, "fast weights") == ["", "0.50", "", ""]
     assert "TMaze-v0: not run" in text
-    svg = (tmp_path / "results" / "figures" / "suite.svg").read_text()
+    svg = (tmp_path / "figures" / "suite.svg").read_text()
     assert "share of what memory is worth" in svg
     assert "![" in text
 
@@ -250,10 +250,10 @@ def test_inner_steps(train, results, curves, tmp_path):
     assert row(text, "2") == ["not run", "1.00, 2.00", "not run", "not run", "not run", "not run"]
     assert row(text, "adaptive") == ["not run", "", "0.25", "", "not run", "not run"]
     assert row(text, "0")[-2:] == ["0.25", "not run"]
-    svg = (tmp_path / "results" / "figures" / "inner-steps.svg").read_text()
+    svg = (tmp_path / "figures" / "inner-steps.svg").read_text()
     assert "inner steps S" in svg
     assert "test error on retrieval, %" in svg
-    assert "](results/figures/inner-steps.svg)" in text
+    assert "](figures/inner-steps.svg)" in text
 
 
 def test_a_broken_result_is_one_clear_line(train, results, tmp_path, capsys):
