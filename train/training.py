@@ -1,5 +1,6 @@
 """One training run: environments, agent, callbacks, and the closing evaluation."""
 
+import importlib
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -52,6 +53,8 @@ class Run:
 
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
         self.args, self.env_kwargs = args, env_kwargs
+        if args.log_memory:
+            importlib.import_module("fwagents.figures")  # if it cannot be, that is said before anything is written
         self.console = Console()
         torch.set_num_threads(args.threads)
         try:
@@ -169,12 +172,23 @@ class Run:
             self.callbacks.append(
                 EvaluationCallback(env, seed, args.eval_episodes, args.eval_freq, self.dir, args.num_envs)
             )
+        if args.log_memory:
+            from fwagents.sb3.memory_log import MemoryLogCallback
+
+            every = args.log_memory_freq or max(1, args.total_timesteps // 20)
+            self.callbacks.append(MemoryLogCallback(self._drawn_env(), EVAL_SEED + args.seed, every))
         self.checkpoints = []
         if args.checkpoint_freq > 0:
             self.checkpoints.append(CheckpointCallback(self.dir / CHECKPOINTS, args.checkpoint_freq, self.callbacks))
 
     def _fresh_env(self, episodes: int, seed: int) -> VecEnv:
         return make_vec_env(self.args.env, min(self.args.num_envs, episodes), seed=seed, **self.env_kwargs)
+
+    def _drawn_env(self) -> gym.Env[Any, Any]:
+        """One environment, with pictures if it has them."""
+        drawn = "rgb_array" in gym.make(self.args.env, **self.env_kwargs).metadata.get("render_modes", [])
+        options = {**self.env_kwargs, **({"render_mode": "rgb_array"} if drawn else {})}
+        return gym.make(self.args.env, **options)
 
     def _report(self) -> None:
         """Evaluate the last and the best model on fresh episodes; table and ``result.json``."""
