@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: agent watch test test-slow lint wheel-check bench bench-agent learning tables report clean
+.PHONY: agent watch test test-slow lint wheel-check bench bench-agent learning tables curves report clean
 
 agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
@@ -38,6 +38,10 @@ learning: $(VENV)/.installed  ## how well agents play after training, over seeds
 
 tables: $(VENV)/.installed  ## the paper's two tables and ours; runs what is missing, for hours; ARGS=--dry-run says how many
 	$(RUN) train/tables.py $(ARGS)
+	$(RUN) train/report.py
+
+curves: $(VENV)/.installed  ## learning curves of agents; runs what is missing, for hours; ARGS=--dry-run says how many
+	$(RUN) train/curves.py $(ARGS)
 	$(RUN) train/report.py
 
 report: $(VENV)/.installed  ## tables and figures again, from the results that are there

@@ -5,8 +5,8 @@ Importing this package registers every environment of `ENVIRONMENTS`; so does na
 file when that environment is made.
 """
 
-from .registry import ENVIRONMENTS, Environment, Returns, reference_returns, register_envs
+from .registry import ENVIRONMENTS, SUITE, Difficulty, Environment, Returns, reference_returns, register_envs
 
-__all__ = ["ENVIRONMENTS", "Environment", "Returns", "reference_returns", "register_envs"]
+__all__ = ["ENVIRONMENTS", "SUITE", "Difficulty", "Environment", "Returns", "reference_returns", "register_envs"]
 
 register_envs()

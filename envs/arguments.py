@@ -16,16 +16,18 @@ def whole_number(name: str, value: object, low: int, high: int | None = None) ->
     return int(value)
 
 
-def whole_numbers(name: str, value: object, length: int, count: int) -> npt.NDArray[np.int64]:
-    """`value`, one whole number or `length` of them, each from 0 to `count` - 1, as an array [length]."""
+def whole_numbers(name: str, value: object, shape: tuple[int, ...], count: int) -> npt.NDArray[np.int64]:
+    """`value`, whole numbers from 0 to `count` - 1 that may lack the first axes of `shape`, as an array [*shape]."""
     array: npt.NDArray[Any] = np.asarray(value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be made of whole numbers, got {value!r}")
-    if array.shape not in ((), (length,)):
-        raise ValueError(f"{name} must be one number or have shape ({length},), got shape {array.shape}")
+    allowed = [shape[axes:] for axes in range(len(shape) - 1, -1, -1)]
+    if array.shape not in ((), *allowed):
+        expected = " or ".join(map(str, allowed))
+        raise ValueError(f"{name} must be one number or have shape {expected}, got shape {array.shape}")
     if np.any(array < 0) or np.any(array >= count):
         raise ValueError(f"{name} must be from 0 to {count - 1}, got {value!r}")
-    return np.broadcast_to(array, length).astype(np.int64)
+    return np.broadcast_to(array, shape).astype(np.int64)
 
 
 def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 UInts = npt.NDArray[np.uint64]
 
 _GOLDEN = 0x9E3779B97F4A7C15
-_MASK = 2**64 - 1
 
 
 def new_key(rng: np.random.Generator) -> np.uint64:
@@ -30,12 +29,24 @@ def mix(x: UInts) -> UInts:
     return x ^ (x >> np.uint64(31))
 
 
-def draw(key: UInts, episode: UInts, number: int, count: int) -> npt.NDArray[np.int64]:
-    """Draw a `number`-th whole number below `count` for each `episode` [B] under its `key` [B].
+def draw(key: UInts, episode: UInts, numbers: npt.NDArray[np.integer[Any]], count: int) -> npt.NDArray[np.int64]:
+    """Draw whole numbers below `count`, the `numbers`-th [n] of each `episode` [B] under its `key` [B], as [B, n].
 
     Uniform, but for a bias of at most count / 2^32.
     """
-    stream = mix(key + (episode + np.uint64(1)) * np.uint64(_GOLDEN))
-    bits = mix(stream + np.uint64((number + 1) * _GOLDEN & _MASK))
-    drawn: npt.NDArray[Any] = (bits >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
+    drawn: npt.NDArray[Any] = (_bits(key, episode, numbers) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
     return drawn.astype(np.int64)
+
+
+def draw_order(key: UInts, episode: UInts, numbers: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """Draw an order of n things [B, n] from the `numbers`-th draws [n] of each `episode` [B] under its `key` [B].
+
+    Uniform, but for the chance that two of its n draws of 64 bits are the same.
+    """
+    return np.argsort(_bits(key, episode, numbers), axis=1).astype(np.int64)
+
+
+def _bits(key: UInts, episode: UInts, numbers: npt.NDArray[np.integer[Any]]) -> UInts:
+    """64 random bits [B, n] for each draw."""
+    stream = mix(key + (episode + np.uint64(1)) * np.uint64(_GOLDEN))
+    return mix(stream[:, None] + (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from .arguments import whole_numbers
-from .draws import draw
+from .draws import draw, draw_order
 from .render import Scene
 
 Index: TypeAlias = "slice | npt.NDArray[np.intp]"
@@ -25,25 +25,37 @@ Screens: TypeAlias = npt.NDArray[np.uint8]
 class Game(ABC):
     """`num_games` games under way.
 
-    `state` holds all that changes, every array [num_games]: `key` and `episode` (see `draws`), `frame` (the number of
-    the current frame; 1 after a reset and 0 before the first one) and what the game adds.
+    `state` holds all that changes, every array [num_games] or, for lists, [num_games, length]: `key` and `episode` (see
+    `draws`), `frame` (the number of the current frame; 1 after a reset and 0 before the first one) and what the game
+    adds.
 
     Args:
         num_games: size of the batch, B.
         ranges: for each whole number the game keeps, how many values (from 0) it can take; among them `frame`.
         starts: those of them that chance decides, uniformly, when an episode begins, and that a reset's options may
             set.
+        lengths: for those of them that are lists, how long.
+        distinct: the lists in which no number occurs twice.
     """
 
     observation_space: spaces.Space[Any]
     action_space: spaces.Discrete
 
-    def __init__(self, num_games: int, ranges: Mapping[str, int], starts: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        num_games: int,
+        ranges: Mapping[str, int],
+        starts: tuple[str, ...],
+        lengths: Mapping[str, int] | None = None,
+        distinct: tuple[str, ...] = (),
+    ) -> None:
         self.num_games = num_games
         self.ranges = dict(ranges)
         self.starts = starts
+        self.distinct = distinct
+        shapes = {name: (num_games, length) for name, length in (lengths or {}).items()}
         self.state: State = {name: np.zeros(num_games, np.uint64) for name in ("key", "episode")}
-        self.state.update({name: np.zeros(num_games, np.int64) for name in ranges})
+        self.state.update({name: np.zeros(shapes.get(name, num_games), np.int64) for name in ranges})
 
     @abstractmethod
     def advance(self, index: Index, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -51,11 +63,15 @@ class Game(ABC):
 
     @abstractmethod
     def ended(self) -> npt.NDArray[np.bool_]:
-        """Which games [B] have ended."""
+        """Which games [B] have ended, those cut short among them."""
 
     @abstractmethod
     def succeeded(self) -> npt.NDArray[np.bool_]:
         """Which games [B] have succeeded, if they have ended."""
+
+    def truncated(self) -> npt.NDArray[np.bool_]:
+        """Which games [B] a time limit has cut short: they have ended, but not by the rules."""
+        return np.zeros(self.num_games, np.bool_)
 
     @abstractmethod
     def observe(self) -> Screens:
@@ -71,22 +87,27 @@ class Game(ABC):
         self.state["episode"][index] = 0
 
     def begin(self, index: Index, given: Mapping[str, npt.NDArray[np.int64]] | None = None) -> None:
-        """Begin the next episode of the games at `index`, where `given` [B each] says so and else where chance says."""
+        """Begin the next episode of the games at `index`.
+
+        Its starts are what `given` [B, ...] says, else what chance says; all else is 0.
+        """
+        for name in self.ranges.keys() - set(self.starts):
+            self.state[name][index] = 0
         key, episode = self.state["key"][index], self.state["episode"][index]
         for number, name in enumerate(self.starts):
             if given and name in given:
                 self.state[name][index] = given[name][index]
             else:
-                self.state[name][index] = draw(key, episode, number, self.ranges[name])
+                self.state[name][index] = self._draw(name, key, episode, number)
         self.state["episode"][index] += np.uint64(1)
         self.state["frame"][index] = 1
 
     def parse_options(self, options: Mapping[str, Any]) -> dict[str, npt.NDArray[np.int64]]:
-        """The starting places among a reset's options, checked, as arrays [B]."""
+        """The starting places among a reset's options, checked, as arrays [B, ...]."""
         unknown = sorted(set(options) - set(self.starts))
         if unknown:
             raise ValueError(f"unknown reset options {unknown}; known: {list(self.starts)}")
-        return {name: whole_numbers(name, value, self.num_games, self.ranges[name]) for name, value in options.items()}
+        return {name: self._check(name, name, value) for name, value in options.items()}
 
     def get_state(self) -> State:
         """A copy of the state."""
@@ -102,5 +123,24 @@ class Game(ABC):
             if got != expected:
                 raise ValueError(f"state[{name!r}] must be {expected}, got {got}")
             if name in self.ranges:
-                whole_numbers(f"state[{name!r}]", value, self.num_games, self.ranges[name])
+                self._check(f"state[{name!r}]", name, value)
         self.state = {name: np.array(state[name]) for name in self.state}
+
+    def _draw(
+        self, name: str, key: npt.NDArray[np.uint64], episode: npt.NDArray[np.uint64], number: int
+    ) -> npt.NDArray[np.int64]:
+        """What chance gives the `number`-th of the starts in each `episode` [b] under its `key` [b], as [b, ...]."""
+        shape = self.state[name].shape[1:]
+        every = len(self.starts)
+        if name in self.distinct:
+            things = np.arange(self.ranges[name])
+            return draw_order(key, episode, number + every * things)[:, : shape[0]]
+        numbers = number + every * np.arange(shape[0] if shape else 1)
+        return draw(key, episode, numbers, self.ranges[name]).reshape(len(key), *shape)
+
+    def _check(self, label: str, name: str, value: object) -> npt.NDArray[np.int64]:
+        """Numbers given for `name`, as an array of its shape."""
+        checked = whole_numbers(label, value, self.state[name].shape, self.ranges[name])
+        if name in self.distinct and (np.diff(np.sort(checked, axis=1)) == 0).any():
+            raise ValueError(f"{label} must be different numbers, got {value!r}")
+        return checked

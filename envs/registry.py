@@ -19,6 +19,15 @@ class Returns(NamedTuple):
     random: float
 
 
+class Difficulty(NamedTuple):
+    """The one argument that makes an environment harder."""
+
+    parameter: str
+    """Its name."""
+    values: tuple[int, ...]
+    """From easy to hard, for a figure; others are as good."""
+
+
 @dataclass(frozen=True)
 class Environment:
     """What is known about an environment without making it."""
@@ -39,7 +48,9 @@ class Environment:
     """The function from the arguments that set the difficulty to `Returns`, as `module:function`; None if they are not
     known exactly."""
     max_episode_steps: int | None = None
-    """The step after which an episode is truncated; None for never."""
+    """The step after which Gymnasium truncates an episode; None where it never does."""
+    difficulty: Difficulty | None = None
+    """Where one argument alone sets it."""
 
 
 def _catch(*tags: str, size: int, visible_frames: int | None, needs_memory: bool = True) -> Environment:
@@ -65,13 +76,39 @@ def _hidden(entry_point: str, max_episode_steps: int, reward_threshold: float | 
     )
 
 
+def _memory(path: str, values: tuple[int, ...], reward_threshold: float = 0.9, **kwargs: int) -> Environment:
+    """Of the memory suite; the first of `kwargs` is the difficulty."""
+    return Environment(
+        entry_point=f"fwagents.envs.{path}Env",
+        vector_entry_point=f"fwagents.envs.{path}VectorEnv",
+        returns=f"fwagents.envs.{path.partition(':')[0]}:returns",
+        kwargs=kwargs,
+        needs_memory=True,
+        tags=("memory",),
+        reward_threshold=reward_threshold,
+        difficulty=Difficulty(next(iter(kwargs)), values),
+    )
+
+
 ENVIRONMENTS: Mapping[str, Environment] = {
     "PartialCatch-v0": _catch("paper", size=16, visible_frames=3),
     "PartialCatchLarge-v0": _catch("paper", size=24, visible_frames=5),
     "Catch-v0": _catch(size=16, visible_frames=None, needs_memory=False),
     "CartPoleNoVel-v1": _hidden("cart_pole_no_vel", max_episode_steps=500, reward_threshold=475.0),
     "PendulumNoVel-v1": _hidden("pendulum_no_vel", max_episode_steps=200, reward_threshold=None),
+    # Solved with 95 % of the answers right.
+    "TMaze-v0": _memory("tmaze:TMaze", (5, 10, 20, 40, 80), reward_threshold=3.795, length=10),
+    "KeyValueRecall-v0": _memory("key_value_recall:KeyValueRecall", (1, 2, 4, 8, 16), pairs=4),
+    "RepeatPrevious-v0": _memory(
+        "repeat_previous:RepeatPrevious", (1, 2, 4, 8, 16, 32), delay=4, symbols=4, answers=16
+    ),
+    "MemoryChain-v0": _memory("memory_chain:MemoryChain", (5, 10, 20, 40, 80), length=20),
 }
+
+SUITE: Mapping[str, Difficulty] = {
+    name: environment.difficulty for name, environment in ENVIRONMENTS.items() if environment.difficulty
+}
+"""The environments whose difficulty is one argument, which `gymnasium.make` and `reference_returns` both take."""
 
 
 def register_envs() -> None:

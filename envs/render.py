@@ -15,12 +15,13 @@ Image = npt.NDArray[np.uint8]
 
 
 class Cell(IntEnum):
-    """What is in a cell; the bits combine."""
+    """What is in a cell; the bits of agent and target combine."""
 
     EMPTY = 0
     AGENT = 1
     TARGET = 2
     BOTH = 3
+    WALL = 4
 
 
 class Scene(NamedTuple):
@@ -29,7 +30,7 @@ class Scene(NamedTuple):
     cells: npt.NDArray[np.int64]
     """`Cell` codes [rows, columns]: the true screen, whatever the player sees."""
     hidden: bool
-    """Whether the player's screen is blank."""
+    """Whether the player does not see what it needs: its screen is blank, or what it has to know was shown before."""
     success: bool | None
     """How the episode ended; None while it runs."""
     caption: str
@@ -47,14 +48,15 @@ _FRAME_SUCCESS = np.array([(0, 158, 115), (0, 158, 115)], np.uint8)
 _FRAME_FAILURE = np.array([(213, 94, 0), (213, 94, 0)], np.uint8)
 _AGENT = np.array((86, 180, 233), np.uint8)
 _TARGET = np.array((240, 228, 66), np.uint8)
-_GLYPHS = {False: ".=o@", True: ":=o@"}
+_WALL = np.array((120, 120, 120), np.uint8)
+_GLYPHS = {False: ".=o@#", True: ":=o@#"}
 
 
 def picture(scene: Scene) -> Image:
     """The scene as RGB [height, width, 3], its longer side at least 320 pixels.
 
-    A hatched background and border mean that the player sees nothing; at the end of an episode the border is green
-    (success) or vermilion (failure).
+    A hatched background and border mean that the player has to go by memory; at the end of an episode the border is
+    green (success) or vermilion (failure).
     """
     cells = scene.cells
     # Video encoders want even sides.
@@ -64,6 +66,7 @@ def picture(scene: Scene) -> Image:
     image: Image = _frame_colours(scene)[hatch]
     inside = image[_BORDER:-_BORDER, _BORDER:-_BORDER]
     inside[:] = (_SCREEN_HIDDEN if scene.hidden else _SCREEN)[hatch[_BORDER:-_BORDER, _BORDER:-_BORDER]]
+    inside[_paint(cells == Cell.WALL, scale, margin=0)] = _WALL
     inside[_paint(cells & Cell.AGENT, scale, margin=scale // 10)] = _AGENT
     inside[_paint(cells == Cell.TARGET, scale, margin=scale // 10)] = _TARGET
     # Drawn smaller, so that the agent shows around it.
@@ -84,7 +87,7 @@ def _paint(where: npt.NDArray[Any], scale: int, margin: int) -> npt.NDArray[np.b
 
 
 def text(scene: Scene) -> str:
-    """The scene as lines of text: `=` agent, `o` target, `@` both, `.` empty; `:` in its place on a hidden screen."""
+    """The scene as lines of text: `=` agent, `o` target, `@` both, `#` wall, `.` empty, or `:` on a hidden screen."""
     glyphs = _GLYPHS[scene.hidden]
     lines = [scene.caption, *("".join(glyphs[cell] for cell in row) for row in scene.cells)]
     return "\n".join(lines) + "\n"

@@ -51,7 +51,8 @@ class GameEnv(gymnasium.Env[Screens, "int | np.integer[Any]"]):
         self._show()
         ended = bool(game.ended()[0])
         info = {"is_success": bool(game.succeeded()[0])} if ended else {}
-        return game.observe()[0], float(rewards[0]), ended, False, info
+        truncated = bool(game.truncated()[0])
+        return game.observe()[0], float(rewards[0]), ended and not truncated, truncated, info
 
     def render(self) -> Any:
         """The true screen: an RGB array, a string, or nothing where a window shows it."""

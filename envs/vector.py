@@ -77,16 +77,16 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
         game = self._game
         self._require_begun("step")
         rewards = self._advance(self._check(actions))
-        terminations, truncations = game.ended(), np.zeros(self.num_envs, np.bool_)
+        over, truncations = game.ended(), game.truncated()
         observations, infos = game.observe(), {}
-        if np.count_nonzero(terminations):
-            infos = {"is_success": game.succeeded() & terminations, "_is_success": terminations.copy()}
+        if np.count_nonzero(over):
+            infos = {"is_success": game.succeeded() & over, "_is_success": over.copy()}
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
-                index = np.flatnonzero(terminations)
-                infos = _final(observations, infos, terminations, index)
+                index = np.flatnonzero(over)
+                infos = _final(observations, infos, over, index)
                 game.begin(index)
                 observations = game.observe()
-        return observations, rewards, terminations, truncations, infos
+        return observations, rewards, over & ~truncations, truncations, infos
 
     def render(self) -> tuple[Any, ...] | None:
         """The true screens, one RGB array or string for each environment."""

@@ -42,19 +42,21 @@ def real_of(z):
     return torch.cat([z.real, z.imag], dim=-1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # the latter is compiled
 @pytest.mark.parametrize(("copies", "heads"), [(1, 1), (1, 3), (4, 1), (4, 3)])
-def test_equals_the_equations_in_plain_numbers(copies, heads):
-    core = AssociativeLSTM(3, 10, num_copies=copies, num_heads=heads)
+def test_equals_the_equations_in_plain_numbers(copies, heads, dtype):
+    core = AssociativeLSTM(3, 10, num_copies=copies, num_heads=heads).to(dtype)
     with torch.no_grad():
         for p in core.parameters():
             p.mul_(4)  # keys and values inside the unit circle, and outside
-    x = torch.randn(7, 2, 3)
-    state = AssociativeLSTMState(torch.randn(2, 10), torch.randn(2, copies, 10))
+    x = torch.randn(7, 2, 3, dtype=dtype)
+    state = AssociativeLSTMState(torch.randn(2, 10, dtype=dtype), torch.randn(2, copies, 10, dtype=dtype))
     y, last = core(x, state)
+    close = {"rtol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
     for row in range(2):
         outputs, memory = plain(core, x[:, row].numpy(), complex_of(state.h[row]), complex_of(state.c[row]))
-        np.testing.assert_allclose(complex_of(y[:, row]), outputs, rtol=1e-9)
-        np.testing.assert_allclose(complex_of(last.c[row]), memory, rtol=1e-9)
+        np.testing.assert_allclose(complex_of(y[:, row]), outputs, **close)
+        np.testing.assert_allclose(complex_of(last.c[row]), memory, **close)
     torch.testing.assert_close(last.h, y[-1], rtol=0, atol=0)
 
 

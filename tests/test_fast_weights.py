@@ -166,7 +166,14 @@ def test_the_read_is_attention_to_the_past():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"inner_steps": 3, "norm_per_step": True}, {"layer_norm": False, "fast_lr": 0.1}, {"boundary": "identity"}],
+    [
+        {},
+        {"inner_steps": 3, "norm_per_step": True},
+        {"layer_norm": False, "fast_lr": 0.1},
+        {"boundary": "identity"},
+        {"inner_steps": 0},
+        {"inner_steps": "adaptive"},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("normalize_storage", [False, True])

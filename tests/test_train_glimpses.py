@@ -53,7 +53,7 @@ def run(*args, cwd):
 @pytest.mark.parametrize(
     ("options", "core", "label"),
     [
-        (["--model", "multilevel", "--inner-steps", "2"], "fast_weights", "multilevel"),
+        (["--model", "multilevel", "--inner-steps", "adaptive"], "fast_weights", "multilevel"),
         (["--model", "convnet"], "convnet", "convnet"),
         (["--core", "gru"], "gru", "gru"),
     ],

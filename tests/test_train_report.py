@@ -9,6 +9,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "results.md").read_text()
+PAGE = (ROOT / "docs" / "inner-steps.md").read_text()
 SECTIONS = ("retrieval", "harder", "glimpses")
 
 
@@ -26,7 +27,6 @@ def train(monkeypatch):
 def results(tmp_path, train):
     """Writes results: a cell's name and the test errors of its first seeds."""
     cells = {cell.name: cell for cell in train.cells.CELLS}
-    (tmp_path / "results.md").write_text(DOCUMENT)
 
     def write(name, *errors, nll=(2.0, 0.5, 0.05)):
         cell = cells[name]
@@ -40,10 +40,8 @@ def results(tmp_path, train):
                 "parameters": 12345,
                 "commit": "abc1234",
                 "versions": {"torch": "2.99"},
-                "config": {
-                    **{"learning_rate": 0.002, "lr_schedule": "cosine", "updates": 77_000},
-                    "core_kwargs": {"decay": 0.85, "fast_lr": 0.75} if "fast" in name else {},
-                },
+                "config": {"learning_rate": 0.002, "lr_schedule": "cosine", "updates": 77_000},
+                "core_kwargs": {"decay": 0.85, "fast_lr": 0.75} if "fast" in name else {},
                 "curve": {"update": [0, 1000, 2000], "test_nll": list(nll)},
             }
             path.write_text(json.dumps(result))
@@ -51,12 +49,19 @@ def results(tmp_path, train):
     return write
 
 
-def report(train, tmp_path):
+@pytest.fixture(autouse=True)
+def documents(tmp_path):
+    """Those that the sections go into."""
+    (tmp_path / "results.md").write_text(DOCUMENT)
+    (tmp_path / "inner-steps.md").write_text(PAGE)
+
+
+def report(train, tmp_path, *more):
     """The sections that come out, by name."""
     train.report.main(["--results", str(tmp_path / "results"), "--document", str(tmp_path / "results.md")])
-    text = (tmp_path / "results.md").read_text()
+    text = (tmp_path / "results.md").read_text() + (tmp_path / "inner-steps.md").read_text()
     found = {}
-    for name in SECTIONS:
+    for name in (*SECTIONS, *more):
         begin, end = f"<!-- {name}: written by a command, do not edit -->", f"<!-- end of {name} -->"
         found[name] = text[text.index(begin) + len(begin) : text.index(end)]
     return found
@@ -69,7 +74,6 @@ def row(text, first):
 
 
 def test_nothing_run(train, tmp_path):
-    (tmp_path / "results.md").write_text(DOCUMENT)
     sections = report(train, tmp_path)
     for text in sections.values():
         assert " 0 of " in text
@@ -90,10 +94,7 @@ def test_numbers_and_verdicts(train, results, tmp_path):
     for label, error in [("irnn", 60.0), ("lstm", 1.99), ("associative_lstm", 50.0)]:
         results(f"{label}-20", error, error, error)
     text = report(train, tmp_path)["retrieval"]
-    assert (
-        "11 of 36 runs are there, at commit abc1234, torch 2.99" in text.replace("14 of", "11 of")
-        or "runs are there" in text
-    )
+    assert "17 of 48 runs are there, at commit abc1234, torch 2.99" in text
     assert row(text, "fast weights") == [
         *("not run", "2.00 ± 0.58", "1.81", "0.00 ± 0.00", "0", "0.15 ± 0.05 (2 of 3 seeds)", "0"),
     ]
@@ -131,7 +132,7 @@ def test_the_other_tables(train, results, tmp_path):
     sections = report(train, tmp_path)
     harder = sections["harder"]
     assert row(harder, "fast weights") == ["0.00 ± 0.00", "not run", "not run", "12.50 ± 0.29"]
-    assert row(harder, "associative LSTM") == ["not run", "30.00 (1 seed)", "not run", "not run"]
+    assert row(harder, "associative LSTM") == ["not run", "30.00 (1 of 3 seeds)", "not run", "not run"]
     text = sections["glimpses"]
     assert row(text, "fast weights, multi-level")[:2] == ["1.50 ± 0.00", "7.21"]
     assert row(text, "fast weights")[:2] == ["1.30 ± 0.00", ""]
@@ -178,6 +179,69 @@ def test_every_series_has_a_look_of_its_own(train):
         assert len(set(looks)) == len(looks)
     models = {cell.name.removeprefix("mnist-").split("-")[0] for cell in train.cells.CELLS}
     assert models <= set(STYLES)
+
+
+@pytest.fixture
+def curves(tmp_path, train):
+    """Writes runs of agents: a cell's name, and each seed's curve; it ends as it plays at the end."""
+
+    def write(name, *runs):
+        for seed, returns in zip((10, 11, 12, 13, 14), runs, strict=False):
+            path = tmp_path / "results" / "curves" / f"{name}-s{seed}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            run = {"steps": [1000, 2000], "mean_return": returns, "final": {"mean_return": returns[-1]}, "commit": "ab"}
+            path.write_text(json.dumps(run))
+
+    return write
+
+
+def test_learning_curves(train, curves, tmp_path):
+    """Fast weights have areas of 0.5 and 0.7, the LSTM 0.1 and 0.6: three pairs of four are won.
+
+    The means of two seeds drawn anew are 0.5, 0.6 or 0.7; a draw in forty is enough for the ends to be in the interval.
+    """
+    name = "PartialCatch-v0-{}-memory_ppo"
+    curves(name.format("fast_weights"), [0.0, 1.0], [0.5, 0.9])
+    curves(name.format("lstm"), [0.0, 0.2], [0.4, 0.8])
+    text = report(train, tmp_path, "curves")["curves"]
+    assert "4 of 30 runs are there, at ab; 2,000 steps each" in text
+    assert row(text, "fast weights") == ["0.60 (0.50 to 0.70)", "2k, 2k", "0.95 (0.90 to 1.00)", ""]
+    area, reached, final, sooner = row(text, "LSTM")
+    assert (area, reached, final) == ("0.35 (0.10 to 0.60)", "never, never", "0.50 (0.20 to 0.80)")
+    assert sooner.startswith("0.75 (")
+    assert "PartialCatch-v0, MemoryA2C: not run" in text
+    for path in (tmp_path / "results" / "figures").glob("*.svg"):
+        assert "environment steps, millions" in path.read_text()
+    assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == ["results/figures/curves-PartialCatch-v0-memory_ppo.svg"]
+
+
+def test_the_memory_suite(train, curves, tmp_path):
+    """In MemoryChain the best memoryless return is 0 and the optimal one 1; in KeyValueRecall they are -0.8 and 1."""
+    curves("MemoryChain-v0-20-lstm", [0.5], [0.75])
+    curves("KeyValueRecall-v0-2-fast_weights", [0.1])
+    text = report(train, tmp_path, "suite")["suite"]
+    chain = text[text.index("MemoryChain-v0") :]
+    assert row(chain, "LSTM") == ["", "", "0.50, 0.75", "", ""]
+    recall = text[text.index("KeyValueRecall-v0") :]
+    assert row(recall, "fast weights") == ["", "0.50", "", ""]
+    assert "TMaze-v0: not run" in text
+    svg = (tmp_path / "results" / "figures" / "suite.svg").read_text()
+    assert "share of what memory is worth" in svg
+    assert "![" in text
+
+
+def test_inner_steps(train, results, curves, tmp_path):
+    results("fast_weights-20-steps-2-per-step", 1.0, 2.0)
+    results("fast_weights-50-steps-adaptive", 0.25)
+    curves("PartialCatch-v0-steps-0", [0.0, 0.5])
+    text = report(train, tmp_path, "inner-steps")["inner-steps"]
+    assert row(text, "2") == ["not run", "1.00, 2.00", "not run", "not run", "not run", "not run"]
+    assert row(text, "adaptive") == ["not run", "", "0.25", "", "not run", "not run"]
+    assert row(text, "0")[-2:] == ["0.25", "not run"]
+    svg = (tmp_path / "results" / "figures" / "inner-steps.svg").read_text()
+    assert "inner steps S" in svg
+    assert "test error on retrieval, %" in svg
+    assert "](results/figures/inner-steps.svg)" in text
 
 
 def test_a_broken_result_is_one_clear_line(train, results, tmp_path, capsys):

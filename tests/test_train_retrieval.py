@@ -68,7 +68,7 @@ def test_result_file(trained):
     assert {"commit", "versions"} <= found.keys()
     config = found["config"]
     assert config["pairs"] == 2
-    assert config["core_kwargs"] == {"decay": 0.9, "fast_lr": 1.0}, "what suits the task stands in train/defaults.py"
+    assert found["core_kwargs"] == {"decay": 0.9, "fast_lr": 1.0}, "what suits the task stands in train/defaults.py"
     curve = found["curve"]
     assert curve["update"] == list(range(0, 301, 20))
     assert curve["loss"][0] is None
@@ -143,8 +143,15 @@ def test_a_search_leaves_the_test_set_alone(tmp_path):
     found = json.loads((run_dir(tmp_path) / "result.json").read_text())
     assert found["test_error"] is None
     assert found["test_nll"] is None
-    assert found["config"]["core_kwargs"] == {}
+    assert found["core_kwargs"] == {}
     assert "Test error" not in done.stdout
+
+
+def test_no_inner_steps_is_not_the_default(tmp_path):
+    done = run(*TINY, "--updates", "20", "--inner-steps", "0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((run_dir(tmp_path) / "result.json").read_text())
+    assert found["core_kwargs"] == {"decay": 0.9, "fast_lr": 1.0, "inner_steps": 0}
 
 
 def test_a_run_that_diverges_says_so(tmp_path):
@@ -165,7 +172,9 @@ def test_a_run_that_diverges_says_so(tmp_path):
         (["--core", "lstmm"], "invalid choice 'lstmm'"),
         (["--core", "lstm", "--decay", "0.9"], "core 'lstm' has no option 'decay'"),
         (["--core-kwargs", "decay"], "--core-kwargs got 'decay', expected name=value"),
-        (["--inner-steps", "0"], "inner_steps is 0"),
+        (["--inner-steps", "-1"], "inner_steps is -1, expected an integer of at least 0, or 'adaptive'"),
+        (["--inner-steps", "many"], "--inner-steps: no type matching {None}|INT|{adaptive}"),
+        (["--inner-steps", "adaptive", "--core-kwargs", "tolerance=-1"], "tolerance is -1"),
         (["--hidden-size", "0"], "hidden_size is 0"),
         (["--updates", "0"], "updates is 0"),
         (["--threads", "0"], "--threads is 0, expected at least 1"),

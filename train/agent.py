@@ -24,18 +24,19 @@ class Args:
     """Any Gymnasium id; "module:Id" imports the module first."""
     env_kwargs: tuple[str, ...] = ()
     """Keyword arguments of the environment: size=20 visible_frames=2"""
-    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm"] = "fast_weights"
+    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
     """The memory."""
     hidden_size: int = 128
     """Units of the memory."""
-    inner_steps: int | None = None
-    """Fast weights: reads of the fast memory per time step; None is the core's default, as for the next two."""
+    inner_steps: int | Literal["adaptive"] | None = None
+    """Fast weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the core's default,
+    as for the next two."""
     decay: float | None = None
     """Fast weights: what is left of the fast memory after a step."""
     fast_lr: float | None = None
     """Fast weights: rate at which a hidden state is written."""
     core_kwargs: tuple[str, ...] = ()
-    """Further options of the core: normalize_storage=False identity_scale=0.05"""
+    """Further options of the core: normalize_storage=False identity_scale=0.05 tolerance=0.05 max_inner_steps=20"""
     critic_core: Literal["shared", "detached", "separate", "none"] = "separate"
     """Where the value's memory comes from; see MemoryPolicy."""
     algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"

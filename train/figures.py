@@ -1,5 +1,6 @@
 """The figures of docs/results.md, each as PNG and SVG."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ STYLES = {
     "gru": ("GRU", "#CC79A7", "v", "-."),
     "irnn": ("IRNN", "#E69F00", "D", ":"),
     "convnet": ("ConvNet", "#56B4E9", "P", "--"),
+    "none": ("no memory", "#999999", "x", ":"),
+    "paper_constants": ("fast weights, the paper's constants", "#882255", "X", "--"),
 }
 NAMES = {label: style[0] for label, style in STYLES.items()}
 SMALLEST = 0.01  # percent; below it the axis is linear, where it reaches down to zero
@@ -87,6 +90,65 @@ def curves(path: Path, ours: Mapping[str, Sequence[tuple[list[int], list[float]]
     axes.set_yscale("log")
     axes.set_xlim(left=0)
     _finish(axes, "updates, thousands", "test NLL, nats", title)
+    _save(figure, path)
+
+
+def learning(
+    path: Path, steps: Sequence[int], bands: Mapping[str, tuple[Any, Any, Any]], level: float, title: str
+) -> None:
+    """Mean return against environment steps, with the lower and upper end of its interval, and the level to reach."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    millions = [step / 1e6 for step in steps]
+    for label, (mean, low, high) in bands.items():
+        name, colour, _, line = STYLES[label]
+        axes.plot(millions, mean, color=colour, linestyle=line, label=name)
+        axes.fill_between(millions, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(level, color="grey", linewidth=1)
+    axes.set_xlim(0, millions[-1])
+    _finish(axes, "environment steps, millions", "mean return", title)
+    axes.get_legend().remove()  # there is no empty corner in such a figure
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    _save(figure, path)
+
+
+def scaling(path: Path, panels: Mapping[str, tuple[str, Mapping[str, Mapping[int, float]]]], title: str) -> None:
+    """What memory earns against difficulty, a panel for each environment: its parameter's name, and values by label."""
+    figure, grid = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained", squeeze=False, sharey=True)
+    handles = {}
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (env, (parameter, lines)) in zip(grid.flat, panels.items(), strict=False):
+        for label, points in lines.items():
+            name, colour, marker, line = STYLES[label]
+            at = sorted(points)
+            values = [points[x] for x in at]
+            (handles[name],) = axes.plot(at, values, color=colour, marker=marker, linestyle=line, label=name)
+        ticks = sorted({x for points in lines.values() for x in points})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [str(x) for x in ticks])
+        axes.minorticks_off()
+        _finish(axes, parameter, "share of what memory is worth", env)
+        axes.get_legend().remove()
+    figure.suptitle(title)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize="small")
+    _save(figure, path)
+
+
+def inner_steps(
+    path: Path, panels: Mapping[str, Mapping[str, Mapping[int | str, Sequence[float]]]], order: Sequence[int | str]
+) -> None:
+    """Medians against inner steps, with every seed as a dot: a panel for each measure, a line for each setting."""
+    figure, row = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    looks = [style[1:] for style in STYLES.values()]
+    for axes, (measure, lines) in zip(row, panels.items(), strict=True):
+        for (name, found), (colour, marker, line) in zip(lines.items(), looks, strict=False):
+            there = [place for place, steps in enumerate(order) if found.get(steps)]
+            medians = [statistics.median(found[order[place]]) for place in there]
+            axes.plot(there, medians, color=colour, marker=marker, linestyle=line, label=name)
+            dots = [(place, value) for place in there for value in found[order[place]]]
+            axes.scatter(*zip(*dots, strict=True) if dots else ((), ()), color=colour, s=9, alpha=0.6)
+        axes.set_xticks(range(len(order)), [str(steps) for steps in order])
+        _finish(axes, "inner steps S", measure, "")
     _save(figure, path)
 
 

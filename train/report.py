@@ -1,6 +1,6 @@
-"""Turn the results of the supervised tasks into sections of docs/results.md, and figures.
+"""Turn results into sections of docs/results.md, and figures.
 
-``python train/report.py`` reads results/retrieval/*.json and results/glimpses/*.json. What has not been run yet is
+``python train/report.py`` reads results/retrieval, results/glimpses and results/curves. What has not been run yet is
 shown as such.
 """
 
@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import curves_report
 import figures
+import inner_steps_report
+import suite_report
 from cells import CELLS, FEATURES, PAIRS, SIZES, Cell
 from cli import fail, parse
 from figures import NAMES
@@ -145,7 +148,7 @@ def settings(results: Results, names: Iterable[str]) -> str:
         runs = results.runs[name]
         if runs:
             config = runs[0]["config"]
-            memory = [config["core_kwargs"].get(option) for option in ("decay", "fast_lr")]
+            memory = [runs[0]["core_kwargs"].get(option) for option in ("decay", "fast_lr")]
             updates = statistics.fmean(run["updates"] for run in runs)
             ms = statistics.median(1000 * run["seconds"] / run["updates"] for run in runs)
             rows.append(
@@ -280,7 +283,30 @@ def glimpses(args: Args, results: Results) -> str:
     )
 
 
-SECTIONS = {"retrieval": retrieval, "harder": harder, "glimpses": glimpses}
+def curves(args: Args, results: Results) -> str:
+    """The paper's Figure 5."""
+    return curves_report.section(args.results, lambda name, words: picture(args, name, words), table)
+
+
+def suite(args: Args, results: Results) -> str:
+    """The memory suite."""
+    return suite_report.section(args.results, lambda name, words: picture(args, name, words), table)
+
+
+def inner_steps(args: Args, results: Results) -> str:
+    """How many reads."""
+    return inner_steps_report.section(args.results, lambda name, words: picture(args, name, words), table)
+
+
+SECTIONS = {
+    "retrieval": retrieval,
+    "harder": harder,
+    "glimpses": glimpses,
+    "curves": curves,
+    "suite": suite,
+    "inner-steps": inner_steps,
+}
+PAGES = {"inner-steps": "inner-steps.md"}  # sections that stand beside the document, on a page of their own
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -289,11 +315,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         results = Results(args.results)
         for name, section in SECTIONS.items():
-            text = section(args, results)
-            write_section(args.document, name, text)
+            page = args.document.with_name(PAGES.get(name, args.document.name))
+            write_section(page, name, section(args, results))
     except (OSError, ValueError, KeyError) as error:
         fail(f"{error} is missing from a result" if isinstance(error, KeyError) else str(error))
-    print(f"Wrote {', '.join(SECTIONS)} into {args.document}; figures are in {args.results / 'figures'}")
+    print(f"Wrote {', '.join(SECTIONS)} into {args.document.parent}; figures are in {args.results / 'figures'}")
 
 
 if __name__ == "__main__":

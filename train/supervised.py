@@ -23,27 +23,28 @@ if TYPE_CHECKING:
 class SupervisedArgs:
     """Options of every supervised task."""
 
-    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm"] = "fast_weights"
+    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
     """The memory."""
     hidden_size: int = 50
     """Units of the memory."""
-    inner_steps: int | None = None
-    """Fast weights: reads of the fast memory per time step; None is the task's default, as for the next two."""
+    inner_steps: int | Literal["adaptive"] | None = None
+    """Fast weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the task's default,
+    as for the next two."""
     decay: float | None = None
     """Fast weights: what is left of the fast memory after a step."""
     fast_lr: float | None = None
     """Fast weights: rate at which a hidden state is written."""
     core_kwargs: tuple[str, ...] = ()
-    """Further options of the core: norm_per_step=True identity_scale=0.05"""
+    """Further options of the core: norm_per_step=True identity_scale=0.05 tolerance=0.05 max_inner_steps=20"""
 
     updates: int = 60_000
     """Batches to learn from, at most."""
     batch_size: int = 128
     """Examples of a batch."""
     learning_rate: float = 1e-3
-    """Adam's step size at the start."""
-    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """"cosine" and "linear" fall to zero over the updates."""
+    """Adam's step size, at its largest."""
+    lr_schedule: Literal["cosine", "warmup", "linear", "constant"] = "cosine"
+    """"cosine" and "linear" fall to zero over the updates; "warmup" is cosine after a rise over the first tenth."""
     max_grad_norm: float | None = 5.0
     """Norm at which gradients are clipped; None for never."""
     seed: int = 0
@@ -208,7 +209,8 @@ def _result(
         "best_update": best.get("update"),
         "seconds": round(trainer.seconds, 1),
         "parameters": sum(p.numel() for p in trainer.parameters),
-        "config": {**described["args"], "core_kwargs": described["core_kwargs"]},
+        "config": described["args"],
+        "core_kwargs": described["core_kwargs"],
         "curve": {name: [row.get(name) for row in trainer.curve] for name in columns},
         **{name: described[name] for name in ("command", "commit", "versions")},
     }

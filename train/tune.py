@@ -56,7 +56,7 @@ class Args:
 
     env: str = "PartialCatch-v0"
     """Any Gymnasium id; "module:Id" imports the module first."""
-    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm"] = "fast_weights"
+    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
     """The memory."""
     algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"
     """The algorithm."""

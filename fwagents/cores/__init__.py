@@ -9,6 +9,7 @@ from fwagents.cores.fast_weights import FastWeights, FastWeightsState
 from fwagents.cores.gru import GRU
 from fwagents.cores.irnn import IRNN
 from fwagents.cores.lstm import LSTM, LSTMState
+from fwagents.cores.no_memory import NoMemory
 
 __all__ = [
     "CORES",
@@ -22,6 +23,7 @@ __all__ = [
     "HiddenState",
     "LSTMState",
     "MemoryCore",
+    "NoMemory",
     "make_core",
 ]
 
@@ -31,6 +33,7 @@ CORES: dict[str, type[MemoryCore[Any]]] = {
     "lstm": LSTM,
     "gru": GRU,
     "associative_lstm": AssociativeLSTM,
+    "none": NoMemory,
 }
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fwagents.cores.base import MemoryCore, finite_float, positive_int
+from fwagents.kernels import associative, chosen_backend
 
 
 class AssociativeLSTMState(NamedTuple):
@@ -99,30 +100,13 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         return (self.hidden_size,), (self.num_copies, self.hidden_size)
 
     def scan(self, x: Tensor, state: AssociativeLSTMState) -> tuple[Tensor, AssociativeLSTMState]:
-        """A stretch without resets; see :meth:`MemoryCore.scan`.
-
-        In here the batch comes last, so that a gate or a key of the whole batch is one block of memory.
-        """
-        inputs = torch.addmm(self.bias.unsqueeze(1), self.weight_ih, x.flatten(0, 1).t())
-        h, c = state.h.t(), _complex(state.c.permute(1, 2, 0).contiguous())
-        ys = []
-        for summed in inputs.view(-1, *x.shape[:2]).unbind(1):
-            h, c = self._update(torch.addmm(summed, self.weight_hh, h), c)
-            ys.append(h.t())
-        return torch.stack(ys), AssociativeLSTMState(h.t(), _real(c).permute(2, 0, 1))
-
-    def _update(self, summed: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """What gates, keys and values do: their sums ``[R, B]`` and c ``[S, n, B]`` -> h ``[H, B]`` and c."""
-        n, heads, copies = self.hidden_size // 2, self.num_heads, self.num_copies
-        gates, vectors = torch.split(summed, [(1 + 2 * heads) * n, 6 * heads * n])
-        f, i, o = torch.split(gates.sigmoid(), [n, heads * n, heads * n])
-        write, read, u = bound(_complex(vectors.view(3 * heads, 2 * n, -1))).chunk(3)
-        order = self.permutations.flatten()
-        write = write.index_select(1, order).view(heads, copies, n, -1)
-        read = read.index_select(1, order).view(heads, copies, n, -1)
-        c = f * c + (write * (i.view(heads, n, -1) * u).unsqueeze(1)).sum(0)
-        h = (o.view(heads, n, -1) * bound((read * c).sum(1) / copies)).sum(0)
-        return _real(h), c
+        """A stretch without resets, compiled where that is possible; see :meth:`MemoryCore.scan`."""
+        tensors = (x, *state, self.weight_ih, self.weight_hh, self.bias)
+        if chosen_backend("auto") == "numba" and associative.covers(*tensors):
+            y, h, c = associative.scan(torch_form, self.num_heads, self.permutations, *tensors)
+        else:
+            y, h, c = torch_form(self.num_heads, self.permutations, *tensors)
+        return y, AssociativeLSTMState(h, c)
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print``."""
@@ -130,6 +114,43 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
             f"{self.input_size}, {self.hidden_size}, num_copies={self.num_copies}, num_heads={self.num_heads}, "
             f"forget_bias={self.forget_bias}, permutation_seed={self.permutation_seed}"
         )
+
+
+def torch_form(
+    heads: int,
+    permutations: Tensor,
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The recurrence in plain torch: ``x [T, B, D]`` and the state -> y, h and c; :class:`AssociativeLSTM` has shapes.
+
+    In here the batch comes last, so that a gate or a key of the whole batch is one block of memory.
+    """
+    inputs = torch.addmm(bias.unsqueeze(1), weight_ih, x.flatten(0, 1).t())
+    h, c = h.t(), _complex(c.permute(1, 2, 0).contiguous())
+    ys = []
+    for summed in inputs.view(-1, *x.shape[:2]).unbind(1):
+        h, c = _update(heads, permutations, torch.addmm(summed, weight_hh, h), c)
+        ys.append(h.t())
+    return torch.stack(ys), h.t(), _real(c).permute(2, 0, 1)
+
+
+def _update(heads: int, permutations: Tensor, summed: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """What gates, keys and values do: their sums ``[R, B]`` and c ``[S, n, B]`` -> h ``[H, B]`` and c."""
+    copies, n = permutations.shape
+    gates, vectors = torch.split(summed, [(1 + 2 * heads) * n, 6 * heads * n])
+    f, i, o = torch.split(gates.sigmoid(), [n, heads * n, heads * n])
+    write, read, u = bound(_complex(vectors.view(3 * heads, 2 * n, -1))).chunk(3)
+    order = permutations.flatten()
+    write = write.index_select(1, order).view(heads, copies, n, -1)
+    read = read.index_select(1, order).view(heads, copies, n, -1)
+    c = f * c + (write * (i.view(heads, n, -1) * u).unsqueeze(1)).sum(0)
+    h = (o.view(heads, n, -1) * bound((read * c).sum(1) / copies)).sum(0)
+    return _real(h), c
 
 
 def bound(z: Tensor) -> Tensor:

@@ -131,11 +131,7 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         Raises:
             ValueError: a shape or dtype is not as above; the message names it.
         """
-        if x.dim() != 3 or x.shape[-1] != self.input_size or 0 in x.shape:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}, expected [T, B, {self.input_size}] with T and B at least 1"
-            )
-        self._check(state, start, x.shape[:-1])
+        self._check_sequence(x, state, start)
         state = self._opening(x.shape[1]) if state is None else state
         if start is None:
             return self.scan(x, state)
@@ -168,6 +164,13 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
             raise ValueError(
                 f"start is {start.dtype} of shape {tuple(start.shape)}, expected torch.bool of shape {tuple(steps)}"
             )
+
+    def _check_sequence(self, x: Tensor, state: StateT | None, start: Tensor | None) -> None:
+        if x.dim() != 3 or x.shape[-1] != self.input_size or 0 in x.shape:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, expected [T, B, {self.input_size}] with T and B at least 1"
+            )
+        self._check(state, start, x.shape[:-1])
 
     def _check_step(self, x: Tensor, state: StateT, start: Tensor | None) -> None:
         self._check_input(x)

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from fwagents.cores.base import MemoryCore, finite_float, positive_int
+from fwagents.cores.base import HiddenState, MemoryCore, finite_float, positive_int
 from fwagents.cores.stepper import Stepper
 from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
 from fwagents.kernels.reference import inner_loop, key, settle
@@ -33,17 +33,29 @@ class FastWeights(MemoryCore[FastWeightsState]):
     h and A start at zero; A stays fixed during the inner loop and is updated once a step, from the settled state. So a
     read is attention to the recent past: ``A(t) h_s = fast_lr sum_tau decay^(t-tau) h(tau) [h(tau) . h_s]``.
 
+    With ``inner_steps=0`` there is no fast memory, and the cell is a layer-normalised RNN of state ``(h,)``::
+
+        h(t+1) = f(LN[W h(t) + C x(t) + b])
+
+    With ``inner_steps="adaptive"`` every row of the batch goes on until it has settled, and then stays as it is: S is
+    the first step with ``|h_S - h_{S-1}| <= tolerance |h_{S-1}|``, in the Euclidean norm, or else max_inner_steps.
+    The measure is relative since |h| grows with the square root of R and with the learned gain. Gradients are those of
+    the steps that were taken; where they end is held fixed. :meth:`inner_steps_taken` tells how many there were.
+
     Initialisation is the paper's: ``W = identity_scale I``, C uniform in +-1/sqrt(R), LN gain 1, biases 0. The paper
     does not say whether the inner steps share one layer norm; here they do unless ``norm_per_step``.
 
     Args:
         input_size: D.
         hidden_size: R.
-        inner_steps: reads of the fast memory per time step (the paper's S).
+        inner_steps: reads of the fast memory per time step (the paper's S); 0 for no memory, of which the options then
+            have no effect, or "adaptive".
+        tolerance: how little an adaptive row moves, relative to its length, once it has settled; at least 0.
+        max_inner_steps: the most inner steps that an adaptive row takes.
         decay: what is left of A after a step (lambda), in [0, 1].
         fast_lr: rate at which a hidden state is written into A (eta), at least 0.
         layer_norm: False leaves LN out of equation 5.
-        norm_per_step: True gives every inner step a gain and bias of its own.
+        norm_per_step: True gives every inner step a gain and bias of its own, adaptive ones up to max_inner_steps.
         boundary: "sustained" as above, or "identity", the paper's "method 2" (appendix B): the bracket of equation 5
             is ``(I + A(t)) h_s``, so the loop holds the state itself.
         normalize_storage: True writes ``h / |h|`` into A, so that fast_lr means the same at every width.
@@ -52,7 +64,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
 
     Shapes:
         ``weight_ih [R, D]`` (C), ``weight_hh [R, R]`` (W), ``bias [R]``, ``norm.weight`` and ``norm.bias``
-        [1, R] or [S, R]; state ``(h [B, R], A [B, R, R])``.
+        [1, R] or [S, R]; state ``(h [B, R], A [B, R, R])``, or ``(h [B, R],)`` without a memory.
     """
 
     state_type = FastWeightsState
@@ -62,7 +74,9 @@ class FastWeights(MemoryCore[FastWeightsState]):
         input_size: int,
         hidden_size: int,
         *,
-        inner_steps: int = 1,
+        inner_steps: int | Literal["adaptive"] = 1,
+        tolerance: float = 0.1,
+        max_inner_steps: int = 10,
         decay: float = 0.95,
         fast_lr: float = 0.5,
         layer_norm: bool = True,
@@ -75,20 +89,30 @@ class FastWeights(MemoryCore[FastWeightsState]):
         super().__init__(input_size, hidden_size)
         if boundary not in ("sustained", "identity"):
             raise ValueError(f"boundary is {boundary!r}, expected 'sustained' or 'identity'")
+        adaptive = inner_steps == "adaptive"
+        if not adaptive and (isinstance(inner_steps, bool) or not isinstance(inner_steps, int) or inner_steps < 0):
+            raise ValueError(f"inner_steps is {inner_steps!r}, expected an integer of at least 0, or 'adaptive'")
+        self.inner_steps = inner_steps
+        most, tolerance = positive_int("max_inner_steps", max_inner_steps), finite_float("tolerance", tolerance, 0.0)
         self.options = ScanOptions(
-            inner_steps=positive_int("inner_steps", inner_steps),
+            inner_steps=inner_steps if isinstance(inner_steps, int) else most,
             decay=finite_float("decay", decay, 0.0, 1.0),
             fast_lr=finite_float("fast_lr", fast_lr, 0.0),
             sustained=boundary == "sustained",
             normalize_storage=bool(normalize_storage),
+            tolerance=tolerance if adaptive else None,
         )
+        if inner_steps == 0:
+            # The same as one read of a memory that is always empty.
+            self.options = ScanOptions(inner_steps=1, fast_lr=0.0)
+            self.state_type = cast(Any, HiddenState)
         self.backend = check_backend(backend)
         self.identity_scale = finite_float("identity_scale", identity_scale)
         self.weight_ih = nn.Parameter(torch.empty(hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.empty(hidden_size))
         self.norm: InnerNorm | None = (
-            InnerNorm(inner_steps if norm_per_step else 1, hidden_size) if layer_norm else None
+            InnerNorm(self.options.inner_steps if norm_per_step else 1, hidden_size) if layer_norm else None
         )
         self.reset_parameters()
 
@@ -102,8 +126,9 @@ class FastWeights(MemoryCore[FastWeightsState]):
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of h and A for one row."""
-        return (self.hidden_size,), (self.hidden_size, self.hidden_size)
+        """Shapes of h and A for one row; of h alone without a memory."""
+        shapes = (self.hidden_size,), (self.hidden_size, self.hidden_size)
+        return shapes[: len(self.state_type._fields)]
 
     def scan(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
         """A stretch without resets; see :meth:`MemoryCore.scan`."""
@@ -157,6 +182,22 @@ class FastWeights(MemoryCore[FastWeightsState]):
     def _gain_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
         return (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)
 
+    @torch.no_grad()
+    def inner_steps_taken(
+        self, x: Tensor, state: FastWeightsState | None = None, start: Tensor | None = None
+    ) -> Tensor:
+        """Inner steps that every step of a sequence takes, int64 [T, B]; arguments as for :meth:`forward`.
+
+        Counted in the reference, which may part from the compiled scan where a row moves by the tolerance to within
+        rounding.
+        """
+        self._check_sequence(x, state, start)
+        if self.inner_steps != "adaptive":
+            return torch.full(x.shape[:2], self.inner_steps, device=x.device)
+        taken = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
+        self._scan(x, self._opening(x.shape[1]) if state is None else state, start, taken)
+        return taken
+
     def stepper(self, start_from: FastWeightsState | int) -> Stepper[FastWeightsState]:
         """One that keeps the history in place of A, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
         if chosen_backend(self.backend) != "numba" or not cpu.covers(*self.parameters()):
@@ -164,32 +205,40 @@ class FastWeights(MemoryCore[FastWeightsState]):
         if not isinstance(start_from, int):
             self._check_state(start_from, len(start_from.h))
             return FastWeightsStepper(self, start_from)
-        batch = positive_int("batch_size", start_from)
-        return FastWeightsStepper(self, FastWeightsState(self.bias.new_zeros(batch, self.hidden_size), cast(Any, None)))
+        h = self.bias.new_zeros(positive_int("batch_size", start_from), self.hidden_size)
+        return FastWeightsStepper(self, self._state((h, cast(Any, None))[: len(self.state_shapes)]))
 
     def _opening(self, batch_size: int) -> FastWeightsState:
         """No state at all, which the scan takes for zero without writing R^2 zeros a row."""
-        return FastWeightsState(cast(Any, None), cast(Any, None))
+        return self._state(cast(Any, None) for _ in self.state_shapes)
 
-    def _scan(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> tuple[Tensor, FastWeightsState]:
+    def _scan(
+        self, x: Tensor, state: FastWeightsState, start: Tensor | None, taken: Tensor | None = None
+    ) -> tuple[Tensor, FastWeightsState]:
+        h, A, *_ = (*state, None)  # the state of no memory has no A
         y, h, A = fast_weight_scan(
             x,
             self.weight_hh,
-            state.h,
-            state.A,
+            h,
+            A,
             start,
             *self._gain_and_shift(),
             self.options,
             weight_ih=self.weight_ih,
             bias=self.bias,
             backend=self.backend,
+            taken=taken,
         )
-        return y, FastWeightsState(h, A)
+        return y, self._state((h, A)[: len(self.state_shapes)])
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print``."""
-        options = ", ".join(f"{name}={value}" for name, value in self.options._asdict().items())
-        return f"{self.input_size}, {self.hidden_size}, {options}, backend={self.backend!r}"
+        options = self.options._asdict()
+        if self.inner_steps == "adaptive":
+            options["max_inner_steps"] = self.options.inner_steps
+        options["inner_steps"] = self.inner_steps
+        named = ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None)
+        return f"{self.input_size}, {self.hidden_size}, {named}, backend={self.backend!r}"
 
 
 class FastWeightsStepper(Stepper[FastWeightsState]):
@@ -205,6 +254,8 @@ class FastWeightsStepper(Stepper[FastWeightsState]):
     @property
     def state(self) -> FastWeightsState:
         """The state after the last step; safe to keep."""
+        if self.core.inner_steps == 0:
+            return self.core._state([self._steps.h.clone()])
         return FastWeightsState(*self._steps.state())
 
     def _load(self, state: FastWeightsState) -> None:
@@ -218,7 +269,10 @@ class FastWeightsStepper(Stepper[FastWeightsState]):
         core._check(None, start, x.shape[:-1])
         if len(x) != self.rows or not cpu.covers(x):
             raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}, expected {self.rows} rows of float32")
-        return self._steps.step(x, start)
+        y = self._steps.step(x, start)
+        if core.inner_steps == 0:
+            self._steps.load(y)  # forget the history, which nothing reads
+        return y
 
 
 class InnerNorm(nn.Module):

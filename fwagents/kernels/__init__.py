@@ -44,6 +44,7 @@ def _check(
     options: ScanOptions,
     weight_ih: Tensor | None,
     bias: Tensor | None,
+    taken: Tensor | None,
 ) -> None:
     """The compiled scan follows raw addresses, so whatever reaches it must fit."""
     for name, pair in (("weight_ih and bias", (weight_ih, bias)), ("gain and shift", (gain, shift))):
@@ -66,6 +67,7 @@ def _check(
         ("shift", shift, (rows, R)),
         ("weight_ih", weight_ih, (R, D)),
         ("bias", bias, (R,)),
+        ("taken", taken, (T, B)),
     ]
     for name, x, shape in shapes:
         if x is not None and x.shape != shape:
@@ -87,6 +89,7 @@ def fast_weight_scan(
     weight_ih: Tensor | None = None,
     bias: Tensor | None = None,
     backend: str = "auto",
+    taken: Tensor | None = None,
 ) -> ScanResult:
     """Run the fast-weight recurrence of Ba et al. (2016), equations 1-5, over a sequence.
 
@@ -104,8 +107,9 @@ def fast_weight_scan(
         bias: b [R], together with ``weight_ih``.
         backend: "numba" the compiled scan, for float32 on the CPU; "torch" the matrix form and "attention" the
             attention form, both eager; "auto" is "numba" unless the environment variable FWAGENTS_BACKEND names
-            another. What the compiled scan does not cover (another dtype or device, derivatives of derivatives) goes
-            to the matrix form.
+            another. What the compiled scan does not cover (another dtype or device, derivatives of derivatives,
+            ``taken``) goes to the matrix form.
+        taken: where ``options`` has a tolerance, the inner steps that each row takes are added to it, int64 [T, B].
 
     Returns:
         ``(y [T, B, R], h [B, R], A [B, R, R])``, differentiable in every tensor argument.
@@ -113,11 +117,11 @@ def fast_weight_scan(
     Raises:
         ValueError: a shape, or the dtype of ``start``, is not as above; the message names it.
     """
-    _check(drive, weight_hh, h, A, start, gain, shift, options, weight_ih, bias)
+    _check(drive, weight_hh, h, A, start, gain, shift, options, weight_ih, bias, taken)
     backend = chosen_backend(backend)
-    if backend == "numba" and cpu.covers(drive, weight_hh, h, A, gain, shift, weight_ih, bias):
+    if backend == "numba" and taken is None and cpu.covers(drive, weight_hh, h, A, gain, shift, weight_ih, bias):
         return cpu.scan(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options)
     if weight_ih is not None:
         drive = F.linear(drive, weight_ih, bias)
     scan = attention_form if backend == "attention" else matrix_form
-    return scan(drive, weight_hh, *zeros_for_none(drive, h, A), start, gain, shift, options)
+    return scan(drive, weight_hh, *zeros_for_none(drive, h, A), start, gain, shift, options, taken)

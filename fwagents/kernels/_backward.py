@@ -145,10 +145,11 @@ def step_backward(
     weights = p.weights + (p.longest - n) * FLOAT
     keys = key_address(p, b, integer(state, BEGIN))
     first_input = p.inputs + (b * p.steps + t) * p.inner * row * FLOAT
-    for j in range(p.inner):
-        i = p.inner - 1 - j
+    taken = int(scalar(p.taken, b * p.steps + t)) if p.taken else p.inner
+    for j in range(taken):
+        i = taken - 1 - j
         s = first_input + i * row * FLOAT
-        output = key if i + 1 == p.inner else s + row * FLOAT
+        output = key if i + 1 == taken else s + row * FLOAT
         sent = vectors + 2 * reads * row * FLOAT
         for v in range(0, row, LANES):
             store(sent, v, relu_backward(load(output, v), load(dh, v)))
@@ -168,9 +169,12 @@ def step_backward(
             set_scaled(p.vectors, scalar(p.powers, n), sent, decayed)
             add_combination(p.vectors, p.size, decayed, 1, A, row, dh)
         reads += 1
+    if A:
+        for i in range(taken, p.inner):  # not taken, but part of the product that is the gradient at A
+            clear(p.vectors, at + (slot.reads + (n * p.inner + i) * row) * FLOAT)
     for v in range(0, row, LANES):
         store(d, v, load(d, v) + relu_backward(load(first_input, v), load(dh, v)))
-    if reads == BLOCK * p.inner:
+    if reads > (BLOCK - 1) * p.inner:
         add_product(
             n, p.vectors, 2 * reads, scores, 1, slot.scores_row,
             vectors, row, PANEL * LANES, at + slot.keys * FLOAT, row,

@@ -15,7 +15,7 @@ from numba import njit, types
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-from fwagents.kernels import _backward, _entries, _forward
+from fwagents.kernels import _associative, _backward, _entries, _forward
 from fwagents.kernels._problem import Gradients, Problem, Slot
 
 
@@ -26,6 +26,13 @@ class Kernels(NamedTuple):
     prepared: Callable[..., None]
     forward: Callable[..., None]
     final: Callable[..., None]
+    backward: Callable[..., None]
+
+
+class AssociativeKernels(NamedTuple):
+    """Those of :mod:`fwagents.kernels._associative`."""
+
+    forward: Callable[..., None]
     backward: Callable[..., None]
 
 
@@ -78,8 +85,11 @@ def _say(text: str) -> None:
 class _Notice(event.Listener):
     """Says that a compilation begins; Numba reports none when the code comes from the disk."""
 
+    def __init__(self, kernels: str, seconds: int) -> None:
+        self.text = f"compiling the {kernels} kernels for this machine, about {seconds} seconds"
+
     def on_start(self, event: Any) -> None:
-        _say("compiling the fast-weight kernels for this machine, about 15 seconds")
+        _say(self.text)
 
     def on_end(self, event: Any) -> None:
         pass
@@ -100,11 +110,21 @@ def build() -> Kernels:
     """Load the kernels from the disk, or compile them."""
     i, none = types.int64, types.void
     problem, gradients, slot = _named(Problem), _named(Gradients), _named(Slot)
-    with event.install_listener("numba:compile", _Notice()):
+    with event.install_listener("numba:compile", _Notice("fast-weight", 15)):
         return Kernels(
             plan=_compile(_entries.plan, none, [i] * 7),
             prepared=_compile(_entries.prepared, none, [problem, i]),
             forward=_compile(_forward.forward, none, [problem, i, i, i]),
             final=_compile(_entries.final, none, [problem, i, i, i, i, i]),
             backward=_compile(_backward.backward, none, [problem, gradients, slot, i, i, i, i]),
+        )
+
+
+def build_associative() -> AssociativeKernels:
+    """The same for the associative LSTM."""
+    i, none = types.int64, types.void
+    with event.install_listener("numba:compile", _Notice("associative-LSTM", 5)):
+        return AssociativeKernels(
+            forward=_compile(_associative.forward, none, [i] * 10),
+            backward=_compile(_associative.backward, none, [i] * 12),
         )

@@ -180,13 +180,27 @@ def fold_into(p: Problem, b: int, upto: int, out: int, scratch: int) -> None:
 
 
 @inlined
+def has_settled(p: Problem, before: int, s: int) -> bool:
+    """Whether an inner step has moved a row by no more than the tolerance."""
+    moved = squares = splat(np.float32(0.0))
+    for v in range(0, p.vectors * LANES, LANES):
+        x = load(before, v)
+        d = load(s, v) - x
+        moved = moved + d * d
+        squares = squares + x * x
+    return bool(sqrt(total(moved)) <= np.float32(p.tolerance) * sqrt(total(squares)))
+
+
+@inlined
 def settle(p: Problem, b: int, t: int, boundary: int, norm: int, h: int, scratch: int) -> None:
     """Equation 5 for one row: from ``W h + C x`` to the settled state."""
     row = p.vectors * LANES
     begin, A = integer(p.memory, 2 * b), integer(p.memory, 2 * b + 1)
     n = p.offset + t - begin
     step = (b * p.steps + t) if p.traced else b
-    s = p.inputs + step * p.inner * row * FLOAT
+    inputs = p.inputs + step * p.inner * row * FLOAT
+    s = inputs
+    taken = p.inner
     sums = scratch
     scores = scratch + 2 * row * FLOAT
     for v in range(0, row, LANES):
@@ -207,7 +221,17 @@ def settle(p: Problem, b: int, t: int, boundary: int, norm: int, h: int, scratch
         else:
             for v in range(0, row, LANES):
                 store(out, v, relu(load(sums, v)))
+        if p.taken and has_settled(p, s, out):
+            taken = i + 1
+            if taken < p.inner:
+                set_scaled(p.vectors, ONE, out, h)
+            break
         s = out
+    if p.taken:
+        set_scalar(p.taken, step, np.float32(taken))
+        if A != 0:
+            for i in range(taken, p.inner):  # not taken, but part of the product that is the gradient at A
+                clear(p.vectors, inputs + i * row * FLOAT)
 
 
 @inlined

@@ -26,7 +26,7 @@ class Layout(NamedTuple):
         slots: matrices A kept for each row of the batch.
         traced: whether it keeps a trace for the backward pass.
         work: multiplications, about.
-        sections: floats of keys, inputs, normed, scales, key scales, folded and marks, see :class:`Problem`.
+        sections: floats of keys, inputs, normed, scales, key scales, taken, folded and marks, see :class:`Problem`.
     """
 
     row: int
@@ -66,6 +66,7 @@ def layout(
         kept * inner * row if normed else 0,
         kept * inner if normed else 0,
         kept if options.normalize_storage else 0,
+        0 if options.tolerance is None else kept,
         batch * slots * row * row,
         -(-batch * steps // 4) if marked or slots else 0,
     )

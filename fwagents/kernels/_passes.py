@@ -73,7 +73,7 @@ def describe(
     at = [workspace.data_ptr()]
     for floats in plan.sections[:-1]:
         at.append(at[-1] + 4 * floats)
-    keys, inputs, normed, scales, key_scales, folded, marks = at
+    keys, inputs, normed, scales, key_scales, taken, folded, marks = at
     return Problem(
         steps=steps,
         batch=batch,
@@ -84,6 +84,7 @@ def describe(
         normalized=int(options.normalize_storage),
         norms=norms,
         norm_eps=options.norm_eps,
+        tolerance=options.tolerance or 0.0,
         offset=0,
         longest=plan.longest,
         key_rows=steps + GROUP,
@@ -99,6 +100,7 @@ def describe(
         normed=normed,
         scales=scales,
         key_scales=key_scales,
+        taken=0 if options.tolerance is None else taken,
         folded=folded,
     )
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 GROUP = 8  # keys that are scored together; a history is followed by as many zero rows
 TILE = 4  # at most so many rows of the batch share a read of the slow weights
 BLOCK = 16  # steps of the backward pass whose contributions to older keys are summed as one product
-
 FOLD_KEYS = 32  # keys of a fold that are summed as one product
 STATE = 4  # integers that the backward pass keeps for a row
 
@@ -44,53 +43,52 @@ def padded(size: int) -> int:
 class Problem(NamedTuple):
     """One scan, for the compiled kernels; addresses are 0 where there is no such array.
 
-        Rows marked "padded" have ``vectors * LANES`` floats, zero beyond R. n is T where the call keeps a trace for the
-        backward pass, else 1.
+    Rows marked "padded" have ``vectors * LANES`` floats, zero beyond R. n is T where the call keeps a trace for the
+    backward pass, else 1.
 
-        Attributes:
-            steps: T.
-            batch: B.
-            size: R.
-            vectors: vectors in a padded row.
-            inner: S.
-            sustained: whether ``W h + C x`` is added at every inner step.
-            normalized: whether keys are normalised.
-            norms: layer-norm rows, 0 (none), 1 or S.
-            norm_eps: added to the variance.
-            offset: keys in the history before the first step.
-            longest: keys that the tables of decays reach back to.
-            key_rows: rows from one history to the next.
-            traced: 1 if a trace is kept for the backward pass, else 0.
-            tile: rows of the batch that go together, at most TILE.
-            slots: matrices A from one row of the batch to the next.
-            fold_every: keys between folds of a history that is folded; a fold before step t has slot t // this - 1.
-            width: D, if the inputs are x and C x + b is added here; 0 if they are the drive.
+    Attributes:
+        steps: T.
+        batch: B.
+        size: R.
+        vectors: vectors in a padded row.
+        inner: S.
+        sustained: whether ``W h + C x`` is added at every inner step.
+        normalized: whether keys are normalised.
+        norms: layer-norm rows, 0 (none), 1 or S.
+        norm_eps: added to the variance.
+        tolerance: relative movement at which a row has settled, where ``taken`` is given.
+        offset: keys in the history before the first step.
+        longest: keys that the tables of decays reach back to.
+        key_rows: rows from one history to the next.
+        traced: 1 if a trace is kept for the backward pass, else 0.
+        tile: rows of the batch that go together, at most TILE.
+        slots: matrices A from one row of the batch to the next.
+        fold_every: keys between folds of a history that is folded; a fold before step t has slot t // this - 1.
+        width: D, if the inputs are x and C x + b is added here; 0 if they are the drive.
         drive: the drive [T, B, R], or x [T, B, D].
         weight_ih: C [R, D].
         bias: b [R].
-            weight: W [R, R].
-            gain: [norms, R].
-            shift: [norms, R].
-            packed: weight, gain and shift as the forward pass reads them, :func:`packed_floats`; 0 to pack them anew.
-            powers: ``decay ** age``, age 0 to ``longest``.
-            weights: ``fast_lr * decay ** age``, age ``longest - 1`` to 0, then zeros.
-            marks: bytes [B, T], FOLD_KEYS = 32  # keys of a fold that are summed as one product
-    STATE = 4  # integers that the backward pass keeps for a row
-
-    GO_ON, RESET or FOLD.
-            h: state before the first step [B, R].
-            A: A before the history's first key, padded [B].
-            memory: integers [B, 2]: first key of the history since the last fold, and address of A or 0; set up by the
-                forward pass if ``offset`` is 0.
-            y: out [T, B, R].
-            h_out: out [B, R].
-            A_out: out [B, R, R], or 0.
-            keys: padded [B, key_rows].
-            inputs: what each inner step read with, padded [B, n, S].
-            normed: what each layer norm normalised, padded [B, n, S].
-            scales: reciprocal deviations of the layer norms [B, n, S].
-            key_scales: reciprocal lengths of the hidden states [B, n].
-            folded: A after each fold, padded [B, slots].
+        weight: W [R, R].
+        gain: [norms, R].
+        shift: [norms, R].
+        packed: weight, gain and shift as the forward pass reads them, :func:`packed_floats`; 0 to pack them anew.
+        powers: ``decay ** age``, age 0 to ``longest``.
+        weights: ``fast_lr * decay ** age``, age ``longest - 1`` to 0, then zeros.
+        marks: bytes [B, T], GO_ON, RESET or FOLD.
+        h: state before the first step [B, R].
+        A: A before the history's first key, padded [B].
+        memory: integers [B, 2]: first key of the history since the last fold, and address of A or 0; set up by the
+            forward pass if ``offset`` is 0.
+        y: out [T, B, R].
+        h_out: out [B, R].
+        A_out: out [B, R, R], or 0.
+        keys: padded [B, key_rows].
+        inputs: what each inner step read with, padded [B, n, S].
+        normed: what each layer norm normalised, padded [B, n, S].
+        scales: reciprocal deviations of the layer norms [B, n, S].
+        key_scales: reciprocal lengths of the hidden states [B, n].
+        taken: inner steps that each row took, as floats [B, n]; 0 if they all take S.
+        folded: A after each fold, padded [B, slots].
     """
 
     steps: int
@@ -102,6 +100,7 @@ class Problem(NamedTuple):
     normalized: int
     norms: int
     norm_eps: float
+    tolerance: float
     offset: int
     longest: int
     key_rows: int
@@ -131,6 +130,7 @@ class Problem(NamedTuple):
     normed: int = 0
     scales: int = 0
     key_scales: int = 0
+    taken: int = 0
     folded: int = 0
 
 

@@ -201,6 +201,23 @@ def relu_backward(builder: Any, y: Any, gradient: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<=", y, _zero()), _zero(), gradient)
 
 
+@_intrinsic(_vec, _vec, _vec)
+def inverse_modulus(builder: Any, x: Any, y: Any) -> Any:
+    """``1 / max(1, |x + i y|)``, and 1 where that is NaN."""
+    one = ir.Constant(_lanes, [1.0] * LANES)
+    square = _fma(builder, x, x, builder.fmul(y, y))
+    square = builder.select(builder.fcmp_ordered(">", square, one), square, one)
+    root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_lanes, [_lanes]), f"llvm.sqrt.v{LANES}f32")
+    return builder.fdiv(one, builder.call(root, [square]))
+
+
+@_intrinsic(_vec, _vec, _vec)
+def where_below_one(builder: Any, x: Any, y: Any) -> Any:
+    """Y where x < 1, else zero."""
+    one = ir.Constant(_lanes, [1.0] * LANES)
+    return builder.select(builder.fcmp_ordered("<", x, one), y, _zero())
+
+
 def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
     """Lanes picked from a, counted from 0, and from b, counted on."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))

@@ -4,7 +4,7 @@ Attention form inside a chunk, A carried from chunk to chunk; see ``docs/perform
 Numba is imported, and the kernels are compiled or loaded, when a scan is first run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -40,7 +40,7 @@ def scan(
         gain = shift = None
     inputs = (drive, weight_hh, h, A, start, gain, shift, weight_ih, bias)
     traced = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    if torch.compiler.is_compiling() or not all(map(_plain, inputs)):
+    if torch.compiler.is_compiling() or not all(map(plain, inputs)):
         y, h_out, A_out, _ = _forward(*inputs, *options, traced)
     elif traced:
         y, h_out, A_out, _ = cast(Any, _Scan).apply(*inputs, options)
@@ -49,7 +49,7 @@ def scan(
     return ScanResult(y, h_out, A_out)
 
 
-def _plain(x: Tensor | None) -> bool:
+def plain(x: Tensor | None) -> bool:
     """Whether there are numbers at the tensor's address, as there are not behind a fake one."""
     return x is None or type(x) in (Tensor, torch.nn.Parameter)
 
@@ -71,10 +71,11 @@ def _forward(
     sustained: bool,
     normalize_storage: bool,
     norm_eps: float,
+    tolerance: float | None,
     traced: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns y, h, A and the trace, which is empty unless asked for."""
-    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps)
+    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
     return forward_pass(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options, traced)
 
 
@@ -95,10 +96,11 @@ def _(
     sustained: bool,
     normalize_storage: bool,
     norm_eps: float,
+    tolerance: float | None,
     traced: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     steps, batch, size = map(int, (*drive.shape[:2], len(weight_hh)))  # fixed: the trace's size follows from them
-    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps)
+    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
     plan = layout((steps, batch, size), options, gain is not None, A is not None, start is not None, traced)
     A_out, trace = drive.new_empty(batch, size, size), drive.new_empty(plan.floats if traced else 0)
     return drive.new_empty(steps, batch, size), drive.new_empty(batch, size), A_out, trace
@@ -124,11 +126,12 @@ def _backward(
     sustained: bool,
     normalize_storage: bool,
     norm_eps: float,
+    tolerance: float | None,
     wants_drive: bool,
     wants_A: bool,
 ) -> list[Tensor]:
     """Returns the gradients at drive, weight_hh, h, A, gain, shift, weight_ih and bias; empty where there is none."""
-    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps)
+    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
     found = backward_pass(
         dy, dh_out, dA_out, y, trace, drive, weight_hh, h, A, start, gain, weight_ih, options, wants_drive, wants_A
     )
@@ -155,6 +158,7 @@ def _(
     sustained: bool,
     normalize_storage: bool,
     norm_eps: float,
+    tolerance: float | None,
     wants_drive: bool,
     wants_A: bool,
 ) -> list[Tensor]:
@@ -170,7 +174,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     y, _, _, trace = output
     ctx.save_for_backward(*inputs[:9], y, trace)
     ctx.direct = isinstance(inputs[9], ScanOptions)
-    ctx.options = inputs[9] if ctx.direct else ScanOptions(*inputs[9:15])
+    ctx.options = inputs[9] if ctx.direct else ScanOptions(*inputs[9:-1])
     ctx.mark_non_differentiable(trace)
     ctx.set_materialize_grads(False)
 
@@ -197,6 +201,16 @@ def _reference_gradients(
     if weight_ih is not None:
         drive = F.linear(drive, weight_ih, bias)
     outputs = matrix_form(drive, weight_hh, *zeros_for_none(drive, h, A), start, gain, shift, options)
+    return differentiable(outputs, gradients, inputs, wanted)
+
+
+def differentiable(
+    outputs: Iterable[Tensor],
+    gradients: Iterable[Tensor | None],
+    inputs: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients at the wanted inputs that can be differentiated again, None at the others."""
     pairs = [(o, d) for o, d in zip(outputs, gradients, strict=True) if d is not None]
     found = iter(
         torch.autograd.grad(

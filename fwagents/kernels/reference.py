@@ -26,6 +26,8 @@ class ScanOptions(NamedTuple):
             where the identity is added to A and the loop holds the state itself.
         normalize_storage: True writes ``h / |h|`` instead of h.
         norm_eps: added to the variance inside the layer norm.
+        tolerance: a row whose state an inner step has moved by at most so much of its length has settled and takes no
+            more of them; ``inner_steps`` is then the most that it takes. None: every row takes them all.
     """
 
     inner_steps: int = 1
@@ -34,6 +36,7 @@ class ScanOptions(NamedTuple):
     sustained: bool = True
     normalize_storage: bool = False
     norm_eps: float = 1e-5
+    tolerance: float | None = None
 
 
 class ScanResult(NamedTuple):
@@ -45,20 +48,53 @@ class ScanResult(NamedTuple):
 
 
 def inner_loop(
-    boundary: Tensor, read: Callable[[Tensor], Tensor], gain: Tensor | None, shift: Tensor | None, options: ScanOptions
+    boundary: Tensor,
+    read: Callable[[Tensor], Tensor],
+    gain: Tensor | None,
+    shift: Tensor | None,
+    options: ScanOptions,
+    taken: Tensor | None = None,
 ) -> Tensor:
     """Equation 5: the inner loop, from ``boundary = W h + C x`` [..., R] to the settled state [..., R].
 
-    ``read`` is the fast memory: it takes the state of the loop and gives what A makes of it, both [..., R].
+    ``read`` is the fast memory: it takes the state of the loop and gives what A makes of it, both [..., R]. Where there
+    is a tolerance, the inner steps that each row takes are added to ``taken``, int64 [...].
     """
+    inner_step = partial(_inner_step, boundary, read, gain, shift, options)
     s = torch.relu(boundary)
+    if options.tolerance is None:
+        for i in range(options.inner_steps):
+            s = inner_step(s, i)
+        return s
+    moving = torch.ones(*s.shape[:-1], 1, dtype=torch.bool, device=s.device)
     for i in range(options.inner_steps):
-        total = (boundary if options.sustained else s) + read(s)
-        if gain is not None and shift is not None:
-            row = min(i, len(gain) - 1)
-            total = F.layer_norm(total, total.shape[-1:], gain[row], shift[row], options.norm_eps)
-        s = torch.relu(total)
+        if taken is not None:
+            taken += moving.squeeze(-1)
+        before, s = s, torch.where(moving, inner_step(s, i), s)
+        moving = moving & ~(_length(s - before) <= options.tolerance * _length(before))  # a NaN never settles
     return s
+
+
+def _inner_step(
+    boundary: Tensor,
+    read: Callable[[Tensor], Tensor],
+    gain: Tensor | None,
+    shift: Tensor | None,
+    options: ScanOptions,
+    s: Tensor,
+    i: int,
+) -> Tensor:
+    """Inner step i, from h_i ``s`` [..., R] to h_{i+1}."""
+    total = (boundary if options.sustained else s) + read(s)
+    if gain is not None and shift is not None:
+        row = min(i, len(gain) - 1)
+        total = F.layer_norm(total, total.shape[-1:], gain[row], shift[row], options.norm_eps)
+    return torch.relu(total)
+
+
+def _length(x: Tensor) -> Tensor:
+    """|x| of every row: [..., R] -> [..., 1]."""
+    return x.detach().square().sum(-1, keepdim=True).sqrt()
 
 
 def key(h: Tensor, options: ScanOptions) -> Tensor:
@@ -71,6 +107,10 @@ def key(h: Tensor, options: ScanOptions) -> Tensor:
 def _cleared(x: Tensor, start: Tensor) -> Tensor:
     """x [B, ...] with the rows at an episode start put to zero; ``where``, since NaN times zero is still NaN."""
     return torch.where(start.reshape(-1, *[1] * (x.dim() - 1)), torch.zeros_like(x), x)
+
+
+def _at(taken: Tensor | None, t: int) -> Tensor | None:
+    return None if taken is None else taken[t]
 
 
 def zeros_for_none(drive: Tensor, h: Tensor | None, A: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -89,6 +129,7 @@ def matrix_form(
     gain: Tensor | None,
     shift: Tensor | None,
     options: ScanOptions,
+    taken: Tensor | None = None,
 ) -> ScanResult:
     """Equations 1 and 5 with the matrix A held explicitly; R^2 numbers a row, cost R^2 a step.
 
@@ -98,7 +139,7 @@ def matrix_form(
     for t in range(len(drive)):
         if start is not None:
             h, A = _cleared(h, start[t]), _cleared(A, start[t])
-        h = inner_loop(drive[t] + h @ weight_hh.T, partial(_multiply, A), gain, shift, options)
+        h = inner_loop(drive[t] + h @ weight_hh.T, partial(_multiply, A), gain, shift, options, _at(taken, t))
         k = key(h, options)
         A = options.decay * A + options.fast_lr * k.unsqueeze(-1) * k.unsqueeze(-2)
         y.append(h)
@@ -114,6 +155,7 @@ def attention_form(
     gain: Tensor | None,
     shift: Tensor | None,
     options: ScanOptions,
+    taken: Tensor | None = None,
 ) -> ScanResult:
     """Equations 3-4: A is never formed; a read attends to the stored keys; cost 2 t R at step t.
 
@@ -127,7 +169,7 @@ def attention_form(
             h, A = _cleared(h, start[t]), _cleared(A, start[t])
             keys = _cleared(keys.transpose(0, 1), start[t]).transpose(0, 1)
         read = partial(_attend, keys, _decays(t, options, drive), options.decay**t * A)
-        h = inner_loop(drive[t] + h @ weight_hh.T, read, gain, shift, options)
+        h = inner_loop(drive[t] + h @ weight_hh.T, read, gain, shift, options, _at(taken, t))
         keys = torch.cat([keys, key(h, options).unsqueeze(0)])
         y.append(h)
     T = len(drive)

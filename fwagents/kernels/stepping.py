@@ -88,7 +88,7 @@ class ScanSteps:
         )
         _passes.kernels().prepared(problem, self.packed.data_ptr())
 
-    def load(self, h: Tensor, A: Tensor | None) -> None:
+    def load(self, h: Tensor, A: Tensor | None = None) -> None:
         """Go on from a state; an ``A`` of None is zero."""
         self.h.copy_(h.detach())
         row = self.keys.shape[-1]

@@ -21,11 +21,13 @@ from fwagents.tasks.data import Examples, Splits
 CHECKPOINT = "checkpoint.pt"
 LOG_EVERY = 100  # updates
 
+WARMUP = 0.1  # share of the updates
 # Factor on the learning rate, by the share of the updates that is done.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "warmup": lambda done: min(1.0, done / WARMUP) * 0.5 * (1.0 + math.cos(math.pi * done)),
 }
 
 
@@ -36,8 +38,9 @@ class TrainingOptions:
     Attributes:
         updates: batches to learn from, at most.
         batch_size: examples of a batch; fewer where the training set has fewer.
-        learning_rate: Adam's step size at the start.
-        lr_schedule: "constant", or "cosine" or "linear" down to zero over the updates.
+        learning_rate: Adam's step size, at its largest.
+        lr_schedule: "constant", or "cosine" or "linear" down to zero over the updates, or "warmup": cosine, but for a
+            rise from zero over the first tenth.
         max_grad_norm: norm at which gradients are clipped; None for never.
         eval_every: updates between two validations; a checkpoint follows each.
         patience: validations in a row without a lower error that end training; None for none.
@@ -51,7 +54,7 @@ class TrainingOptions:
     updates: int
     batch_size: int = 128
     learning_rate: float = 1e-3
-    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_schedule: Literal["cosine", "warmup", "linear", "constant"] = "cosine"
     max_grad_norm: float | None = 5.0
     eval_every: int = 1000
     patience: int | None = None

@@ -5,6 +5,8 @@ import pytest
 
 from fwagents.envs.catch import CatchEnv, CatchVectorEnv
 from fwagents.envs.draws import mix
+from fwagents.envs.key_value_recall import KeyValueRecallVectorEnv
+from fwagents.envs.repeat_previous import RepeatPreviousVectorEnv
 
 
 def test_mix_is_splitmix64():
@@ -54,6 +56,32 @@ def test_episodes_start_independently(seed):
     assert looks_uniform(joint(ball, paddle))
     assert looks_uniform(joint(ball[1:], ball[:-1], (16, 16)))
     assert looks_uniform(joint(ball[1:], paddle[:-1]))
+
+
+def test_lists_are_drawn_independently():
+    env = RepeatPreviousVectorEnv(6000, symbols=10)
+    env.reset(seed=0)
+    sequence = env.get_state()["sequence"]
+    assert sequence.shape == (6000, 20)
+    for before in (1, 7, 19):
+        assert looks_uniform(joint(sequence[:, before], sequence[:, 0], (10, 10)))
+    assert looks_uniform(joint(sequence[1:, 0], sequence[:-1, -1], (10, 10)))
+    assert looks_uniform(np.bincount(sequence.ravel()))
+
+
+def test_keys_are_different_and_all_orders_are_as_likely():
+    env = KeyValueRecallVectorEnv(20_000, pairs=26)
+    env.reset(seed=0)
+    state = env.get_state()
+    keys, values, asked = state["keys"], state["values"], state["asked"]
+    assert (np.sort(keys, axis=1) == np.arange(26)).all()
+    for first, second in ((0, 1), (3, 25)):
+        pairs = joint(keys[:, first], keys[:, second], (26, 26))
+        assert not pairs.diagonal().any()
+        assert looks_uniform(pairs[~np.eye(26, dtype=bool)])
+    assert looks_uniform(joint(values[:, 0], values[:, 25], (10, 10)))
+    assert looks_uniform(joint(keys[:, 0], values[:, 0], (26, 10)))
+    assert looks_uniform(joint(asked, values[:, 1], (26, 10)))
 
 
 def test_the_check_of_uniformity_can_fail():

@@ -11,10 +11,11 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from fwagents.envs import ENVIRONMENTS, reference_returns, register_envs
+from fwagents.envs import ENVIRONMENTS, SUITE, reference_returns, register_envs
 from fwagents.envs.vector import GameVectorEnv
 
-BATCHED = [name for name, environment in ENVIRONMENTS.items() if environment.vector_entry_point]
+from .families import BATCHED, other_arguments
+
 WITH_RETURNS = [name for name, environment in ENVIRONMENTS.items() if environment.returns]
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -84,13 +85,14 @@ def test_the_checkers_find_nothing(name, monkeypatch):
 
 @pytest.mark.parametrize("name", BATCHED)
 def test_make_vec_picks_the_batched_environment(name):
-    env = gymnasium.make_vec(name, num_envs=3, paddle_width=4)
+    kwargs = other_arguments(name)
+    env = gymnasium.make_vec(name, num_envs=3, **kwargs)
     assert isinstance(env, GameVectorEnv)
     assert env.num_envs == 3
-    single = gymnasium.make(name, paddle_width=4)
+    single = gymnasium.make(name, **kwargs)
     assert env.single_observation_space == single.observation_space
     assert env.single_action_space == single.action_space
-    sync = gymnasium.make_vec(name, num_envs=3, paddle_width=4, vectorization_mode="sync")
+    sync = gymnasium.make_vec(name, num_envs=3, vectorization_mode="sync", **kwargs)
     assert isinstance(sync, SyncVectorEnv)
     assert env.observation_space == sync.observation_space
     assert env.action_space == sync.action_space
@@ -111,5 +113,16 @@ def test_it_runs_in_worker_processes():
 def test_memory_is_needed_where_the_table_says_so(name):
     reference = reference_returns(name)
     assert (reference.memoryless < reference.optimal) == ENVIRONMENTS[name].needs_memory
-    assert reference.random < reference.memoryless
+    assert reference.random <= reference.memoryless
     assert reference.random < ENVIRONMENTS[name].reward_threshold <= reference.optimal
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_difficulty_is_one_argument(name):
+    parameter, values = SUITE[name]
+    assert list(values) == sorted(set(values))
+    assert ENVIRONMENTS[name].kwargs[parameter] in values
+    for value in values:
+        assert gymnasium.make(name, **{parameter: value}).unwrapped.spec.kwargs[parameter] == value
+        reference = reference_returns(name, **{parameter: value})
+        assert reference.random <= reference.memoryless < reference.optimal

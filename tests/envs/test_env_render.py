@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from gymnasium.error import DependencyNotInstalled
 
-from fwagents.envs import ENVIRONMENTS
 from fwagents.envs.catch import CatchEnv, CatchVectorEnv
+
+from .families import BATCHED, actions
 
 BALL, PADDLE = (240, 228, 66), (86, 180, 233)
 
@@ -85,14 +86,68 @@ def test_the_text():
     assert env.render() == "frame 3/3, screen blank, caught\n:::\n:::\n@=:\n"
 
 
-@pytest.mark.parametrize("name", [name for name, e in ENVIRONMENTS.items() if e.vector_entry_point])
+WALL = (120, 120, 120)
+
+
+def test_the_maze_from_above():
+    env = gymnasium.make("TMaze-v0", length=2, render_mode="ansi")
+    env.reset(options={"goal": 0})
+    assert env.render() == "step 0 of at most 12\n##o\n=..\n##.\n"
+    env.step(1)
+    assert env.render() == "step 1 of at most 12\n##o\n:=:\n##:\n"
+    env.step(1)
+    env.step(0)
+    assert env.render() == "step 3 of at most 12, right\n##@\n:::\n##:\n"
+    env.reset(options={"goal": 1})
+    for action in (1, 1, 0):
+        env.step(action)
+    assert env.render() == "step 3 of at most 12, wrong\n##=\n:::\n##o\n"
+    env.reset(options={"goal": 1})
+    for _ in range(12):
+        env.step(0)
+    assert env.render() == "step 12 of at most 12, out of time\n##.\n=..\n##o\n"
+
+    env = gymnasium.make("TMaze-v0", length=2, render_mode="rgb_array")
+    env.reset(options={"goal": 0})
+    image = env.render()
+    assert [centre(image, 3, row, column) for row, column in ((0, 0), (1, 0), (0, 2))] == [WALL, PADDLE, BALL]
+
+
+def test_what_has_been_shown():
+    env = gymnasium.make("RepeatPrevious-v0", delay=1, symbols=3, answers=2, render_mode="ansi")
+    env.reset(options={"sequence": [2, 0, 0]})
+    assert env.render() == "frame 1/3: 2\n...\n...\no..\n"
+    env.step(0)
+    assert env.render() == "frame 2/3: 20, asked for 2\n:o:\n:::\no::\n"
+    env.step(2)
+    env.step(1)
+    assert env.render() == "frame 3/3: 200, 1 of 2 right\n.oo\n...\no..\n"
+
+    env = gymnasium.make("MemoryChain-v0", length=3, render_mode="ansi")
+    env.reset(options={"context": 1})
+    for _ in range(3):
+        env.step(0)
+    assert env.render() == "frame 4/4: 1..?, asked for 1\n::::\no:::\n:::o\n"
+    env.step(1)
+    assert env.render() == "frame 4/4: 1..?, 1 of 1 right\n....\no...\n...o\n"
+
+    env = gymnasium.make("KeyValueRecall-v0", pairs=1, render_mode="ansi")
+    env.reset(options={"keys": [1], "values": [9]})
+    for _ in range(4):
+        env.step(0)
+    caption, *rows = env.render().splitlines()
+    assert caption == "frame 5/5: b9??b, asked for 9"
+    assert {row: line for row, line in enumerate(rows) if "o" in line} == {1: "o:::o", 35: ":o:::", 36: "::oo:"}
+
+
+@pytest.mark.parametrize("name", BATCHED)
 @pytest.mark.parametrize("mode", ["rgb_array", "ansi"])
 def test_a_batch_renders_as_its_environments_do(name, mode):
     batch = gymnasium.make_vec(name, num_envs=3, render_mode=mode)
     loop = gymnasium.make_vec(name, num_envs=3, render_mode=mode, vectorization_mode="sync")
     for env in (batch, loop):
         env.reset(seed=0)
-        env.step(np.array([0, 1, 2]))
+        env.step(np.arange(3) % actions(name))
     pictures = batch.render()
     assert isinstance(pictures, tuple)
     assert len(pictures) == 3

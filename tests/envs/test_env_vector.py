@@ -11,9 +11,9 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode
 
-from fwagents.envs import ENVIRONMENTS
+from .families import BATCHED as NAMES
+from .families import OPTION, actions, longest
 
-NAMES = [name for name, environment in ENVIRONMENTS.items() if environment.vector_entry_point]
 MODES = list(AutoresetMode)
 COUNT = 5
 
@@ -45,7 +45,7 @@ def test_it_is_the_loop_over_single_environments(name, mode):
     assert same(reset(batch, 3), reset(loop, 3))
     over = np.zeros(COUNT, np.bool_)
     ends = 0
-    for step in range(5 * ENVIRONMENTS[name].kwargs["size"]):
+    for step in range(5 * longest(name)):
         if step in (7, 20, 41):
             # Out of step with each other from here on.
             mask = rng.random(COUNT) < 0.5
@@ -55,15 +55,16 @@ def test_it_is_the_loop_over_single_environments(name, mode):
             over &= ~mask
         if over.any() and mode is AutoresetMode.DISABLED:
             assert same(reset(batch, mask=over), reset(loop, mask=over))
-        actions = rng.integers(3, size=COUNT)
-        result = batch.step(actions)
-        assert same(result, loop.step(actions))
-        over = result[2]
+        chosen = rng.integers(actions(name), size=COUNT)
+        result = batch.step(chosen)
+        assert same(result, loop.step(chosen))
+        over = result[2] | result[3]
         ends += over.any()
     assert ends > 5
     assert same(reset(batch), reset(loop))
-    assert same(reset(batch, [1, None, 2, None, 3], ball=2), reset(loop, [1, None, 2, None, 3], ball=2))
-    assert same(batch.step(actions), loop.step(actions))
+    seed, option = [1, None, 2, None, 3], OPTION[name]
+    assert same(reset(batch, seed, **option), reset(loop, seed, **option))
+    assert same(batch.step(chosen), loop.step(chosen))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,13 +74,14 @@ def test_one_environment_and_a_thousand_agree_with_the_single_one(name):
         batch = make(name, AutoresetMode.SAME_STEP, count)
         observation, _ = single.reset(seed=9 + count - 1)
         assert same(batch.reset(seed=9)[0][-1], observation)
-        for step in range(40):
-            observation, reward, terminated, _, _ = single.step(step % 3)
-            if terminated:
+        for step in range(50):
+            action = step % actions(name)
+            observation, reward, terminated, truncated, _ = single.step(action)
+            if terminated or truncated:
                 observation, _ = single.reset()
-            observations, rewards, terminations, _, _ = batch.step(np.full(count, step % 3))
+            observations, rewards, terminations, truncations, _ = batch.step(np.full(count, action))
             assert same(observations[-1], observation)
-            assert (rewards[-1], terminations[-1]) == (reward, terminated)
+            assert (rewards[-1], terminations[-1], truncations[-1]) == (reward, terminated, truncated)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -89,11 +91,11 @@ def test_what_it_returns_is_the_caller_s(name, mode):
     batch.reset(seed=0)[0][:] = 7
     untouched.reset(seed=0)
     rng = np.random.default_rng(0)
-    for _ in range(2 * ENVIRONMENTS[name].kwargs["size"]):
-        actions = rng.integers(3, size=COUNT)
-        result, clean = batch.step(actions), untouched.step(actions)
+    for _ in range(2 * longest(name)):
+        chosen = rng.integers(actions(name), size=COUNT)
+        result, clean = batch.step(chosen), untouched.step(chosen)
         assert same(result, clean)
-        over = clean[2]
+        over = clean[2] | clean[3]
         observation, rewards, terminations, truncations, infos = result
         for array in (observation, rewards, terminations, truncations, *infos.values()):
             if isinstance(array, np.ndarray) and array.dtype != object:
@@ -117,9 +119,9 @@ def arrays_in(result):
 def test_no_two_things_it_returns_share_memory(name, mode):
     batch = make(name, mode)
     batch.reset(seed=0)
-    for _ in range(ENVIRONMENTS[name].kwargs["size"] - 1):
+    for _ in range(longest(name)):
         result = batch.step(np.zeros(COUNT, int))
-    assert result[2].all()
+    assert (result[2] | result[3]).all()
     arrays = list(arrays_in(result))
     assert len(arrays) == (4 + 4 + COUNT + 1 if mode is AutoresetMode.SAME_STEP else 4 + 2)
     assert not any(np.shares_memory(one, other) for one, other in itertools.combinations(arrays, 2))
@@ -129,13 +131,12 @@ def test_no_two_things_it_returns_share_memory(name, mode):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("restore", ["state", "pickle", "deepcopy"])
 def test_it_can_be_restored_at_any_moment(name, mode, restore):
-    size = ENVIRONMENTS[name].kwargs["size"]
     batch = make(name, mode)
     batch.reset(seed=0)
     batch.reset()
     mask = np.array([True, False, True, False, False])
-    for step in range(size - 1):
-        batch.step(np.full(COUNT, step % 3))
+    for step in range(longest(name)):
+        batch.step(np.full(COUNT, step % actions(name)))
         if step == 4 and mode is not AutoresetMode.SAME_STEP:
             reset(batch, mask=mask)
     if restore == "state":
@@ -146,10 +147,10 @@ def test_it_can_be_restored_at_any_moment(name, mode, restore):
     if mode is AutoresetMode.DISABLED:
         assert same(reset(batch), reset(twin))
     rewarded = 0.0
-    for step in range(size - 1):
-        actions = (np.arange(COUNT) + step) % 3
-        result = batch.step(actions)
-        assert same(result, twin.step(actions))
+    for step in range(longest(name)):
+        chosen = (np.arange(COUNT) + step) % actions(name)
+        result = batch.step(chosen)
+        assert same(result, twin.step(chosen))
         rewarded += np.abs(result[1]).sum()
     assert rewarded > 0
 
@@ -177,7 +178,7 @@ def test_starts_can_be_given_one_by_one():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("actions", "message"),
+    ("bad", "message"),
     [
         (np.zeros(COUNT), "whole numbers"),
         (np.full(COUNT, np.nan), "whole numbers"),
@@ -185,17 +186,17 @@ def test_starts_can_be_given_one_by_one():
         ([0] * (COUNT + 1), r"shape \(5,\), got \(6,\)"),
         (np.zeros((COUNT, 1), np.int64), r"shape \(5,\), got \(5, 1\)"),
         (1, "shape"),
-        ([0, 0, 3, 0, 0], "from 0 to 2"),
-        ([0, 0, -1, 0, 0], "from 0 to 2"),
-        (np.full(COUNT, 2**64 - 1, np.uint64), "from 0 to 2"),
+        ([0, 0, 10, 0, 0], "from 0 to [1239]"),
+        ([0, 0, -1, 0, 0], "from 0 to [1239]"),
+        (np.full(COUNT, 2**64 - 1, np.uint64), "from 0 to [1239]"),
     ],
 )
-def test_bad_actions_are_refused_and_change_nothing(name, actions, message):
+def test_bad_actions_are_refused_and_change_nothing(name, bad, message):
     batch = make(name)
     batch.reset(seed=0)
     state = batch.get_state()
     with pytest.raises(InvalidAction, match=message):
-        batch.step(actions)
+        batch.step(bad)
     assert same(batch.get_state(), state)
 
 

@@ -129,5 +129,5 @@ def test_bad_arguments_are_named(space, hidden, names, error, message):
 
 
 def test_their_returns_are_not_known_exactly():
-    with pytest.raises(ValueError, match="Catch-v0, got 'CartPoleNoVel-v1'"):
+    with pytest.raises(ValueError, match=r"Catch-v0, .*got 'CartPoleNoVel-v1'"):
         reference_returns("CartPoleNoVel-v1")

@@ -58,6 +58,19 @@ def results(scan: Scan, backend: str, dtype=torch.float32) -> dict[str, Tensor]:
     return out._asdict() | {f"d{name}": g for name, g in zip(inputs, gradients, strict=True)}
 
 
+def inner_steps_taken(scan: Scan, tolerance: float) -> Tensor:
+    """How many each row takes at each step with another tolerance, by the reference in float64 [T, B]."""
+    taken = torch.zeros(scan.drive.shape[:2], dtype=torch.int64)
+    arguments = {
+        name: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+        for name, x in scan._asdict().items()
+        if name != "cotangents"
+    }
+    arguments["options"] = scan.options._replace(tolerance=tolerance)
+    fast_weight_scan(**arguments, backend="torch", taken=taken)
+    return taken
+
+
 def distance(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
     """For each tensor its largest absolute error over its largest absolute value."""
     assert found.keys() == truth.keys()

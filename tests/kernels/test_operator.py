@@ -13,7 +13,7 @@ from tests.kernels.problems import distance, random_scan, results
 
 
 @pytest.mark.parametrize("state", [False, True])
-@pytest.mark.parametrize("options", [ScanOptions(), ScanOptions(inner_steps=2, normalize_storage=True)])
+@pytest.mark.parametrize("options", [ScanOptions(), ScanOptions(inner_steps=2, normalize_storage=True, tolerance=0.1)])
 def test_opcheck(options, state):
     scan = random_scan(5, 3, 20, options, state=state, starts=0.2)
     inputs = [x if x is None or x.dtype == torch.bool else x.requires_grad_() for x in scan[:7]]
@@ -28,9 +28,11 @@ def test_opcheck_with_the_input_weights(wants_x):
     torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, *scan.options, True))
 
 
-@pytest.mark.parametrize("layer_norm", [False, True])
-def test_compiles_without_a_graph_break(layer_norm):
-    core = FastWeights(7, 20, layer_norm=layer_norm)
+@pytest.mark.parametrize(
+    "options", [{}, {"layer_norm": False}, {"inner_steps": 0}, {"inner_steps": "adaptive"}], ids=str
+)
+def test_compiles_without_a_graph_break(options):
+    core = FastWeights(7, 20, **options)
     x, start = torch.randn(12, 4, 7), torch.rand(12, 4) < 0.2
     y, _ = core(x, None, start)
     (expected,) = torch.autograd.grad(y.square().sum(), core.weight_hh)
@@ -41,9 +43,10 @@ def test_compiles_without_a_graph_break(layer_norm):
     assert torch.allclose(found, expected)
 
 
-def test_second_derivatives_come_from_the_reference():
+@pytest.mark.parametrize("options", [{}, {"inner_steps": 0}, {"inner_steps": "adaptive"}], ids=str)
+def test_second_derivatives_come_from_the_reference(options):
     def penalty(backend):
-        core = FastWeights(5, 20, backend=backend)
+        core = FastWeights(5, 20, backend=backend, **options)
         torch.manual_seed(0)
         core.reset_parameters()
         y, _ = core(torch.randn(6, 3, 5))
@@ -51,6 +54,14 @@ def test_second_derivatives_come_from_the_reference():
         return torch.autograd.grad(first.square().sum(), core.weight_hh)[0]
 
     assert max(distance({"d": penalty("numba")}, {"d": penalty("torch")}).values()) < 1e-4
+
+
+@pytest.mark.parametrize("options", [{"layer_norm": False}, {"inner_steps": "adaptive"}], ids=str)
+def test_the_reference_compiles_without_a_graph_break(options):
+    core = FastWeights(7, 20, backend="torch", **options)
+    x = torch.randn(3, 4, 7)
+    compiled = torch.compile(core, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x)[0], core(x)[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -97,10 +108,11 @@ def test_gradients_only_where_asked():
         ({"shift": torch.randn(1, 3)}, r"shift has shape \(1, 3\), expected \(1, 20\)"),
         ({"shift": None}, "gain and shift go together"),
         ({"bias": torch.randn(20)}, "weight_ih and bias go together"),
+        ({"taken": torch.zeros(5)}, r"taken has shape \(5,\), expected \(5, 3\)"),
     ],
 )
 def test_what_does_not_fit_is_named_before_it_is_read(backend, change, message):
-    arguments = random_scan(5, 3, 20)._replace(**change)._asdict()
+    arguments = random_scan(5, 3, 20)._asdict() | change
     del arguments["cotangents"]
     with pytest.raises(ValueError, match=message):
         fast_weight_scan(**arguments, backend=backend)

@@ -13,6 +13,10 @@ FAMILY = [(name, {}) for name in CORES] + [
         {"boundary": "identity"},
         {"normalize_storage": True},
         {"backend": "torch"},
+        {"inner_steps": 0},
+        {"inner_steps": 0, "backend": "torch"},
+        {"inner_steps": "adaptive"},
+        {"inner_steps": "adaptive", "max_inner_steps": 3, "norm_per_step": True},
     )
 ]
 T, B, D = 170, 5, 4

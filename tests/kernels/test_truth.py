@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fwagents.kernels import ScanOptions, _memory
-from tests.kernels.problems import distance, nudged, random_scan, results
+from tests.kernels.problems import distance, inner_steps_taken, nudged, random_scan, results
 
 TOLERANCE = 1e-4
 # Past this length rounding itself grows, and what counts is how far off the same sums are in plain float32.
@@ -45,6 +45,7 @@ OPTIONS = st.builds(
     sustained=st.booleans(),
     normalize_storage=st.booleans(),
     norm_eps=st.sampled_from([1e-5, 1e-3]),  # left out, it is drawn from all floats, and float32 has no 5e-324
+    tolerance=st.none(),  # where a row settles on the edge of it, any two float32 programs may part
 )
 
 
@@ -105,6 +106,26 @@ def test_both_references_agree():
     assert max(distance(results(scan, "numba"), truth).values()) < TOLERANCE
 
 
+@pytest.mark.parametrize(
+    "scan",
+    [
+        random_scan(17, 6, 20, ScanOptions(8, 0.9, 0.4, tolerance=0.1), width=9),
+        random_scan(63, 5, 37, ScanOptions(4, 0.9, 0.4, tolerance=0.4), norms=4, starts=0.05),
+        random_scan(130, 5, 20, ScanOptions(8, 0.9, 0.4, True, True, tolerance=0.1), starts=0.01, width=9, seed=2),
+        random_scan(130, 6, 20, ScanOptions(8, 0.9, 0.4, sustained=False, tolerance=0.1), width=7, seed=2),
+        random_scan(257, 3, 50, ScanOptions(6, 0.9, 0.4, tolerance=0.1), starts=0.01, width=7, seed=1),
+        random_scan(63, 4, 20, ScanOptions(8, 0.9, 0.002, tolerance=0.01), norms=0, seed=1),
+    ],
+    ids=["short", "a norm each", "normalized", "identity", "folded", "no norm"],
+)
+def test_adaptive(scan):
+    """No row moves by the tolerance to within rounding, so that all must agree on where it has settled."""
+    taken, less, more = (inner_steps_taken(scan, scan.options.tolerance * factor) for factor in (1.0, 0.9999, 1.0001))
+    assert torch.equal(less, more)
+    assert len(taken.unique()) > 2
+    check(scan)
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads(threads):
     scan = random_scan(64, 21, 64, starts=0.05, width=20)
@@ -124,8 +145,9 @@ def test_zero_state_is_no_state():
     assert max(distance(left, {name: right[name] for name in left}).values()) < TOLERANCE
 
 
-def test_nan_stays_in_its_episode_and_fills_it():
-    scan = random_scan(40, 3, 20)
+@pytest.mark.parametrize("options", [ScanOptions(), ScanOptions(inner_steps=4, tolerance=0.1)])
+def test_nan_stays_in_its_episode_and_fills_it(options):
+    scan = random_scan(40, 3, 20, options)
     start = torch.zeros(40, 3, dtype=torch.bool)
     start[20, 1] = True
     scan.drive[5, 1, 3] = float("nan")

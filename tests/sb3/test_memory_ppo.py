@@ -20,6 +20,9 @@ from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, R
 
 ALGORITHMS = [MemoryPPO, MemoryA2C]
 CRITICS = ["shared", "detached", "separate", "none"]
+MEMORIES = [{"core": core} for core in CORES] + [
+    {"core": "fast_weights", "core_kwargs": {"inner_steps": inner_steps}} for inner_steps in (0, "adaptive")
+]
 
 
 def make(algorithm=MemoryPPO, obs="vector", action="discrete", n_envs=3, env=None, **kwargs):
@@ -88,12 +91,12 @@ def test_an_update_equals_stock_recurrent_ppo(critic, ends, monkeypatch):
     torch.testing.assert_close(weights(ours), weights(stock), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("memory", MEMORIES, ids=str)
 @pytest.mark.parametrize("critic", CRITICS)
 @pytest.mark.parametrize("chunk_length", [None, 4, 1])
-def test_rollout_and_first_epoch_agree(core, critic, chunk_length):
+def test_rollout_and_first_epoch_agree(memory, critic, chunk_length):
     """Ratio 1 to 1e-5, in the first rollout and in one that begins in the middle of episodes."""
-    kwargs = {"policy_kwargs": {"core": core, "critic_core": critic}, "learning_rate": 0.0}
+    kwargs = {"policy_kwargs": {**memory, "critic_core": critic}, "learning_rate": 0.0}
     model = make(chunk_length=chunk_length, **kwargs)
     for rollouts in (1, 2):
         model.learn(36 * rollouts, reset_num_timesteps=False)
@@ -202,9 +205,9 @@ def test_spaces(algorithm, obs, action):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("core", CORES)
-def test_save_load_and_go_on(algorithm, core, tmp_path):
-    model = make(algorithm, policy_kwargs={"core": core}, chunk_length=4)
+@pytest.mark.parametrize("memory", MEMORIES, ids=str)
+def test_save_load_and_go_on(algorithm, memory, tmp_path):
+    model = make(algorithm, policy_kwargs=memory, chunk_length=4)
     model.learn(36)
     model.save(tmp_path / "m.zip")
     copy = algorithm.load(tmp_path / "m.zip", env=model.env)
@@ -390,7 +393,7 @@ def test_goal_environments():
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_solves_what_cannot_be_solved_without_memory(algorithm, core):
-    """The memoryless ceiling is 0; perfect is 1."""
+    """The memoryless ceiling is 0, which a sample exceeds by chance; perfect is 1."""
     model = make(
         algorithm,
         env=RecallEnv,
@@ -404,7 +407,7 @@ def test_solves_what_cannot_be_solved_without_memory(algorithm, core):
     )
     model.learn(16_000 if algorithm is MemoryPPO else 24_000)
     mean, _ = evaluate_policy(model, model.env, n_eval_episodes=100, warn=False)
-    assert mean > 0.9
+    assert mean < 0.5 if core == "none" else mean > 0.9
 
 
 def test_torch_s_checks_of_distributions_stay_as_they_were(monkeypatch):

@@ -199,6 +199,15 @@ def test_save_and_load_give_the_same_actions(core, critic, tmp_path):
     copies[0].learn(24)
 
 
+@pytest.mark.parametrize("inner_steps", [0, "adaptive"])
+def test_learns_with_any_inner_steps(inner_steps):
+    model = make(policy_kwargs={"core_kwargs": {"inner_steps": inner_steps}})
+    model.learn(24)
+    core = model.policy.actor_core
+    assert core.inner_steps == inner_steps
+    assert model.policy.lstm_actor.hidden_size == (4 if inner_steps == 0 else 36), "half of h, or of h and A"
+
+
 def test_evaluate_policy_and_the_options_of_the_core():
     model = make(policy_kwargs={"core_kwargs": {"inner_steps": 2, "decay": 0.9}})
     assert model.policy.actor_core.options.inner_steps == 2
@@ -228,7 +237,7 @@ def test_bad_options_are_named(error, message, policy_kwargs):
 
 @pytest.mark.parametrize("core", CORES)
 def test_solves_what_cannot_be_solved_without_memory(core):
-    """The memoryless ceiling is 0; perfect is 1."""
+    """The memoryless ceiling is 0, which a sample exceeds by chance; perfect is 1."""
     env = DummyVecEnv([RecallEnv] * 16)
     model = RecurrentPPO(
         "MemoryPolicy",
@@ -243,4 +252,4 @@ def test_solves_what_cannot_be_solved_without_memory(core):
     )
     model.learn(16_000)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=100, warn=False)
-    assert mean > 0.9
+    assert mean < 0.5 if core == "none" else mean > 0.9

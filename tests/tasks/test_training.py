@@ -66,12 +66,13 @@ def script(monkeypatch, errors, nlls=None):
     [
         ("constant", {0: 1, 0.3: 1, 1: 1}),
         ("linear", {0: 1, 0.25: 0.75, 1: 0}),
+        ("warmup", {0: 0, 0.05: 0.496922, 0.1: 0.975528, 0.5: 0.5, 1: 0}),
         ("cosine", {0: 1, 1 / 3: 0.75, 0.5: 0.5, 2 / 3: 0.25, 1: 0}),
     ],
 )
 def test_schedules(name, values):
     for done, factor in values.items():
-        assert SCHEDULES[name](done) == pytest.approx(factor, abs=1e-12)
+        assert SCHEDULES[name](done) == pytest.approx(factor, abs=1e-6)
 
 
 @pytest.mark.usefixtures("float64")

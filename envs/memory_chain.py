@@ -1,0 +1,97 @@
+"""Memory chain: a bit is shown, and asked for much later."""
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
+
+from .arguments import whole_number
+from .registry import Returns
+from .single import GameEnv
+from .symbols import NOTHING, Ints, SymbolGame
+from .vector import GameVectorEnv
+
+
+def returns(length: int) -> Returns:
+    """The expected returns of the reference policies that `MemoryChainEnv` describes."""
+    whole_number("length", length, 1)
+    return Returns(optimal=1.0, memoryless=0.0, random=0.0)
+
+
+class MemoryChainGame(SymbolGame):
+    """The rules. The state adds `context` [B], the bit."""
+
+    def __init__(self, num_games: int, length: int) -> None:
+        self.length = whole_number("length", length, 1)
+        super().__init__(num_games, "01?", 2, frames=self.length + 1, questions=1, starts={"context": 2})
+
+    def shown(self, games: npt.NDArray[np.intp], frames: Ints) -> Ints:
+        """The bit first, the query last."""
+        between = np.where(frames == self.frames, 2, NOTHING)
+        return np.where(frames == 1, self.state["context"][games], between)
+
+    def answers(self, games: npt.NDArray[np.intp], frames: Ints) -> Ints:
+        """The bit, asked for in the last frame."""
+        return np.where(frames == self.frames, self.state["context"][games], NOTHING)
+
+
+class MemoryChainEnv(GameEnv):
+    """Remember one bit for `length` steps.
+
+    ## Description
+    The first frame shows a bit, the last one a query, and nothing is seen between them: the player has to answer the
+    query with the bit. After the memory_len experiment of Osband et al. (2020), "Behaviour Suite for Reinforcement
+    Learning", https://arxiv.org/abs/1908.03568, where the time that is left is shown too.
+
+    ## Action Space
+    `Discrete(2)`: the bit. Of no effect but in the last frame.
+
+    ## Observation Space
+    `Box(0, 1, (3,), uint8)`, one-hot: the bit is 0, the bit is 1, the query. All zeros between them, and after the end.
+
+    ## Starting State
+    The bit is 0 or 1, equally likely; `reset(options={"context": bit})` sets it.
+
+    ## Rewards
+    +1 for the right answer in the last frame, -1 for the wrong one; 0 before. Expected return of an episode, exactly
+    (`fwagents.envs.reference_returns`): 1 with perfect memory; 0 for every memoryless player, since the query is the
+    same for both bits, and for a random one.
+
+    ## Episode End
+    Terminated by the answer, after `length + 1` steps. Never truncated.
+
+    ## Information
+    `is_success` (bool), at the end only: whether the answer was right.
+
+    ## Arguments
+    - `length` (20): the difficulty, how many steps after the bit the query comes, at least 1.
+    - `render_mode` (None): "human", "rgb_array" or "ansi". The picture shows what has been shown, frames from left to
+      right, and marks the query.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    def __init__(self, length: int = 20, render_mode: str | None = None) -> None:
+        super().__init__(MemoryChainGame(1, length), render_mode)
+
+
+class MemoryChainVectorEnv(GameVectorEnv):
+    """`num_envs` games of `MemoryChainEnv`, batched.
+
+    `reset(options={"context": ...})` takes one bit for all environments or an array [num_envs].
+
+    ## Arguments
+    - `num_envs` (1): size of the batch.
+    - `render_mode` (None): "rgb_array" or "ansi".
+    - `autoreset_mode` (`NEXT_STEP`): as in Gymnasium, an `AutoresetMode` or its value; see `GameVectorEnv`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        length: int = 20,
+        render_mode: str | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        game = MemoryChainGame(whole_number("num_envs", num_envs, 1), length)
+        super().__init__(game, render_mode, autoreset_mode)

@@ -1,0 +1,166 @@
+"""The T-maze: a sign at the start of a corridor says which way to turn at its end."""
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+from .arguments import whole_number
+from .game import Game, Index, Screens
+from .registry import Returns
+from .render import Cell, Scene
+from .single import GameEnv
+from .vector import GameVectorEnv
+
+RIGHT, WRONG = 4.0, -0.1
+MOVES = np.array([0, 1, 0, -1])
+# What is seen at the sign (north, south), in the corridor, at the junction, and after the choice.
+VIEWS = np.array([[0, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 0], [0, 0, 0]], np.uint8)
+
+
+def time_limit(length: int) -> int:
+    """The step after which an episode is truncated: four times the shortest way."""
+    return 4 * (length + 1)
+
+
+def returns(length: int) -> Returns:
+    """The expected returns of the reference policies that `TMazeEnv` describes."""
+    length, rewards = whole_number("length", length, 1), 0.0
+    # With what probability a random player is where and has not chosen yet.
+    place = np.eye(length + 1)[0]
+    for _ in range(time_limit(length)):
+        junction, stays = place[-1], np.r_[place[:-1] / 2, 0.0]
+        stays[[0, -1]] += place[[0, -1]] / 4
+        rewards += junction / 2 * (RIGHT + WRONG) / 2 + WRONG * stays.sum()
+        place = stays + np.r_[0.0, place[:-1] / 4] + np.r_[place[1:] / 4, 0.0]
+    return Returns(optimal=RIGHT, memoryless=(RIGHT + WRONG) / 2, random=float(rewards))
+
+
+class TMazeGame(Game):
+    """The rules. The state adds [B] `goal` (0 north, 1 south), `place` (steps from the start) and `choice`.
+
+    The choice is 0 before it is made, then 1 for north, 2 for south.
+    """
+
+    def __init__(self, num_games: int, length: int) -> None:
+        self.length = whole_number("length", length, 1)
+        self.limit = time_limit(self.length)
+        ranges = {"frame": self.limit + 2, "goal": 2, "place": self.length + 1, "choice": 3}
+        super().__init__(num_games, ranges, starts=("goal",))
+        self.observation_space = spaces.Box(0, 1, (3,), np.uint8)
+        self.action_space = spaces.Discrete(4)
+
+    def advance(self, index: Index, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Walk, or choose at the junction."""
+        state = self.state
+        place = state["place"][index]
+        choice = np.where((place == self.length) & (MOVES[actions] == 0), 1 + actions // 2, 0)
+        moved = np.clip(place + MOVES[actions], 0, self.length)
+        rewards = np.where(moved == place, WRONG, 0.0)
+        rewards[choice == 1 + state["goal"][index]] = RIGHT
+        state["place"][index], state["choice"][index] = moved, choice
+        state["frame"][index] += 1
+        return rewards
+
+    def ended(self) -> npt.NDArray[np.bool_]:
+        """Whether the choice is made, or the time is up."""
+        ended: npt.NDArray[np.bool_] = (self.state["choice"] > 0) | (self.state["frame"] > self.limit)
+        return ended
+
+    def truncated(self) -> npt.NDArray[np.bool_]:
+        """Whether the time is up without a choice."""
+        truncated: npt.NDArray[np.bool_] = (self.state["choice"] == 0) & (self.state["frame"] > self.limit)
+        return truncated
+
+    def succeeded(self) -> npt.NDArray[np.bool_]:
+        """Whether the choice is the goal."""
+        succeeded: npt.NDArray[np.bool_] = self.state["choice"] == 1 + self.state["goal"]
+        return succeeded
+
+    def observe(self) -> Screens:
+        """The walls, or the sign, around the player [B, 3]."""
+        place = self.state["place"]
+        view = np.where(place == 0, self.state["goal"], np.where(place == self.length, 3, 2))
+        seen: Screens = VIEWS[np.where(self.state["choice"] > 0, 4, view)]
+        return seen
+
+    def scene(self, number: int) -> Scene:
+        """The maze from above, with the player and the goal."""
+        frame, goal, place, choice = (int(self.state[name][number]) for name in ("frame", "goal", "place", "choice"))
+        cells = np.full((3, self.length + 1), Cell.WALL, np.int64)
+        cells[1], cells[:, -1] = Cell.EMPTY, Cell.EMPTY
+        cells[2 * goal, -1] |= Cell.TARGET
+        cells[(1, 0, 2)[choice], place] |= Cell.AGENT
+        success = choice == 1 + goal if self.ended()[number] else None
+        ending = {None: "", True: ", right", False: ", wrong" if choice else ", out of time"}[success]
+        return Scene(cells, place > 0, success, f"step {frame - 1} of at most {self.limit}{ending}")
+
+
+class TMazeEnv(GameEnv):
+    """Walk down a corridor and turn to the side that the sign at its start told.
+
+    ## Description
+    A corridor runs from the start in the west to a junction in the east. A sign at the start, which can be read only
+    there, says whether the goal is north or south of the junction. The T-maze of Bakker (2002), "Reinforcement Learning
+    with Long Short-Term Memory", https://papers.nips.cc/paper/1953-reinforcement-learning-with-long-short-term-memory.
+
+    ## Action Space
+    `Discrete(4)`: 0 north, 1 east, 2 south, 3 west. Where there is a wall the player stands still.
+
+    ## Observation Space
+    `Box(0, 1, (3,), uint8)`: 011 at the start if the goal is north and 110 if it is south, 101 in the corridor, 010 at
+    the junction; all zeros after the choice.
+
+    ## Starting State
+    The player is at the start; the goal is north or south, equally likely. `reset(options={"goal": 0 for north, 1 for
+    south})` sets it.
+
+    ## Rewards
+    4 for the right choice at the junction, -0.1 for the wrong one and for every step that stands still; else 0.
+    Expected return of an episode, exactly (`fwagents.envs.reference_returns`):
+
+    - a player with perfect memory: 4;
+    - the best memoryless player, which walks to the junction and guesses: (4 - 0.1) / 2 = 1.95. Only its actions at the
+      start can depend on the goal, and standing still there costs no less than a wrong guess;
+    - a random player: summed over the steps from where it then is; -2.434 at length 10.
+
+    ## Episode End
+    Terminated by the choice, at the soonest in step `length + 1`. Truncated after `4 (length + 1)` steps; this limit is
+    ours.
+
+    ## Information
+    `is_success` (bool), at the end only: whether the choice was right.
+
+    ## Arguments
+    - `length` (10): the difficulty, how many steps it is from the start to the junction, at least 1.
+    - `render_mode` (None): "human", "rgb_array" or "ansi". The picture shows the maze from above and marks that the
+      sign is out of sight.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    def __init__(self, length: int = 10, render_mode: str | None = None) -> None:
+        super().__init__(TMazeGame(1, length), render_mode)
+
+
+class TMazeVectorEnv(GameVectorEnv):
+    """`num_envs` games of `TMazeEnv`, batched; the rules and the other arguments are the same.
+
+    `reset(options={"goal": ...})` takes one number for all environments or an array [num_envs].
+
+    ## Arguments
+    - `num_envs` (1): size of the batch.
+    - `render_mode` (None): "rgb_array" or "ansi".
+    - `autoreset_mode` (`NEXT_STEP`): as in Gymnasium, an `AutoresetMode` or its value; see `GameVectorEnv`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        length: int = 10,
+        render_mode: str | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        game = TMazeGame(whole_number("num_envs", num_envs, 1), length)
+        super().__init__(game, render_mode, autoreset_mode)

@@ -1,0 +1,243 @@
+"""train/curves.py: searches first, then seeds with the winners; with scripts in place of the training."""
+
+import json
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+import fwagents.envs  # noqa: F401  # registers them
+
+TRAIN = Path(__file__).parent.parent / "train"
+
+# Notes how it was called, and adds a trial each time until there are as many as wanted.
+TUNE = """
+import json, pathlib, sys
+
+root = pathlib.Path(__file__).parent
+with open(root / "journal", "a") as journal:
+    journal.write(json.dumps(["tune", *sys.argv[1:]]) + "\\n")
+def value(name):
+    return sys.argv[sys.argv.index(name) + 1]
+output = pathlib.Path(value("--output"))
+output.parent.mkdir(parents=True, exist_ok=True)
+setting = {"learning_rate": 0.002, "num_envs": 16, "decay": 0.9, "identity_scale": 0.5}
+output.write_text(json.dumps({
+    "env": value("--env"), "core": value("--core"), "steps": int(value("--steps")), "seeds": [100, 101],
+    "winner": {"value": 0.5, "setting": setting}, "trials": [{}] * int(value("--trials")),
+}))
+"""
+
+# A run of two evaluations of three episodes each.
+AGENT = """
+import json, pathlib, sys, time
+import numpy as np
+
+root = pathlib.Path(__file__).parent
+words = sys.argv[1:]
+with open(root / "journal", "a") as journal:
+    journal.write(json.dumps(["agent", *words]) + "\\n")
+def read(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+if words[0] == "--resume":
+    run = pathlib.Path(words[1])
+else:
+    args, name = {"hidden_size": 128}, None
+    for word in words:
+        if word.startswith("--"):
+            name = word[2:].replace("-", "_")
+            args[name] = [] if name == "core_kwargs" else True
+        elif name == "core_kwargs":
+            args[name].append(word)
+        else:
+            args[name] = read(word)
+    run = pathlib.Path(args["log_dir"]) / "env" / str(time.time_ns())
+    (run / "checkpoints").mkdir(parents=True)
+    described = {"args": args, "policy_kwargs": {}, "command": "python train/agent.py", "commit": "", "versions": {}}
+    (run / "config.json").write_text(json.dumps(described))
+    (run / "checkpoints" / "step_000000000010.zip").touch()
+    if (root / "wait").exists():
+        time.sleep(60)
+np.savez(run / "evaluations.npz", timesteps=[10, 20], results=[[1.0, -1.0, -1.0], [1.0, 1.0, 0.5]])
+(run / "result.json").write_text(json.dumps({"steps": 20, "final_model": {"mean_return": 0.75}}))
+"""
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """The modules of train/ by their names."""
+    monkeypatch.syspath_prepend(str(TRAIN))
+    import agent_cells
+    import curves
+    import jobs
+
+    monkeypatch.setattr(jobs, "POLL", 0.02)
+    return type("Train", (), {"cells": agent_cells, "curves": curves, "jobs": jobs})
+
+
+class Bench:
+    """Two cells, one of which needs a search."""
+
+    def __init__(self, train, folder):
+        (folder / "tune.py").write_text(TUNE)
+        (folder / "agent.py").write_text(AGENT)
+        self.train, self.folder = train, folder
+        self.search = train.cells.Search("Game-v0", "lstm", trials=4, steps=50, seconds=120)
+        common = {"env": "Game-v0", "core": "lstm", "algo": "a2c"}
+        more = {"decay": 0.8, "core_kwargs": ["a=1", "b=2"], "use_rms_prop": True}
+        self.cells = [
+            train.cells.AgentCell("curves", "lstm", "searched", common, self.search, 0.5, seconds=30, seeds=(1, 2)),
+            train.cells.AgentCell("curves", "own", "own", {**common, **more}, self.search, seconds=60, seeds=(1,)),
+            train.cells.AgentCell("other", "lstm", "default", common, seconds=90, seeds=(3,)),
+        ]
+
+    @property
+    def curves(self):
+        return self.train.curves.Curves(self.cells, self.folder / "results", self.folder / "runs", self.folder)
+
+    def work(self, **budget):
+        with open(self.folder / "lock", "w") as lock:
+            return self.curves.work(self.train.jobs.Budget(**budget), lock)
+
+    @property
+    def journal(self):
+        return [json.loads(line) for line in (self.folder / "journal").read_text().splitlines()]
+
+    def result(self, name):
+        return json.loads((self.folder / "results" / "curves" / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def bench(train, tmp_path):
+    return Bench(train, tmp_path)
+
+
+def test_the_search_comes_first_then_every_seed_with_its_winner_once(bench):
+    assert bench.curves.minutes_left() == pytest.approx((120 + 2 * 30 + 60 + 90) / 60)
+    assert bench.work(side_by_side=1) == 0
+    journal = bench.journal
+    assert [call[0] for call in journal] == ["tune", *["agent"] * 4]
+    assert journal[0][1:9] == ["--env", "Game-v0", "--core", "lstm", "--trials", "4", "--steps", "50"]
+    first = bench.result("searched-s1")["config"]
+    found = {"learning_rate": 0.001, "num_envs": 16, "decay": 0.9, "core_kwargs": ["identity_scale=0.5"]}
+    assert first.items() >= {"env": "Game-v0", "core": "lstm", "algo": "a2c", "seed": 1, **found}.items()
+    own = bench.result("own-s1")["config"]
+    assert own.items() >= {"decay": 0.8, "core_kwargs": ["a=1", "b=2"], "learning_rate": 0.002}.items()
+    assert "num_envs" not in bench.result("default-s3")["config"], "it trains with the defaults"
+    assert bench.work() == 0
+    assert len(bench.journal) == 5, "nothing is run twice"
+    assert bench.curves.minutes_left() == 0
+
+
+def test_a_result_is_the_curve_the_end_and_how_to_get_it_again(bench):
+    assert bench.work(side_by_side=2) == 0
+    result = bench.result("searched-s2")
+    assert result["steps"] == [10, 20]
+    assert result["mean_return"] == pytest.approx([-1 / 3, 2.5 / 3], abs=1e-6)
+    assert result["episodes"] == 3
+    assert result["final"] == {"mean_return": 0.75}
+    assert {"env", "core", "algo", "seed", "config", "command", "commit"} <= set(result)
+
+
+def test_what_is_stopped_goes_on(bench):
+    assert bench.work(side_by_side=1) == 0
+    (bench.folder / "results" / "curves" / "searched-s2.json").unlink()
+    for run in bench.folder.glob("runs/agent/searched-seed-2/*/*"):
+        (run / "result.json").unlink()
+    assert bench.work() == 0
+    assert bench.journal[-1][:2] == ["agent", "--resume"]
+    assert bench.result("searched-s2")["seed"] == 2
+
+
+def test_another_winner_is_another_run(bench):
+    assert bench.work(side_by_side=1) == 0
+    path = bench.folder / "results" / "tuning" / "Game-v0-lstm.json"
+    kept = json.loads(path.read_text())
+    kept["winner"]["setting"]["num_envs"] = 8
+    path.write_text(json.dumps(kept))
+    before = len(bench.journal)
+    assert bench.work(side_by_side=1) == 0
+    assert len(bench.journal) - before == 3
+    assert bench.result("searched-s1")["config"]["num_envs"] == 8
+
+
+def test_with_the_real_scripts(train, tmp_path):
+    """A search of one trial, then one seed of a tiny net."""
+    pytest.importorskip("optuna")
+    search = train.cells.Search("PartialCatch-v0", "lstm", trials=1, steps=3000, seeds=(100,))
+    options = {"env": "PartialCatch-v0", "env_kwargs": ["size=6"], "core": "lstm", "hidden_size": 8, "n_steps": 6}
+    options |= {"total_timesteps": 400, "eval_freq": 200, "eval_episodes": 4, "final_episodes": 5, "num_envs": 4}
+    cell = train.cells.AgentCell("curves", "lstm", "tiny", options, search, seeds=(3,))
+    curves = train.curves.Curves([cell], tmp_path / "results", tmp_path / "runs", TRAIN)
+    with open(tmp_path / "lock", "w") as lock:
+        assert curves.work(train.jobs.Budget(), lock) == 0
+    result = json.loads((tmp_path / "results" / "curves" / "tiny-s3.json").read_text())
+    found = json.loads((tmp_path / "results" / "tuning" / "PartialCatch-v0-lstm.json").read_text())
+    assert result["config"]["learning_rate"] == found["winner"]["setting"]["learning_rate"]
+    assert (result["env"], result["core"], result["algo"], result["seed"]) == (
+        "PartialCatch-v0",
+        "lstm",
+        "memory_ppo",
+        3,
+    )
+    assert result["steps"] == [200, 400]
+    assert (len(result["mean_return"]), result["episodes"]) == (2, 4)
+    assert result["command"].startswith("python train/agent.py --learning-rate")
+    assert curves.minutes_left() == 0
+
+
+def test_the_cells_are_commands_that_exist(train):
+    from dataclasses import fields
+
+    from agent import Args
+    from tune import COMMON, CORES
+
+    known = {field.name for field in fields(Args)}
+    assert len({cell.name for cell in train.cells.CELLS}) == len(train.cells.CELLS)
+    for cell in train.cells.CELLS:
+        assert set(cell.options) <= known, cell.name
+        assert cell.search is None or not set(cell.search.seeds) & set(cell.seeds)
+    searches = {cell.search for cell in train.cells.CELLS if cell.search is not None}
+    assert len({(search.trials, search.steps, search.seeds) for search in searches}) == 1, "the same for every core"
+    setting = dict.fromkeys([*COMMON, *CORES["fast_weights"]], 1)
+    assert set(train.curves.as_options(setting)) <= known
+
+
+def test_the_suite_s_cells_are_its_difficulties(train):
+    """And a rollout is an episode: the last step of it ends the game, whatever is done, but in the maze."""
+    from fwagents.envs import SUITE
+
+    assert {env: parameter for env, (parameter, _) in train.cells.DIFFICULTIES.items()} == {
+        env: parameter for env, (parameter, _) in SUITE.items()
+    }
+    for env, (parameter, rollouts) in train.cells.DIFFICULTIES.items():
+        assert set(rollouts) <= set(SUITE[env].values)
+        for difficulty, steps in rollouts.items():
+            if env == "TMaze-v0":
+                assert steps == 2 * (difficulty + 1), "the shortest way, twice"
+                continue
+            game = gym.make(env, **{parameter: difficulty})
+            game.reset(seed=0)
+            assert [game.step(0)[2] for _ in range(steps)] == [False] * (steps - 1) + [True]
+
+
+def test_dry_run(train, capsys):
+    train.curves.main(["--dry-run"])
+    assert "Left: at most about" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--only", "nothing"], "--only has 'nothing', expected some of curves"),
+        (["--cells", "x"], "--cells has 'x', expected some of PartialCatch-v0-fast_weights-memory_ppo"),
+        (["--side-by-side", "0"], "--side-by-side is 0"),
+    ],
+)
+def test_bad_options(train, args, message, capsys):
+    with pytest.raises(SystemExit):
+        train.curves.main(args)
+    assert message in capsys.readouterr().err

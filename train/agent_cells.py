@@ -1,0 +1,171 @@
+"""The runs of agents behind the figures of docs/results.md, as data: who trains where, for how long, with what.
+
+Every core has the same search on PartialCatch-v0, train/tune.py's, with seeds that are reported nowhere; its winner
+also plays the larger game, there with a smaller step size.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SEEDS = (10, 11, 12, 13, 14)
+CORES = ("fast_weights", "lstm", "gru", "irnn", "none")
+ALGORITHMS = ("memory_ppo", "a2c")
+Setting = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search of train/tune.py.
+
+    Attributes:
+        env: where.
+        core: for whom.
+        trials: settings that it tries.
+        steps: of each training run.
+        seeds: training runs of each trial.
+        seconds: that it takes.
+    """
+
+    env: str
+    core: str
+    trials: int = 21
+    steps: int = 1_000_000
+    seeds: tuple[int, ...] = (100, 101)
+    seconds: float = 1800.0
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.env}-{self.core}"
+
+
+@dataclass(frozen=True)
+class AgentCell:
+    """One agent in one environment.
+
+    Attributes:
+        group: the figure or table that it stands in.
+        label: what its line is called there.
+        name: of its files.
+        options: of ``train/agent.py``, which win over what the search found.
+        search: whose winner it trains with; None for the defaults.
+        rate: factor on the learning rate that the search found.
+        seconds: that a run takes.
+        seeds: of the runs.
+    """
+
+    group: str
+    label: str
+    name: str
+    options: Setting
+    search: Search | None = None
+    rate: float = 1.0
+    seconds: float = 60.0
+    seeds: tuple[int, ...] = field(default=SEEDS)
+
+
+# Steps of a run, factor on the step size, steps between evaluations, seconds of a run.
+GAMES = {
+    "PartialCatch-v0": (1_500_000, 1.0, 50_000, 60.0),
+    "PartialCatchLarge-v0": (4_000_000, 0.7, 125_000, 170.0),
+}
+SEARCHES = {core: Search("PartialCatch-v0", core) for core in CORES}
+# Ba et al. (2016), section 2 and appendix A.
+PAPER_CONSTANTS: Setting = {
+    "decay": 0.95,
+    "fast_lr": 0.5,
+    "core_kwargs": ["normalize_storage=False", "identity_scale=0.05"],
+}
+# A2C as it is known: with Adam and normalised advantages it would be MemoryPPO of one epoch, which is what won there.
+CLASSIC_A2C: Setting = {"use_rms_prop": True, "normalize_advantage": False}
+
+
+def learning_curves() -> list[AgentCell]:
+    """The paper's Figure 5, for every core and both algorithms; and fast weights with the paper's constants."""
+    return [
+        AgentCell(
+            group="curves",
+            label=label,
+            name=f"{env}-{label}-{algo}",
+            options={
+                **{"env": env, "core": core, "algo": algo, "total_timesteps": steps, "eval_freq": every},
+                **{"eval_episodes": 200, "checkpoint_freq": steps // 10},
+                **(CLASSIC_A2C if algo == "a2c" else {}),
+                **more,
+            },
+            search=SEARCHES[core],
+            rate=rate,
+            seconds=seconds,
+        )
+        for env, (steps, rate, every, seconds) in GAMES.items()
+        for algo in ALGORITHMS
+        for label, core, more in [
+            *((core, core, {}) for core in CORES),
+            ("paper_constants", "fast_weights", PAPER_CONSTANTS),
+        ]
+    ]
+
+
+INNER_STEPS = (0, 1, 2, 3, 5, 8, "adaptive")
+
+
+def inner_steps() -> list[AgentCell]:
+    """How many inner steps serve an agent: all else as the search for fast weights found it."""
+    return [
+        AgentCell(
+            group="inner-steps",
+            label=str(steps),
+            name=f"{env}-steps-{steps}",
+            options={
+                **{"env": env, "core": "fast_weights", "algo": "memory_ppo", "inner_steps": steps},
+                **{"total_timesteps": total, "eval_freq": every, "eval_episodes": 200, "checkpoint_freq": total // 10},
+            },
+            search=SEARCHES["fast_weights"],
+            rate=rate,
+            seconds=1.3 * seconds,
+            seeds=SEEDS[:3],
+        )
+        for env, (total, rate, every, seconds) in GAMES.items()
+        for steps in INNER_STEPS
+    ]
+
+
+# Difficulties of each environment of the memory suite (fwagents.envs.SUITE), and the steps of a rollout at each: an
+# episode, in the maze of the shortest way and as much again.
+DIFFICULTIES: dict[str, tuple[str, dict[int, int]]] = {
+    "TMaze-v0": ("length", {n: 2 * (n + 1) for n in (5, 10, 20, 40, 80)}),
+    "KeyValueRecall-v0": ("pairs", {n: 2 * n + 3 for n in (1, 2, 4, 8)}),
+    "RepeatPrevious-v0": ("delay", {n: n + 16 for n in (1, 2, 4, 8, 16)}),
+    "MemoryChain-v0": ("length", {n: n + 1 for n in (5, 10, 20, 40, 80)}),
+}
+SUITE_SETTING: Setting = {
+    **{"num_envs": 64, "n_epochs": 4, "ent_coef": 0.03, "max_grad_norm": 0.5, "gamma": 1.0, "gae_lambda": 1.0},
+    **{"total_timesteps": 500_000, "eval_freq": 0, "checkpoint_freq": 100_000},
+}
+# Where an action changes nothing later, what comes later says nothing about it.
+SUITE_OWN: dict[str, Setting] = {"RepeatPrevious-v0": {"gamma": 0.0, "gae_lambda": 0.0}}
+
+
+def memory_suite() -> list[AgentCell]:
+    """How much each core can remember: every environment of the suite, from easy to hard, at one budget."""
+    return [
+        AgentCell(
+            group="suite",
+            label=core,
+            name=f"{env}-{difficulty}-{core}",
+            options={
+                **{"env": env, "env_kwargs": [f"{parameter}={difficulty}"], "core": core, "n_steps": steps},
+                **SUITE_SETTING,
+                **SUITE_OWN.get(env, {}),
+            },
+            search=SEARCHES[core],
+            seconds=35.0,
+            seeds=SEEDS[:3],
+        )
+        for env, (parameter, rollouts) in DIFFICULTIES.items()
+        for difficulty, steps in rollouts.items()
+        for core in CORES
+    ]
+
+
+CELLS: list[AgentCell] = [*learning_curves(), *inner_steps(), *memory_suite()]

@@ -1,0 +1,199 @@
+"""Run what the figures of agents still lack: first each core's search, then its seeds with the winner.
+
+    python train/curves.py                           everything that is missing, two runs at a time
+    python train/curves.py --dry-run                 what is left, and how long it should take
+
+It can be stopped or killed at any moment: runs go on from their checkpoints when it is called again. Runs are kept in
+results/curves/<cell>-s<seed>.json, searches in results/tuning/<env>-<core>.json; which cells there are, and their
+budgets, stands in train/agent_cells.py. A result whose options are not those of its cell is run anew.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent_cells import CELLS, AgentCell, Search, Setting
+from cli import parse
+from jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
+from runs import CONFIG, RESULT, read_json, write_result
+from tune import COMMON
+
+
+@dataclass
+class Args(BoardArgs):
+    """Run what the figures of agents still lack."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A search, or one seed of a cell.
+
+    Attributes:
+        task: the one or the other.
+        options: of its script.
+    """
+
+    task: Search | AgentCell
+    options: Setting
+
+    @property
+    def name(self) -> str:
+        """What it is called on the screen, and unlike any other."""
+        if isinstance(self.task, Search):
+            return f"{self.task.name} search"
+        return f"{self.task.name} seed {self.options['seed']}"
+
+
+class Curves(Board[Job]):
+    """What is there, what is missing, and how to run it.
+
+    Args:
+        cells: the cells wanted.
+        results: folder of the results: runs in ``curves``, searches in ``tuning``.
+        runs: folder of the runs.
+        scripts: folder of the scripts that train.
+    """
+
+    def __init__(self, cells: Iterable[AgentCell], results: Path, runs: Path, scripts: Path) -> None:
+        super().__init__(runs)
+        self.cells, self.results, self.scripts = list(cells), results, scripts
+
+    def search_path(self, search: Search) -> Path:
+        """Where a search is kept."""
+        return self.results / "tuning" / f"{search.name}.json"
+
+    def result_path(self, cell: AgentCell, seed: int) -> Path:
+        """Where a run is kept."""
+        return self.results / "curves" / f"{cell.name}-s{seed}.json"
+
+    def winner(self, search: Search) -> Setting | None:
+        """What the search found; None while it is not over."""
+        kept = read_json(self.search_path(search))
+        same = kept is not None and (kept["steps"], tuple(kept["seeds"])) == (search.steps, search.seeds)
+        if kept is None or not same or len(kept["trials"]) < search.trials:
+            return None
+        setting: Setting = kept["winner"]["setting"]
+        return setting
+
+    def missing(self, cell: AgentCell) -> list[Job] | None:
+        """The runs that are missing; None while their search is not over."""
+        found: Setting = {}
+        if cell.search is not None:
+            winner = self.winner(cell.search)
+            if winner is None:
+                return None
+            found = as_options(winner)
+            found["learning_rate"] *= cell.rate
+        jobs = [Job(cell, {**found, **cell.options, "seed": seed}) for seed in cell.seeds]
+        kept = [read_json(self.result_path(cell, seed)) for seed in cell.seeds]
+        return [job for job, run in zip(jobs, kept, strict=True) if run is None or not had(job.options, run["config"])]
+
+    def searches(self) -> list[Search]:
+        """Those that are not over."""
+        wanted = dict.fromkeys(cell.search for cell in self.cells if cell.search is not None)
+        return [search for search in wanted if self.winner(search) is None]
+
+    def ready(self) -> list[Job]:
+        """Searches first, then seed after seed."""
+        jobs = [Job(search, search_options(search, self.search_path(search))) for search in self.searches()]
+        runs = [job for cell in self.cells for job in self.missing(cell) or []]
+        return jobs + sorted(runs, key=lambda job: job.options["seed"])
+
+    def minutes_left(self) -> float:
+        """Minutes of one process that everything takes."""
+        counts = [(cell, self.missing(cell)) for cell in self.cells]
+        runs = sum(cell.seconds * len(cell.seeds if jobs is None else jobs) for cell, jobs in counts)
+        return (runs + sum(search.seconds for search in self.searches())) / 60
+
+    def script(self, job: Job) -> Path:
+        """train/tune.py or train/agent.py."""
+        return self.scripts / ("tune.py" if isinstance(job.task, Search) else "agent.py")
+
+    def options(self, job: Job) -> Setting:
+        """See :class:`Job`."""
+        return job.options
+
+    def resumable(self, run: Path) -> bool:
+        """Whether a run has a checkpoint to go on from."""
+        return any((run / "checkpoints").glob("step_*.zip"))
+
+    def command(self, job: Job) -> list[str]:
+        """A search goes on when it is called again."""
+        if isinstance(job.task, Search):
+            return [sys.executable, from_root(self.script(job)), *as_arguments(job.options)]
+        return super().command(job)
+
+    def collect(self, job: Job) -> str | None:
+        """Keep the result of a run, if it has ended; returns what came out."""
+        if isinstance(job.task, Search):
+            winner = self.winner(job.task)
+            return None if winner is None else f"found {winner}"
+        run = self.newest_run(job)
+        result = None if run is None else read_json(run / RESULT)
+        if run is None or result is None:
+            return None
+        final = result["final_model"]
+        write_result(self.result_path(job.task, job.options["seed"]), kept(read_json(run / CONFIG), run, final))
+        return f"mean return {final['mean_return']:.3f} after {result['steps']:,} steps"
+
+
+def kept(config: dict[str, Any], run: Path, final: dict[str, Any]) -> dict[str, Any]:
+    """The result file of a run: its curve, how it plays at the end, and what it takes to run it again."""
+    steps, returns = np.zeros(0), np.zeros((0, 0))
+    if (run / "evaluations.npz").exists():
+        with np.load(run / "evaluations.npz") as evaluations:
+            steps, returns = evaluations["timesteps"], evaluations["results"]
+    args = config["args"]
+    return {
+        **{name: args[name] for name in ("env", "core", "algo", "seed")},
+        "steps": steps.tolist(),
+        "mean_return": [round(float(row.mean()), 6) for row in returns],
+        "episodes": returns.shape[1],
+        "final": final,
+        "config": args,
+        "policy_kwargs": config["policy_kwargs"],
+        **{name: config[name] for name in ("command", "commit", "versions")},
+    }
+
+
+def as_options(winner: Setting) -> Setting:
+    """A search's winner as options of train/agent.py."""
+    direct = ("fast_lr", "decay", "inner_steps")
+    options = {name: value for name, value in winner.items() if name in COMMON or name in direct}
+    core_kwargs = [f"{name}={value}" for name, value in winner.items() if name not in options]
+    return {**options, "core_kwargs": core_kwargs} if core_kwargs else options
+
+
+def search_options(search: Search, output: Path) -> Setting:
+    """Those of train/tune.py."""
+    return {
+        **{"env": search.env, "core": search.core, "trials": search.trials, "steps": search.steps},
+        **{"seeds": list(search.seeds), "output": from_root(output)},
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, then list or run."""
+    args = parse(Args, argv)
+    cells = wanted(args, CELLS, lambda cell: cell.group)
+    curves = Curves(cells, ROOT / "results", ROOT / "runs" / "curves", ROOT / "train")
+    list_or_run(curves, args, lambda: show(curves))
+
+
+def show(curves: Curves) -> None:
+    """What is left."""
+    for search in curves.searches():
+        print(f"{search.name:45} search of {search.trials} trials: {search.seconds / 60:5.0f} min")
+    for cell in curves.cells:
+        jobs = curves.missing(cell)
+        seeds = len(cell.seeds if jobs is None else jobs)
+        if seeds:
+            print(f"{cell.name:45} {seeds} seeds: {seeds * cell.seconds / 60:5.0f} min")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The section of docs/results.md on learning curves, with its figures: who learns sooner, who plays better."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import figures
+from agent_cells import CELLS, GAMES, AgentCell
+from figures import NAMES
+
+REPS = 5_000  # bootstrap samples
+SOLVED = 0.9
+OURS = "fast_weights"
+ALGORITHM_NAMES = {"memory_ppo": "MemoryPPO", "a2c": "MemoryA2C"}
+Scores = NDArray[np.float64]
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval, by stratified bootstrap over the seeds."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+class Curves:
+    """The runs of one environment and algorithm, by the label of their line.
+
+    Args:
+        folder: of the result files.
+        cells: the cells.
+    """
+
+    def __init__(self, folder: Path, cells: Sequence[AgentCell]) -> None:
+        self.runs: dict[str, list[dict[str, Any]]] = {}
+        for cell in cells:
+            paths = [folder / f"{cell.name}-s{seed}.json" for seed in cell.seeds]
+            runs = [json.loads(path.read_text()) for path in paths if path.exists()]
+            if runs:
+                self.runs[cell.label] = runs
+
+    def steps(self) -> list[int]:
+        """Where the curves were measured."""
+        steps: list[int] = next(iter(self.runs.values()))[0]["steps"]
+        return steps
+
+    def curves(self, label: str) -> Scores:
+        """Mean returns [seeds, evaluations]."""
+        return np.array([run["mean_return"] for run in self.runs[label]])
+
+    def areas(self, label: str) -> Scores:
+        """Means over the run of each seed's curve [seeds]."""
+        return self.curves(label).mean(1)
+
+    def finals(self, label: str) -> Scores:
+        """Mean returns of the trained agents over fresh episodes [seeds]."""
+        return np.array([run["final"]["mean_return"] for run in self.runs[label]])
+
+    def reached(self, label: str) -> list[int | None]:
+        """Steps at which each seed was first seen at the level that counts as solved; None for never."""
+        steps = self.steps()
+        return [
+            next((at for at, value in zip(steps, run["mean_return"], strict=True) if value >= SOLVED), None)
+            for run in self.runs[label]
+        ]
+
+
+def intervals(scores: dict[str, Any], function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """rliable's point and interval estimates, always the same."""
+    from rliable.library import get_interval_estimates
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about how rliable calls the library under it
+        found: tuple[dict[str, Any], dict[str, Any]] = get_interval_estimates(
+            scores, function, reps=REPS, random_state=np.random.RandomState(0)
+        )
+    return found
+
+
+def means(scores: dict[str, Scores]) -> dict[str, Estimate]:
+    """Mean over seeds of numbers [seeds], by label."""
+    points, bounds = intervals({k: v[:, None] for k, v in scores.items()}, lambda s: np.array([s.mean()]))
+    return {k: Estimate(float(points[k][0]), *(float(b) for b in bounds[k][:, 0])) for k in scores}
+
+
+def bands(curves: Curves) -> dict[str, tuple[Scores, Scores, Scores]]:
+    """Mean, lower and upper end of the interval [evaluations], by label."""
+    scores = {label: curves.curves(label)[:, None] for label in curves.runs}
+    points, bounds = intervals(scores, lambda s: s.mean((0, 1)))
+    return {label: (points[label], bounds[label][0], bounds[label][1]) for label in scores}
+
+
+def improvements(curves: Curves) -> dict[str, Estimate]:
+    """Probability that a seed of fast weights has the larger area than one of each other line."""
+    from rliable.metrics import probability_of_improvement
+
+    others = [label for label in curves.runs if label != OURS]
+    if OURS not in curves.runs or not others:
+        return {}
+    ours = curves.areas(OURS)[:, None]
+    pairs = {label: (ours, curves.areas(label)[:, None]) for label in others}
+    points, bounds = intervals(pairs, lambda x, y: np.array([probability_of_improvement(x, y)]))
+    return {k: Estimate(float(points[k][0]), *(float(b) for b in bounds[k][:, 0])) for k in others}
+
+
+def rows(curves: Curves) -> list[tuple[str, ...]]:
+    """Label, area, steps to the level of each seed, final return, and how surely fast weights learn sooner."""
+    areas = means({label: curves.areas(label) for label in curves.runs})
+    finals = means({label: curves.finals(label) for label in curves.runs})
+    sooner = improvements(curves)
+    return [
+        (
+            NAMES[label],
+            str(areas[label]),
+            ", ".join("never" if at is None else f"{at / 1000:,.0f}k" for at in curves.reached(label)),
+            str(finals[label]),
+            "" if label not in sooner else str(sooner[label]),
+        )
+        for label in curves.runs
+    ]
+
+
+def section(results: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
+    """Figures and tables of what was run.
+
+    Args:
+        results: folder of the results.
+        picture: puts a figure of a name, with words for it, into the document.
+        table: makes a table of a head and rows.
+    """
+    parts: list[str] = []
+    for env in GAMES:
+        for algo, name in ALGORITHM_NAMES.items():
+            cells = [c for c in CELLS if c.group == "curves" and (c.options["env"], c.options["algo"]) == (env, algo)]
+            curves = Curves(results / "curves", cells)
+            title = f"{env}, {name}"
+            if not curves.runs:
+                parts += [f"{title}: not run."]
+                continue
+            figure = f"curves-{env}-{algo}"
+            figures.learning(results / "figures" / figure, curves.steps(), bands(curves), SOLVED, title)
+            done, all_of_them = sum(map(len, curves.runs.values())), sum(len(cell.seeds) for cell in cells)
+            commits = sorted({str(run["commit"]) for runs in curves.runs.values() for run in runs})
+            head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(fast weights sooner)")
+            parts += [
+                f"### {title}",
+                f"{done} of {all_of_them} runs are there, at {', '.join(commits)}; {curves.steps()[-1]:,} steps each.",
+                picture(figure, f"Mean return against steps, {title}"),
+                table(head, rows(curves)),
+            ]
+    return "\n\n".join(part for part in parts if part)
