@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from algorithms import ALGORITHMS, load_model
 from cli import INTERRUPTED
 from fwagents.sb3 import make_vec_env
+from fwagents.sb3.board import describe_run
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.logging import run_logger
@@ -30,6 +31,11 @@ from runs import CONFIG, RESULT, new_run_dir, provenance, write_json
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
 CHECKPOINTS = "checkpoints"
+# Options by which TensorBoard tells runs apart.
+SHOWN = (
+    *("env", "core", "hidden_size", "critic_core", "algo", "seed", "total_timesteps", "num_envs", "n_steps", "n_epochs"),
+    *("learning_rate", "gamma", "gae_lambda", "ent_coef", "vf_coef", "chunk_length", "normalize"),
+)
 
 
 def policy_for(space: spaces.Space[Any]) -> str:
@@ -92,6 +98,8 @@ class Run:
         self.console.print(f"Run folder: [bold]{self.dir}[/bold]", soft_wrap=True)
         self._make_callbacks()
         self.model.set_logger(run_logger(self.dir))
+        named = {name: getattr(args, name) for name in SHOWN}
+        describe_run(self.model.logger, {**named, **self.env_kwargs, **self.model.policy_kwargs["core_kwargs"]})
 
     def resume(self, run_dir: Path) -> None:
         """Go on from the newest whole checkpoint of a run's folder.

@@ -7,7 +7,6 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
@@ -20,6 +19,7 @@ from fwagents.inspection.episodes import trace_episodes
 from fwagents.inspection.film import film
 from fwagents.inspection.traces import Array, Trace
 from fwagents.inspection.video import gif
+from fwagents.sb3.board import board_writer
 from fwagents.sb3.policies import MemoryPolicy
 
 SHARE = 0.02  # of the run's time
@@ -79,8 +79,8 @@ class MemoryLogCallback(BaseCallback):
         begun = time.perf_counter()
         self.last = self.num_timesteps
         policy = self.model.policy
-        formats = [form for form in self.logger.output_formats if isinstance(form, TensorBoardOutputFormat)]
-        if formats and isinstance(policy, MemoryPolicy):
+        writer = board_writer(self.logger)
+        if writer is not None and isinstance(policy, MemoryPolicy):
             normalizer = self.model.get_vec_normalize_env()
             seen = trace_episodes(
                 policy,
@@ -90,7 +90,7 @@ class MemoryLogCallback(BaseCallback):
                 growth=False,
                 attribution=not isinstance(policy.actor_core, FastWeights),
             )
-            self._add(formats[0].writer, seen)
+            self._add(writer, seen)
         self.cost = time.perf_counter() - begun
         self.spent += self.cost
 
