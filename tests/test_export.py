@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
-from fwagents.cores import AssociativeLSTM
+from fwagents.cores import CORES, AssociativeLSTM
 from fwagents.export import Normalization, export_onnx, load_policy, save_policy
 from fwagents.export.associative_lstm import real_cell
 from fwagents.export.check import OnnxPlayer, compare, probabilities
@@ -23,18 +23,22 @@ from fwagents.sb3 import MemoryPPO
 
 from .sb3.tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv
 
-# Every core once, and with it every kind of observation, of action, and of critic.
+SETTLING = {"tolerance": 0.005, "max_inner_steps": 5, "fast_lr": 0.5}  # rows settle at different steps
+# Every core, and with it every kind of observation, of action, and of critic; fast weights in each way to read.
 AGENTS = {
-    "fast_weights": ("vector", "discrete", "separate", {"inner_steps": 2}),
-    "irnn": ("discrete", "multi_binary", "detached", {}),
-    "lstm": ("dict", "multi_discrete", "none", {}),
-    "gru": ("image", "discrete", "shared", {}),
-    "associative_lstm": ("vector", "box", "separate", {"num_heads": 2}),
+    "fast_weights": ("fast_weights", "vector", "discrete", "separate", {"inner_steps": 2}),
+    "adaptive": ("fast_weights", "vector", "discrete", "shared", {"inner_steps": "adaptive", **SETTLING}),
+    "no_reads": ("fast_weights", "vector", "discrete", "separate", {"inner_steps": 0}),
+    "irnn": ("irnn", "discrete", "multi_binary", "detached", {}),
+    "lstm": ("lstm", "dict", "multi_discrete", "none", {}),
+    "gru": ("gru", "image", "discrete", "shared", {}),
+    "associative_lstm": ("associative_lstm", "vector", "box", "separate", {"num_heads": 2}),
+    "none": ("none", "vector", "discrete", "separate", {}),
 }
 
 
-def agent(core, normalized=False, **policy_kwargs):
-    obs, action, critic, core_kwargs = AGENTS[core]
+def agent(name, **policy_kwargs):
+    core, obs, action, critic, core_kwargs = AGENTS[name]
     env = RandomEnv(OBSERVATION_SPACES[obs], ACTION_SPACES[action])
     options = {"core": core, "critic_core": critic, "hidden_size": 8, "core_kwargs": core_kwargs, **policy_kwargs}
     model = MemoryPPO(POLICIES[obs], env, n_steps=8, seed=0, policy_kwargs=options)
@@ -55,11 +59,23 @@ def exported(request, tmp_path_factory):
     torch.manual_seed(0)
     model, env = agent(request.param)
     normalizer = own = None
-    if AGENTS[request.param][0] == "vector":
+    if AGENTS[request.param][1] == "vector":
         normalizer, own = normalization(env)
     folder = tmp_path_factory.mktemp(request.param)
     export_onnx(model.policy, folder / "step.onnx", folder / "sequence.onnx", normalization=own)
     return model, env, normalizer, folder
+
+
+def test_every_core_is_here():
+    assert {core for core, *_ in AGENTS.values()} == set(CORES)
+
+
+def test_adaptive_rows_settle_at_different_steps():
+    """Else the export of settling would not be seen."""
+    torch.manual_seed(0)
+    core = agent("adaptive")[0].policy.actor_core
+    taken = core.inner_steps_taken(torch.randn(12, 8, core.input_size))
+    assert len(taken.unique()) > 1
 
 
 def test_onnx_over_whole_episodes(exported):
@@ -134,24 +150,24 @@ def test_probabilities():
     assert probabilities(spaces.MultiBinary(4), logits)[0][:2] == pytest.approx([0.5, 0.75])
 
 
-@pytest.mark.parametrize("core", AGENTS)
-def test_weights_load_without_pickle(core, tmp_path, monkeypatch):
-    model, env = agent(core)
+@pytest.mark.parametrize("name", AGENTS)
+def test_weights_load_without_pickle(name, tmp_path, monkeypatch):
+    model, env = agent(name)
     save_policy(model.policy, tmp_path / "agent")
     assert {path.name for path in tmp_path.iterdir()} == {"agent.json", "agent.safetensors"}
 
     def refused(*_, **__):
         raise AssertionError("a pickle was read")
 
-    for name in ("load", "loads", "Unpickler"):
-        monkeypatch.setattr(pickle, name, refused)
+    for function in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, function, refused)
     loaded = load_policy(tmp_path / "agent")
     assert type(loaded.policy) is type(model.policy)
     assert loaded.policy.observation_space == model.policy.observation_space
     weights = model.policy.state_dict()
     assert set(loaded.policy.state_dict()) == set(weights)
-    for name, value in loaded.policy.state_dict().items():
-        assert torch.equal(value, weights[name]), name
+    for key, value in loaded.policy.state_dict().items():
+        assert torch.equal(value, weights[key]), key
     there, here = (trace(player, env, episodes=2, seed=3) for player in (model, loaded))
     np.testing.assert_array_equal(there.actions, here.actions)
     np.testing.assert_array_equal(there.values, here.values)
