@@ -31,11 +31,7 @@ from runs import CONFIG, RESULT, new_run_dir, provenance, write_json
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
 CHECKPOINTS = "checkpoints"
-# Options by which TensorBoard tells runs apart.
-SHOWN = (
-    *("env", "core", "hidden_size", "critic_core", "algo", "seed", "total_timesteps", "num_envs", "n_steps", "n_epochs"),
-    *("learning_rate", "gamma", "gae_lambda", "ent_coef", "vf_coef", "chunk_length", "normalize"),
-)
+COMPARED = ("env", "core", "hidden_size", "algo", "learning_rate", "seed")  # columns of TensorBoard's table of runs
 
 
 def policy_for(space: spaces.Space[Any]) -> str:
@@ -98,8 +94,9 @@ class Run:
         self.console.print(f"Run folder: [bold]{self.dir}[/bold]", soft_wrap=True)
         self._make_callbacks()
         self.model.set_logger(run_logger(self.dir))
-        named = {name: getattr(args, name) for name in SHOWN}
-        describe_run(self.model.logger, {**named, **self.env_kwargs, **self.model.policy_kwargs["core_kwargs"]})
+        compared = {name: getattr(args, name) for name in COMPARED}
+        given = {**compared, **self.env_kwargs, **self.model.policy_kwargs["core_kwargs"]}
+        describe_run(self.model.logger, given, described["args"])
 
     def resume(self, run_dir: Path) -> None:
         """Go on from the newest whole checkpoint of a run's folder.

@@ -25,7 +25,7 @@ CHARTS = {
         "learning rate": ["train/learning_rate"],
     },
 }
-# What the table of runs is sorted by: the latest of these.
+# Columns of the table of runs: the latest of each.
 RESULTS = ("eval/success_rate", "eval/mean_reward", "rollout/ep_rew_mean", "time/fps")
 GUIDE = """
 | tag | what it tells |
@@ -48,24 +48,24 @@ def board_writer(logger: Logger) -> SummaryWriter | None:
     return forms[0].writer if forms else None
 
 
-def describe_run(logger: Logger, options: Mapping[str, Any]) -> None:
+def describe_run(logger: Logger, compared: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Open a run's page: its charts, its line in the table of runs, its options and a guide as text.
 
     Args:
         logger: of a new run; a resumed one has them already.
-        options: what tells this run from others; None is left out.
+        compared: what runs are compared by, few enough for a table.
+        options: all others.
     """
     writer = board_writer(logger)
     if writer is None:
         return
-    chosen = {name: value for name, value in options.items() if value is not None}
-    writer.add_custom_scalars({
-        group: {title: ["Multiline", tags] for title, tags in charts.items()} for group, charts in CHARTS.items()
-    })
-    plain = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in chosen.items()}
+    writer.add_custom_scalars(
+        {group: {title: ["Multiline", tags] for title, tags in charts.items()} for group, charts in CHARTS.items()}
+    )
+    plain = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in compared.items()}
     # Not by add_hparams, which would make a run of its own.
     for part in hparams(plain, dict.fromkeys(RESULTS, 0.0)):
         cast(Any, writer)._get_file_writer().add_summary(part)
-    table = "".join(f"| {name} | `{value}` |\n" for name, value in chosen.items())
+    table = "".join(f"| {name} | `{value}` |\n" for name, value in {**compared, **options}.items())
     writer.add_text("run/options", f"| option | value |\n|---|---|\n{table}")
     writer.add_text("run/guide", GUIDE)

@@ -23,7 +23,7 @@ from fwagents.sb3.board import board_writer
 from fwagents.sb3.policies import MemoryPolicy
 
 SHARE = 0.02  # of the run's time
-FIRST = 1.0  # seconds that the first one is taken to cost
+FIRST = 0.5  # seconds that the first one is taken to cost
 FRAMES = 40  # of a film; of longer episodes every so many steps
 FPS = 4.0
 
@@ -35,19 +35,23 @@ class MemoryLogCallback(BaseCallback):
     environment has pictures; histograms ``units``, what the core put out, and ``looks_back``, how many steps back the
     reads of fast weights look. Training is what it would be without.
 
-    It takes at most a fiftieth of the time, but for the last time, when training ends: the next is put off until it has
-    been earned.
+    It takes at most a fiftieth of the time: the next is put off until it has been earned, and with it the last, which
+    is drawn when training ends; of a very short run that one alone may take more.
 
     Args:
         env: where to play, made with ``render_mode="rgb_array"`` if there is to be a film.
         seed: of the episode, always the same.
         every: environment steps between two, at least.
+
+    Attributes:
+        drawn: how many times.
+        spent: seconds that took.
     """
 
     def __init__(self, env: gym.Env[Any, Any], seed: int, every: int) -> None:
         super().__init__()
         self.env, self.seed, self.every = env, seed, positive_int("every", every)
-        self.last, self.spent, self.cost = 0, 0.0, FIRST
+        self.last, self.drawn, self.spent, self.cost = 0, 0, 0.0, FIRST
 
     def get_state(self) -> dict[str, Any]:
         """When it was last done."""
@@ -64,7 +68,7 @@ class MemoryLogCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         earned = SHARE * (time.perf_counter() - self.begun)
-        if self.num_timesteps - self.last >= self.every and self.spent + self.cost <= earned:
+        if self.num_timesteps - self.last >= self.every and self.spent + 2 * self.cost <= earned:
             self._write()
 
     def _on_training_end(self) -> None:
@@ -93,6 +97,7 @@ class MemoryLogCallback(BaseCallback):
             self._add(writer, seen)
         self.cost = time.perf_counter() - begun
         self.spent += self.cost
+        self.drawn += 1
 
     def _add(self, writer: SummaryWriter, seen: Trace) -> None:
         _add_image(writer, "memory/attention", png(attention_matrix(seen)), self.num_timesteps)

@@ -95,7 +95,7 @@ def test_at_most_a_fiftieth_of_the_time(tmp_path, monkeypatch):
         watched.num_timesteps = model.num_timesteps
         watched.on_rollout_end()
         first = rollout if first is None and clock.drawn else first
-        assert 0.5 * clock.drawn <= 0.02 * clock.now
+        assert not clock.drawn or 0.5 * (clock.drawn + 1) <= 0.02 * clock.now  # the last finds time, too
     assert first == 50
     assert clock.drawn >= 0.9 * 0.02 * rollouts / 0.5
     # Where it costs next to nothing, the steps decide.
