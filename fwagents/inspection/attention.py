@@ -84,8 +84,9 @@ def growth(core: FastWeights, keys: Tensor, start: Tensor) -> Growth:
     for key, first in zip(keys, start, strict=True):
         A = torch.where(first[:, None, None], torch.zeros_like(A), A)
         A = core.options.decay * A + core.options.fast_lr * key.unsqueeze(-1) * key.unsqueeze(-2)
-        # A sum of squares with positive weights: an eigenvalue below zero is rounding.
-        eigenvalues = torch.linalg.eigvalsh(A).clamp(min=0)
+        # In float64: in float32 LAPACK does not always converge on matrices of so low a rank. An eigenvalue below zero
+        # is rounding, A being a sum of squares with positive weights.
+        eigenvalues = torch.linalg.eigvalsh(A.double()).clamp(min=0).to(A.dtype)
         total = eigenvalues.sum(-1)
         share = eigenvalues / total.unsqueeze(-1)
         ranks.append(torch.where(total > 0, torch.special.entr(share).sum(-1).exp(), total))

@@ -23,7 +23,7 @@ from fwagents.sb3.board import board_writer
 from fwagents.sb3.policies import MemoryPolicy
 
 SHARE = 0.02  # of the run's time
-FIRST = 0.5  # seconds that the first one is taken to cost
+FIRST = 1.0  # seconds that the first one is taken to cost
 FRAMES = 40  # of a film; of longer episodes every so many steps
 FPS = 4.0
 
@@ -35,8 +35,9 @@ class MemoryLogCallback(BaseCallback):
     environment has pictures; histograms ``units``, what the core put out, and ``looks_back``, how many steps back the
     reads of fast weights look. Training is what it would be without.
 
-    It takes at most a fiftieth of the time: the next is put off until it has been earned, and with it the last, which
-    is drawn when training ends; of a very short run that one alone may take more.
+    It takes at most a fiftieth of the time: the next is put off until it has been earned, at the cost of the one
+    before, and what that was off by is made up for. The last is drawn when training ends, if it has been earned or
+    there is no other.
 
     Args:
         env: where to play, made with ``render_mode="rgb_array"`` if there is to be a film.
@@ -67,14 +68,16 @@ class MemoryLogCallback(BaseCallback):
         self.action_names = None if meanings is None else meanings()
 
     def _on_rollout_end(self) -> None:
-        earned = SHARE * (time.perf_counter() - self.begun)
-        if self.num_timesteps - self.last >= self.every and self.spent + 2 * self.cost <= earned:
+        if self.num_timesteps - self.last >= self.every and self._earned():
             self._write()
 
     def _on_training_end(self) -> None:
-        if self.num_timesteps > self.last:
+        if self.num_timesteps > self.last and (self._earned() or not self.drawn):
             self._write()
         self.env.close()
+
+    def _earned(self) -> bool:
+        return self.spent + self.cost <= SHARE * (time.perf_counter() - self.begun)
 
     def _on_step(self) -> bool:
         return True

@@ -145,3 +145,14 @@ def test_reads_of_given_outputs():
     alone = reads(core, x[:, 1:2], y[:, 1:2], start[:, 1:2])
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(a[:, 1:2], b)
+
+
+def test_growth_of_few_units_among_many():
+    """Most units silent, A of rank one: float32 eigenvalues do not always converge there."""
+    generator = torch.Generator().manual_seed(0)
+    key = torch.relu(torch.randn(1, 1, 128, generator=generator, dtype=torch.float32))
+    key[..., torch.randperm(128, generator=generator)[:77]] = 0
+    core = FastWeights(3, 128, fast_lr=0.5)
+    norm, rank = growth(core, key, torch.ones(1, 1, dtype=torch.bool))
+    assert norm.item() == pytest.approx(0.5 * key.square().sum().item(), rel=1e-5)
+    assert rank.item() == pytest.approx(1.0, rel=1e-4)

@@ -95,9 +95,20 @@ def test_at_most_a_fiftieth_of_the_time(tmp_path, monkeypatch):
         watched.num_timesteps = model.num_timesteps
         watched.on_rollout_end()
         first = rollout if first is None and clock.drawn else first
-        assert not clock.drawn or 0.5 * (clock.drawn + 1) <= 0.02 * clock.now  # the last finds time, too
+        assert 0.5 * clock.drawn <= 0.02 * clock.now
     assert first == 50
     assert clock.drawn >= 0.9 * 0.02 * rollouts / 0.5
+    # So is the last, when training ends, unless there is no other.
+    drawn, clock.now = clock.drawn, clock.drawn * 0.5 / 0.02
+    model.num_timesteps = watched.num_timesteps = 20 * (rollouts + 1)
+    watched.on_training_end()
+    assert clock.drawn == drawn
+    short = callback(every=20)
+    short.init_callback(model)
+    short.on_training_start({}, {})
+    short.num_timesteps = 20
+    short.on_training_end()
+    assert clock.drawn == drawn + 1
     # Where it costs next to nothing, the steps decide.
     often = callback(every=200)
     often.cost = 0.0
