@@ -19,8 +19,12 @@ from PIL import Image
 from fwagents.files import replacing
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Name, tab, and the pixels that show it.
-PAGES = (("time-series", "timeseries", (1440, 1560)), ("charts", "custom_scalars", (1280, 1000)))
+# Name, what stands behind the address, and the pixels that show it.
+PAGES = (
+    ("time-series", "#timeseries", (1440, 1200)),
+    ("memory", "&tagFilter=memory#timeseries", (1440, 1200)),
+    ("charts", "#custom_scalars", (1440, 1040)),
+)
 PATIENCE = 300.0  # seconds for the server to have read the runs, and for a photograph
 DRAWING = 20_000  # milliseconds of the page's own time to fetch and draw everything
 
@@ -43,9 +47,9 @@ def photograph_board(log_dir: Path, output: Path) -> Iterator[Path]:
     if browser is None:
         raise FileNotFoundError(f"no browser to photograph TensorBoard with: expected one of {', '.join(BROWSERS)}")
     with _server(log_dir) as address:
-        for name, tab, size in PAGES:
+        for name, page, size in PAGES:
             for theme, dark in (("light", "false"), ("dark", "true")):
-                url = f"{address}?darkMode={dark}#{tab}"
+                url = f"{address}?darkMode={dark}{page}"
                 path = output / f"tensorboard-{name}-{theme}.png"
                 with replacing(path) as file:
                     file.write(_photograph(browser, url, size))

@@ -16,6 +16,8 @@ class Reads(NamedTuple):
         keys: [T, B, R], what each step writes: its hidden state, or the direction of it.
         queries: [T, B, S, R], ``h_s(t)``: what inner step s multiplies A with.
         weights: [T, B, S, T], of step tau (last) in the read of inner step s: ``weights @ keys`` is ``A h_s``.
+
+    A row that settles sooner than after S steps, which adaptive ones do, holds its last read from there on.
     """
 
     keys: Tensor
@@ -47,8 +49,14 @@ def reads(core: FastWeights, x: Tensor, y: Tensor, start: Tensor) -> Reads:
 
     before = torch.cat([torch.zeros_like(y[:1]), y[:-1]])
     before = torch.where(start.unsqueeze(-1), torch.zeros_like(y), before)
-    core.settle_by(F.linear(before, core.weight_hh) + F.linear(x, core.weight_ih, core.bias), read)
-    return Reads(keys, torch.stack(queries, 2), torch.stack(weights, 2))
+    taken = torch.zeros(start.shape, dtype=torch.int64, device=start.device)
+    core.settle_by(F.linear(before, core.weight_hh) + F.linear(x, core.weight_ih, core.bias), read, taken)
+    every, each = torch.stack(queries, 2), torch.stack(weights, 2)
+    if core.inner_steps == "adaptive":
+        step = torch.arange(len(queries), device=start.device)
+        last = torch.minimum(step, taken.unsqueeze(-1) - 1).unsqueeze(-1)
+        every, each = (found.take_along_dim(last, 2) for found in (every, each))
+    return Reads(keys, every, each)
 
 
 def _decays(core: FastWeights, start: Tensor) -> Tensor:

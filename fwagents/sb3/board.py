@@ -54,7 +54,7 @@ def describe_run(logger: Logger, compared: Mapping[str, Any], options: Mapping[s
     Args:
         logger: of a new run; a resumed one has them already.
         compared: what runs are compared by, few enough for a table.
-        options: all others.
+        options: all others; None is left out.
     """
     writer = board_writer(logger)
     if writer is None:
@@ -62,10 +62,15 @@ def describe_run(logger: Logger, compared: Mapping[str, Any], options: Mapping[s
     writer.add_custom_scalars(
         {group: {title: ["Multiline", tags] for title, tags in charts.items()} for group, charts in CHARTS.items()}
     )
-    plain = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in compared.items()}
+    told = {name: value for name, value in {**compared, **options}.items() if value is not None}
+    plain = {
+        name: value if isinstance(value, (int, float)) else str(value)
+        for name, value in told.items()
+        if name in compared
+    }
     # Not by add_hparams, which would make a run of its own.
     for part in hparams(plain, dict.fromkeys(RESULTS, 0.0)):
         cast(Any, writer)._get_file_writer().add_summary(part)
-    table = "".join(f"| {name} | `{value}` |\n" for name, value in {**compared, **options}.items())
+    table = "".join(f"| {name} | `{value}` |\n" for name, value in told.items())
     writer.add_text("run/options", f"| option | value |\n|---|---|\n{table}")
     writer.add_text("run/guide", GUIDE)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fwagents.cores import FastWeights, make_core
@@ -16,6 +17,7 @@ OPTIONS = [
     {"inner_steps": 2, "boundary": "identity"},
     {"normalize_storage": True},
     {"normalize_storage": True, "boundary": "identity", "inner_steps": 2, "decay": 0.0},
+    {"inner_steps": "adaptive", "tolerance": 0.2, "max_inner_steps": 5},
 ]
 
 
@@ -48,6 +50,20 @@ def test_the_parts_add_up_to_the_read_and_to_the_step(options):
         torch.testing.assert_close(
             state.A, core.options.decay * before.A + core.options.fast_lr * torch.einsum("br,bq->brq", keys, keys)
         )
+
+
+def test_the_last_read_of_a_settled_row_is_the_one_that_settled_it():
+    """Equation 5 with it gives the very output, however many inner steps the row took."""
+    core, x, start = sequence({"inner_steps": "adaptive", "tolerance": 0.2, "max_inner_steps": 5})
+    taken = core.inner_steps_taken(x, start=start)
+    assert len(taken.unique()) > 1
+    found = trace(core, x, start=start)
+    last = torch.einsum("tbu,ubr->tbr", *map(torch.from_numpy, (found.attention[:, :, -1], found.keys)))
+    before = torch.from_numpy(found.hidden).roll(1, 0).masked_fill(start.unsqueeze(-1), 0)
+    before[0] = 0
+    total = before @ core.weight_hh.T + x @ core.weight_ih.T + core.bias + last
+    y = torch.relu(F.layer_norm(total, [6], core.norm.weight[0], core.norm.bias[0]))
+    torch.testing.assert_close(torch.from_numpy(found.hidden), y)
 
 
 def test_single_precision_too():
