@@ -21,12 +21,12 @@ from fwagents.files import replacing
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Name, what stands behind the address, and the pixels that show it.
 PAGES = (
-    ("time-series", "#timeseries", (1440, 1200)),
-    ("memory", "&tagFilter=memory#timeseries", (1440, 1200)),
+    ("time-series", "#timeseries", (1440, 2060)),
+    ("images", "#images", (1440, 700)),
     ("charts", "#custom_scalars", (1440, 1040)),
 )
 PATIENCE = 300.0  # seconds for the server to have read the runs, and for a photograph
-DRAWING = 20_000  # milliseconds of the page's own time to fetch and draw everything
+DRAWING = 30_000  # milliseconds of the page's own time to fetch and draw everything
 
 
 def photograph_board(log_dir: Path, output: Path) -> Iterator[Path]:
@@ -92,6 +92,7 @@ def _photograph(browser: str, url: str, size: tuple[int, int]) -> bytes:
         picture = Path(folder) / "page.png"
         command = [
             *(browser, "--headless=new", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}/profile"),
+            "--run-all-compositor-stages-before-draw",
             *(f"--window-size={size[0]},{size[1]}", f"--virtual-time-budget={DRAWING}", f"--screenshot={picture}"),
             *(["--no-sandbox"] if os.geteuid() == 0 else []),  # it refuses to run as root otherwise
             url,
@@ -104,5 +105,5 @@ def _photograph(browser: str, url: str, size: tuple[int, int]) -> bytes:
             raise RuntimeError(f"{browser} made no photograph: {done.stderr.strip()[-300:]}")
         content = io.BytesIO()
         with Image.open(picture) as image:
-            image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
     return content.getvalue()

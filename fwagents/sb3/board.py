@@ -69,7 +69,8 @@ def describe_run(logger: Logger, compared: Mapping[str, Any], options: Mapping[s
         if name in compared
     }
     # Not by add_hparams, which would make a run of its own.
-    for part in hparams(plain, dict.fromkeys(RESULTS, 0.0)):
+    make: Any = hparams  # which has no types
+    for part in make(plain, dict.fromkeys(RESULTS, 0.0)):
         cast(Any, writer)._get_file_writer().add_summary(part)
     table = "".join(f"| {name} | `{value}` |\n" for name, value in told.items())
     writer.add_text("run/options", f"| option | value |\n|---|---|\n{table}")
