@@ -62,8 +62,11 @@ def _server(log_dir: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # The folder by its name alone: the page shows what it was called by.
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", log_dir.resolve().name, "--port", str(port)]
+    server = subprocess.Popen(
+        command, cwd=log_dir.resolve().parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     address = f"http://localhost:{port}/"
     try:
         end = time.monotonic() + PATIENCE
