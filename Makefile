@@ -4,13 +4,16 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: agent watch test test-slow lint wheel-check bench bench-agent learning tables curves report clean
+.PHONY: agent watch pictures test test-slow lint wheel-check bench bench-agent learning tables curves report clean
 
 agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
 
 watch: $(VENV)/.installed  ## watch the newest agent play and remember; ARGS="--output play.gif" for a picture of it
 	$(RUN) train/watch.py $(ARGS)
+
+pictures: $(VENV)/.installed  ## every picture of the documentation; trains what is missing; needs chromium on the PATH
+	$(RUN) train/gallery.py $(ARGS)
 
 test: $(VENV)/.installed  ## the default tests
 	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)

@@ -44,8 +44,13 @@ class Environment:
         except gym.error.Error as error:
             raise ValueError(str(error)) from error
 
+    def render_mode(self, modes: Sequence[str]) -> str | None:
+        """The first of some ways of drawing it that it knows; None if it knows none of them."""
+        known = self.render_modes()
+        return next((mode for mode in modes if mode in known), None)
+
     def render_modes(self) -> Sequence[str]:
-        """How it can be drawn."""
+        """All ways of drawing it."""
         modes: Sequence[str] = self.one().metadata.get("render_modes", [])
         return modes
 

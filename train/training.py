@@ -1,5 +1,6 @@
 """One training run: environments, agent, callbacks, and the closing evaluation."""
 
+import importlib
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from algorithms import ALGORITHMS, load_model
 from cli import INTERRUPTED
 from environments import Environment, wrapper
+from fwagents.sb3.board import describe_run
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.logging import run_logger
@@ -28,6 +30,7 @@ from runs import CONFIG, RESULT, new_run_dir, provenance, write_json
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
 CHECKPOINTS = "checkpoints"
+COMPARED = ("env", "core", "hidden_size", "algo", "learning_rate", "seed")  # columns of TensorBoard's table of runs
 
 
 def policy_for(space: spaces.Space[Any]) -> str:
@@ -52,6 +55,8 @@ class Run:
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
         self.args, self.env_kwargs = args, env_kwargs
         self.environment = Environment(args.env, env_kwargs, tuple(map(wrapper, args.wrappers)))
+        if args.log_memory:
+            importlib.import_module("fwagents.figures")  # if it cannot be, that is said before anything is written
         self.console = Console()
         torch.set_num_threads(args.threads)
         self.venv = self.environment.many(args.num_envs, args.seed)
@@ -86,6 +91,9 @@ class Run:
         self.console.print(f"Run folder: [bold]{self.dir}[/bold]", soft_wrap=True)
         self._make_callbacks()
         self.model.set_logger(run_logger(self.dir))
+        compared = {name: getattr(args, name) for name in COMPARED}
+        given = {**compared, **self.env_kwargs, **self.model.policy_kwargs["core_kwargs"]}
+        describe_run(self.model.logger, given, config["args"])
 
     def resume(self, run_dir: Path) -> None:
         """Go on from the newest whole checkpoint of a run's folder.
@@ -166,6 +174,12 @@ class Run:
             self.callbacks.append(
                 EvaluationCallback(env, seed, args.eval_episodes, args.eval_freq, self.dir, args.num_envs)
             )
+        if args.log_memory:
+            from fwagents.sb3.memory_log import MemoryLogCallback
+
+            every = args.log_memory_freq or max(1, args.total_timesteps // 20)
+            env = self.environment.one(render_mode=self.environment.render_mode(["rgb_array"]))
+            self.callbacks.append(MemoryLogCallback(env, EVAL_SEED + args.seed, every))
         self.checkpoints = []
         if args.checkpoint_freq > 0:
             self.checkpoints.append(CheckpointCallback(self.dir / CHECKPOINTS, args.checkpoint_freq, self.callbacks))

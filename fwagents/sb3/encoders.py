@@ -103,7 +103,9 @@ class MultiInputExtractor(BaseFeaturesExtractor):
 
 def nearly_all_zeros(x: Tensor) -> bool:
     """Whether :func:`linear_of_sparse` is worth it for x [B, D], judged by its first rows; never while compiling."""
-    if len(x) < FEWEST_ROWS or x.device.type != "cpu" or x.requires_grad or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # first: to ask for the length would fix it
+        return False
+    if len(x) < FEWEST_ROWS or x.device.type != "cpu" or x.requires_grad:
         return False
     first = x[:FEWEST_ROWS]
     return int(first.count_nonzero()) <= MOST_NONZERO * first.numel()
