@@ -49,7 +49,8 @@ def photograph_board(log_dir: Path, output: Path) -> Iterator[Path]:
     with _server(log_dir) as address:
         for name, page, size in PAGES:
             for theme, dark in (("light", "false"), ("dark", "true")):
-                url = f"{address}?darkMode={dark}{page}"
+                # As SVG, since on a canvas a worker may draw a curve after the photograph.
+                url = f"{address}?darkMode={dark}&forceSVG=true{page}"
                 path = output / f"tensorboard-{name}-{theme}.png"
                 with replacing(path) as file:
                     file.write(_photograph(browser, url, size))
