@@ -64,8 +64,8 @@ class Plan(NamedTuple):
 def plan(steps: int, size: int) -> Plan:
     """The launches for T steps of R units."""
     padded = max(16, _power_of_two(size))
-    chunk = min(64 if padded <= 256 else 32, max(16, _power_of_two(steps)))
-    return Plan(chunk, padded, padded if padded <= 128 else 32, max(1, min(16, padded // 16)))
+    chunk = min(64, 8192 // padded, max(16, _power_of_two(steps)))
+    return Plan(chunk, padded, padded if padded <= 128 else 16, min(16, padded // 16))
 
 
 def _power_of_two(n: int) -> int:

@@ -45,16 +45,17 @@ def random_scan(T, B, R, options=None, *, norms=1, state=True, starts=0.0, width
     )
 
 
-def results(scan: Scan, backend: str, dtype=torch.float32) -> dict[str, Tensor]:
+def results(scan: Scan, backend: str, dtype=torch.float32, device="cpu") -> dict[str, Tensor]:
     """Outputs, final state and every gradient, by name."""
     inputs = {
-        name: x.to(dtype).requires_grad_()
+        name: x.to(device, dtype).requires_grad_()
         for name, x in scan._asdict().items()
         if name not in ("start", "options", "cotangents") and x is not None
     }
     arguments = {"h": None, "A": None} | inputs
-    out = fast_weight_scan(**arguments, start=scan.start, options=scan.options, backend=backend)
-    gradients = torch.autograd.grad(out, list(inputs.values()), [c.to(dtype) for c in scan.cotangents])
+    start = None if scan.start is None else scan.start.to(device)
+    out = fast_weight_scan(**arguments, start=start, options=scan.options, backend=backend)
+    gradients = torch.autograd.grad(out, list(inputs.values()), [c.to(device, dtype) for c in scan.cotangents])
     return out._asdict() | {f"d{name}": g for name, g in zip(inputs, gradients, strict=True)}
 
 
@@ -75,7 +76,7 @@ def distance(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, fl
     """For each tensor its largest absolute error over its largest absolute value."""
     assert found.keys() == truth.keys()
     return {
-        name: ((found[name].double() - x.double()).abs().max() / x.abs().max().clamp_min(1e-30)).item()
+        name: ((found[name].cpu().double() - x.cpu().double()).abs().max() / x.abs().max().clamp_min(1e-30).cpu()).item()
         for name, x in truth.items()
     }
 
