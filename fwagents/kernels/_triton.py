@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 KEY_EPS = tl.constexpr(1e-8)
+SIZES = ["begin", "steps", "batch"]  # compiled once for all values
 
 
 @triton.jit
@@ -44,7 +45,7 @@ def product(matrix, block, v, along, across, R: tl.constexpr, P: tl.constexpr, K
     return tl.sum(sums, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward(
     drive,  # [steps, batch, R]
     weight,  # W [R, R]
@@ -109,8 +110,8 @@ def forward(
                     tl.store(inputs + (at * S + i) * R + r, s, mask=inside)
                 scores = tl.sum(keys * s[None, :], 1) * rates
                 total = tl.sum(keys * scores[:, None], 0)
-                if A is not None:
-                    if first < 0:  # noqa: SIM102 -- one is settled when the kernel is compiled, the other when it runs
+                if A is not None:  # noqa: SIM102 -- settled when the kernel is compiled; the next when it runs
+                    if first < 0:
                         total += fade * product(A, memory, s, 1, R, R, P, K)
                 if SUSTAINED:
                     total += z
@@ -142,7 +143,7 @@ def forward(
         keys = tl.where(c[:, None] == t, key[None, :], keys)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def backward(
     dy,  # gradient at y, or None
     dh_out,  # gradient at h after the chunk [batch, R], or None
@@ -240,8 +241,8 @@ def backward(
             gained = by_input[:, None] * g[None, :] + by_gradient[:, None] * s[None, :]
             owed = tl.where(alive[:, None], owed + gained, owed)
             ds = tl.sum(heard * by_gradient[:, None], 0)
-            if A is not None:
-                if first < 0:  # noqa: SIM102
+            if A is not None:  # noqa: SIM102
+                if first < 0:
                     ds += fade * product(A, memory, g, R, 1, R, P, K)
             if SUSTAINED:
                 dboundary += g

@@ -93,7 +93,7 @@ def test_gradients_only_where_asked():
     torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["numba", "torch", "attention"])
+@pytest.mark.parametrize("backend", ["numba", "triton", "torch", "attention"])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
