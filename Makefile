@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: agent watch pictures test test-slow lint wheel-check bench bench-agent learning tables curves report clean
+.PHONY: agent watch pictures test test-slow test-gpu lint wheel-check bench bench-agent learning tables curves report clean
 
 agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
@@ -21,6 +21,9 @@ test: $(VENV)/.installed  ## the default tests
 test-slow: $(VENV)/.installed  ## the tests that take longer than a minute
 	$(RUN) -m pytest -m "slow and not gpu" $(ARGS)
 
+test-gpu: $(VENV)/.installed  ## the tests that need a GPU and a CUDA build of torch
+	$(RUN) -m pytest -m gpu $(ARGS)
+
 lint: $(VENV)/.installed  ## style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -30,7 +33,7 @@ lint: $(VENV)/.installed  ## style and types
 wheel-check: $(VENV)/.installed  ## build the wheel and use it from a clean environment
 	PYTHON=$(PYTHON) tests/wheel_check.sh
 
-bench: $(VENV)/.installed  ## the scan against torch.nn.LSTM, about 15 minutes
+bench: $(VENV)/.installed  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="--device cuda" on a GPU
 	$(RUN) benchmarks/scan.py $(ARGS)
 
 bench-agent: $(VENV)/.installed  ## the agents against stock ones
