@@ -3,6 +3,7 @@
 An SB3 agent stands beside it, which takes over the weights to be evaluated, saved and watched like any other.
 """
 
+import logging
 import os
 import pickle
 import shutil
@@ -58,6 +59,8 @@ class RayRun(Run):
         ValueError: an option that RLlib's agents have not, or environments that cannot be shared out evenly.
     """
 
+    resumed_from: Path | None = None
+
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
         for name, value in NOT_HERE.items():
             if getattr(args, name) != value:
@@ -106,7 +109,7 @@ class RayRun(Run):
         connect(args.address, args.num_workers)
         algorithm = self.config.build_algo()
         try:
-            if hasattr(self, "resumed_from"):
+            if self.resumed_from is not None:
                 algorithm.restore_from_path(str(self.resumed_from.absolute()))
             watchers = CallbackList(self.callbacks)
             watchers.init_callback(model)
@@ -122,17 +125,16 @@ class RayRun(Run):
     def _train(self, algorithm: Algorithm, watchers: CallbackList) -> None:
         args, model = self.args, self.model
         begun, first_steps, iterations = time.time(), model.num_timesteps, 0
-        counted = None
         self._save(algorithm)
         while model.num_timesteps < args.total_timesteps:
             before = model.num_timesteps
             result = algorithm.train()
-            played = result["env_runners"]
-            lifetime = int(result["num_env_steps_sampled_lifetime"])
-            model.num_timesteps += lifetime - counted if counted is not None else int(played["num_env_steps_sampled"])
-            counted = lifetime
+            model.num_timesteps = int(result.get("num_env_steps_sampled_lifetime", 0))
+            if model.num_timesteps <= before:  # APPO does not wait for samples
+                model.num_timesteps = before
+                continue
             iterations += 1
-            episodes = played.get(EPISODES, [])
+            episodes = result["env_runners"].get(EPISODES, [])
             for row in episodes:
                 model.ep_info_buffer.append(row)
                 if row["success"] is not None:
@@ -183,11 +185,14 @@ class RayRun(Run):
 
 def connect(address: str | None, num_workers: int) -> None:
     """Join a running cluster, or start one of this machine alone."""
-    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        ray.init(num_cpus=num_workers + 1, object_store_memory=OBJECT_STORE, **quiet)
+        alone = {"num_cpus": num_workers + 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        ray.init(**alone, **quiet)
     else:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+        ray.init(address=address, **quiet)
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
 
 
 def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[str, Any]) -> AlgorithmConfig:
