@@ -233,7 +233,7 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
         )
     config.learners(num_learners=0)
     # A runner that is lost is started anew, wherever there is room, and the others go on meanwhile.
-    config.fault_tolerance(restart_failed_env_runners=True, ignore_env_runner_failures=True)
+    config.fault_tolerance(restart_failed_env_runners=True, env_runner_health_probe_timeout_s=1)
     config.debugging(seed=args.seed, log_level="ERROR")
     config.reporting(min_time_s_per_iteration=0, metrics_num_episodes_for_smoothing=100)
     config.callbacks(EpisodeLog)

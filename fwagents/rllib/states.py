@@ -51,7 +51,7 @@ def openings(episode: SingleAgentEpisode, chunk_length: int) -> Openings:
 class KeepOpenings(RLlibCallback):  # type: ignore[misc]
     """On the env runner: what a sample needs not is left behind."""
 
-    def on_sample_end(self, *, env_runner: Any, samples: list[SingleAgentEpisode], **kwargs: Any) -> None:  # type: ignore[override]
+    def on_sample_end(self, *, env_runner: Any, samples: list[SingleAgentEpisode], **kwargs: Any) -> None:
         """Put every stretch's :class:`Openings` in the place of its states."""
         chunk_length = env_runner.module.model_config[CHUNK_LENGTH]
         for episode in samples:
