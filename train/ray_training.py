@@ -146,12 +146,12 @@ class RayRun(Run):
             watchers.on_rollout_end()
             if iterations % self._log_interval == 0:
                 fps = int((model.num_timesteps - first_steps) / (time.time() - begun))
-                healthy = result.get("fault_tolerance", {}).get("num_healthy_workers")
+                healthy = algorithm.env_runner_group.num_healthy_remote_workers()
                 self._log(result.get("learners", {}).get(MODULE, {}), fps, healthy)
             if args.checkpoint_freq and model.num_timesteps // args.checkpoint_freq > before // args.checkpoint_freq:
                 self._save(algorithm)
 
-    def _log(self, learned: dict[str, Any], fps: int, healthy: int | None) -> None:
+    def _log(self, learned: dict[str, Any], fps: int, healthy: int) -> None:
         logger, model = self.model.logger, self.model
         if model.ep_info_buffer:
             logger.record("rollout/ep_rew_mean", np.mean([row["r"] for row in model.ep_info_buffer]))
@@ -163,8 +163,7 @@ class RayRun(Run):
                 logger.record(ours, float(learned[theirs]))
         if "entropy" in learned:
             logger.record("train/entropy_loss", -float(learned["entropy"]))
-        if healthy is not None:
-            logger.record("time/env_runners", healthy)
+        logger.record("time/env_runners", healthy)
         logger.record("time/fps", fps)
         logger.record("time/total_timesteps", model.num_timesteps)
         logger.dump(model.num_timesteps)
