@@ -114,7 +114,7 @@ def cluster():
 @pytest.mark.slow
 def test_a_run_survives_the_loss_of_a_node(cluster, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
-    args = [*TINY, "--num-workers", 2, "--address", cluster.address, "--total-timesteps", 9000]  # a line each rollout
+    args = [*TINY, "--num-workers", 2, "--address", cluster.address, "--total-timesteps", 60_000]
     process = subprocess.Popen(command(*args), cwd=tmp_path)
     wait_until(lambda: run_folder(tmp_path) and len(steps_of(run_folder(tmp_path))) > 2, process)
     folder = run_folder(tmp_path)
