@@ -58,7 +58,7 @@ def test_initial_weights():
         assert 0.9 * bound < drawn.abs().max() <= bound
 
 
-@pytest.mark.parametrize("eta", [0, 1.0, -0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan")])
 def test_bad_eta_is_named(eta):
     with pytest.raises(ValueError, match=f"eta is {eta!r}, expected a"):
         Hebbian(3, 4, eta=eta)

@@ -19,9 +19,9 @@ class GatedDeltaNet(DeltaNet):
         alpha(t) = sigmoid(c . x(t) + b)
         W(t)     = alpha(t) W(t-1) + beta(t) (v(t) - alpha(t) W(t-1) k(t)) k(t)^T
 
-    The delta rule clears one key at a time, the gate all of them. The original's alpha is parametrised as the decay of a
-    state-space model; here it is a plain sigmoid, whose bias starts high, so that the memory outlasts the first steps of
-    training.
+    The delta rule clears one key at a time, the gate all of them. The original's alpha is written as the decay of a
+    state-space model; here it is a plain sigmoid, whose bias starts high, so that the memory outlasts the first steps
+    of training.
 
     Args:
         input_size: D.

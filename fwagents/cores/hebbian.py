@@ -24,17 +24,17 @@ class Hebbian(MemoryCore[HebbianState]):
         h(t+1)    = tanh((W + alpha * hebb(t)) h(t) + C x(t) + b)
         hebb(t+1) = (1 - eta) hebb(t) + eta h(t+1) h(t)^T
 
-    A trace is the running mean of the product of its two ends, and eta says how soon it forgets: one learned number, here
-    held between 0 and 1 by a sigmoid. Learned are also which connections may change, and how much.
+    A trace is the running mean of the product of its two ends, and eta is how soon it forgets: one learned number, as
+    free to move as in the original. Which connections may change, and how much, is learned with it.
 
     Args:
         input_size: D.
         hidden_size: H.
-        eta: where eta starts, in (0, 1); 0.01 is the original's.
+        eta: where eta starts, in [0, 1]; 0.01 is the original's.
 
     Shapes:
         ``weight_ih [H, D]`` (C) and ``weight_hh [H, H]`` (W), uniform in +-1/sqrt(H); ``alpha [H, H]``, uniform in
-        +-0.01; ``bias [H]``, zero; ``eta_logit []``; state ``(h [B, H], hebb [B, H, H])``.
+        +-0.01; ``bias [H]``, zero; ``eta []``; state ``(h [B, H], hebb [B, H, H])``.
     """
 
     state_type = HebbianState
@@ -42,13 +42,11 @@ class Hebbian(MemoryCore[HebbianState]):
     def __init__(self, input_size: int, hidden_size: int, *, eta: float = 0.01) -> None:
         super().__init__(input_size, hidden_size)
         self.initial_eta = finite_float("eta", eta, 0.0, 1.0)
-        if eta in (0, 1):
-            raise ValueError(f"eta is {eta!r}, expected a number between 0 and 1, neither of them")
         self.weight_ih = nn.Parameter(torch.empty(hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.alpha = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.empty(hidden_size))
-        self.eta_logit = nn.Parameter(torch.empty(()))
+        self.eta = nn.Parameter(torch.empty(()))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -58,12 +56,7 @@ class Hebbian(MemoryCore[HebbianState]):
         nn.init.uniform_(self.weight_hh, -bound, bound)
         nn.init.uniform_(self.alpha, -0.01, 0.01)
         nn.init.zeros_(self.bias)
-        nn.init.constant_(self.eta_logit, torch.logit(torch.tensor(self.initial_eta)).item())
-
-    @property
-    def eta(self) -> Tensor:
-        """The rate as it is now."""
-        return self.eta_logit.sigmoid()
+        nn.init.constant_(self.eta, self.initial_eta)
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -72,12 +65,12 @@ class Hebbian(MemoryCore[HebbianState]):
 
     def scan(self, x: Tensor, state: HebbianState) -> tuple[Tensor, HebbianState]:
         """A stretch without resets; see :meth:`MemoryCore.scan`."""
-        eta, (h, hebb) = self.eta, state
+        h, hebb = state
         ys = []
         for drive in F.linear(x, self.weight_ih, self.bias).unbind():
             plastic = torch.bmm(self.alpha * hebb, h.unsqueeze(-1)).squeeze(-1)
             new = torch.tanh(torch.addmm(drive, h, self.weight_hh.t()) + plastic)
-            hebb = torch.lerp(hebb, new.unsqueeze(-1) * h.unsqueeze(-2), eta)
+            hebb = torch.lerp(hebb, new.unsqueeze(-1) * h.unsqueeze(-2), self.eta)
             h = new
             ys.append(h)
         return torch.stack(ys), HebbianState(h, hebb)
