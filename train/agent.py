@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from cli import core_options, fail, key_values, parse
+from cli import CoreName, core_options, fail, key_values, parse
 from defaults import defaults_for
 from runs import read_config
 
@@ -24,7 +24,7 @@ class Args:
     """Any Gymnasium id; "module:Id" imports the module first."""
     env_kwargs: tuple[str, ...] = ()
     """Keyword arguments of the environment: size=20 visible_frames=2"""
-    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
+    core: CoreName = "fast_weights"
     """The memory."""
     hidden_size: int = 128
     """Units of the memory."""
