@@ -1,7 +1,7 @@
 """Turn results into sections of docs/results.md, and figures.
 
-``python train/report.py`` reads results/retrieval, results/glimpses and results/curves. What has not been run yet is
-shown as such.
+``python train/report.py`` reads results/retrieval, results/glimpses, results/language and results/curves. What has not
+been run yet is shown as such.
 """
 
 import statistics
@@ -64,8 +64,9 @@ class Results:
             self.runs[name] = [run for path in paths if (run := read_json(path)) is not None]
 
     def errors(self, name: str) -> list[float]:
-        """Test errors of the seeds, percent."""
-        return [run["test_error"] for run in self.runs[name] if run["test_error"] is not None]
+        """What the cell reports of its seeds: test errors, percent, or bits."""
+        measure = self.cells[name].measure
+        return [run[measure] for run in self.runs[name] if run[measure] is not None]
 
     def mean(self, name: str) -> float | None:
         """Their mean; None where a seed is missing."""
@@ -116,10 +117,12 @@ def no_worse(results: Results, name: str, others: Sequence[str], words: str) -> 
     return words, shown, ours <= min(theirs)
 
 
-def verdicts(claims: Iterable[Claim]) -> str:
+def verdicts(claims: Iterable[Claim], unit: str = "%") -> str:
     """Claims as a table."""
     words = {True: "yes", False: "no", None: NOT_RUN}
-    return table(("claim", "measured, %", "holds"), [(claim, shown, words[holds]) for claim, shown, holds in claims])
+    return table(
+        ("claim", f"measured, {unit}", "holds"), [(claim, shown, words[holds]) for claim, shown, holds in claims]
+    )
 
 
 def compared(
@@ -299,6 +302,35 @@ def glimpses(args: Args, results: Results) -> str:
     )
 
 
+def language(args: Args, results: Results) -> str:
+    """Bits per character at equal parameters."""
+    cells = [cell for cell in results.cells.values() if cell.table == "language"]
+    rows = []
+    for cell in cells:
+        runs = [run for run in results.runs[cell.name] if run["test_bits"] is not None]
+        sizes = [f"{runs[0][of]:,}" if runs else "" for of in ("parameters", "hidden_size")]
+        means = [
+            f"{statistics.fmean(run[of] for run in runs):.2f}" if runs else ""
+            for of in ("validation_bits", "test_error")
+        ]
+        rows.append((NAMES[cell.options["core"]], *sizes, results.text(cell.name), *means))
+    ours, *rivals = cells
+    claims = [
+        no_worse(results, ours.name, [rival.name], f"fast weights no worse than the {NAMES[rival.options['core']]}")
+        for rival in rivals
+    ]
+    head = ("model", "weights", "hidden units", "test, bits per character", "validation", "next characters missed, %")
+    return paragraphs(
+        [
+            provenance(results, "language"),
+            table(head, rows),
+            verdicts(claims, "bits"),
+            "What the searches chose, and what the runs took:",
+            settings(results, [cell.name for cell in cells]),
+        ]
+    )
+
+
 def curves(args: Args, results: Results) -> str:
     """The paper's Figure 5."""
     return curves_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
@@ -323,6 +355,7 @@ SECTIONS = {
     "retrieval": retrieval,
     "harder": harder,
     "glimpses": glimpses,
+    "language": language,
     "curves": curves,
     "suite": suite,
     "elsewhere": elsewhere,
