@@ -30,28 +30,7 @@ def test_every_core_can_be_named_on_the_command_line(monkeypatch):
     assert set(get_args(CoreName)) == set(CORES)
 
 
-@pytest.mark.parametrize("page", ["cores.md", "your-own-core.md"])
-def test_linked_files_exist(page):
-    links = re.findall(r"\]\(([\w./-]+)\)", (ROOT / "docs" / page).read_text())
-    assert links
-    for link in links:
-        assert (ROOT / "docs" / link).exists(), link
-
-
-@pytest.fixture
-def _cores_as_before():
-    before = dict(CORES)
-    yield
-    CORES.clear()
-    CORES.update(before)
-
-
-@pytest.mark.usefixtures("_cores_as_before")
-def test_a_core_of_ones_own_in_40_lines():
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3
-    assert blocks[0].count("\n") <= 40
-    namespace: dict = {}
-    for block in blocks:
-        exec(compile(block, "your-own-core.md", "exec"), namespace)
-    assert "traces" in CORES
+def test_a_core_of_ones_own_takes_40_lines():
+    """That it runs is tested with all pages."""
+    (first, *_) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert first.count("\n") <= 40
