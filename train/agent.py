@@ -26,6 +26,10 @@ class Args:
     """Keyword arguments of the environment: size=20 visible_frames=2"""
     wrappers: tuple[str, ...] = ()
     """Around each environment, the innermost first: module:Class or "module:Class(name=value)"."""
+    frame_stack: int = 1
+    """Last observations side by side as one; 1 for none but the present one."""
+    vec_env: Literal["auto", "dummy", "subproc"] = "auto"
+    """Environments as one batch where there is a native one; in a loop; or each in a process of its own."""
     core: CoreName = "fast_weights"
     """The memory."""
     hidden_size: int = 128
@@ -111,7 +115,7 @@ class Args:
 
 
 AT_LEAST_ONE = [
-    *("total_timesteps", "num_envs", "threads", "eval_episodes", "final_episodes"),
+    *("total_timesteps", "num_envs", "threads", "frame_stack", "eval_episodes", "final_episodes"),
     *("n_steps", "n_epochs"),
 ]
 
