@@ -57,8 +57,8 @@ def main(args: Args) -> None:
     write_results(args.out, results)
     facts = results["machine"]
     said = (
-        f"`{facts['command']}` on {facts['cpu']}, {facts['cores']} cores, commit {facts['commit']}, {facts['date']}; medians of"
-        f" {rounds} fresh interpreters each, taken in turns, less those of an empty one."
+        f"`{facts['command']}` on {facts['cpu']}, {facts['cores']} cores, commit {facts['commit']}, {facts['date']};"
+        f" medians of {rounds} fresh interpreters each, taken in turns, less those of an empty one."
     )
     rows = [(f"`import {module}`", f"{taken:.3f}") for module, taken in results["seconds"].items()]
     write_section(DOCUMENT, SECTION, said + "\n\n" + table(("", "seconds"), rows))
