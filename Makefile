@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: agent watch test test-slow lint wheel-check bench bench-agent learning tables curves report clean
+.PHONY: agent watch pictures test test-slow test-gpu lint wheel-check bench bench-agent learning tables curves report clean
 
 agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
@@ -12,11 +12,17 @@ agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent AR
 watch: $(VENV)/.installed  ## watch the newest agent play and remember; ARGS="--output play.gif" for a picture of it
 	$(RUN) train/watch.py $(ARGS)
 
+pictures: $(VENV)/.installed  ## every picture of the documentation; trains what is missing; needs chromium on the PATH
+	$(RUN) train/gallery.py $(ARGS)
+
 test: $(VENV)/.installed  ## the default tests
 	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed  ## the tests that take longer than a minute
 	$(RUN) -m pytest -m "slow and not gpu" $(ARGS)
+
+test-gpu: $(VENV)/.installed  ## the tests that need a GPU and a CUDA build of torch
+	$(RUN) -m pytest -m gpu $(ARGS)
 
 lint: $(VENV)/.installed  ## style and types
 	$(RUN) -m ruff check .
@@ -27,7 +33,7 @@ lint: $(VENV)/.installed  ## style and types
 wheel-check: $(VENV)/.installed  ## build the wheel and use it from a clean environment
 	PYTHON=$(PYTHON) tests/wheel_check.sh
 
-bench: $(VENV)/.installed  ## the scan against torch.nn.LSTM, about 15 minutes
+bench: $(VENV)/.installed  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="--device cuda" on a GPU
 	$(RUN) benchmarks/scan.py $(ARGS)
 
 bench-agent: $(VENV)/.installed  ## the agents against stock ones

@@ -169,7 +169,7 @@ class PlainEncoder(BaseFeaturesExtractor):
         return features
 
 
-def make(agent: Agent, args: Args, env: str, num_envs: int) -> OnPolicyAlgorithm:
+def make(agent: Agent, args: Args, env: str, num_envs: int, device: str = "cpu") -> OnPolicyAlgorithm:
     venv = VEC_ENVS[agent.vec_env](env, num_envs, seed=0)
     policy, kwargs, size = "MlpPolicy", {}, args.hidden_size
     if agent.algorithm == "MemoryPPO":
@@ -192,7 +192,7 @@ def make(agent: Agent, args: Args, env: str, num_envs: int) -> OnPolicyAlgorithm
         n_epochs=args.n_epochs,
         policy_kwargs=kwargs,
         seed=0,
-        device="cpu",
+        device=device,
     )
     return model
 

@@ -66,7 +66,7 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "numba": version("numba"),
         "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else ""),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "load_average": list(os.getloadavg()),
         "command": " ".join(["python", *sys.argv]),
     }

@@ -4,6 +4,7 @@
     python benchmarks/scan.py --quick        a few cells, to look at; writes nothing
     python benchmarks/scan.py --start-up     only the first call of a process, added to the results
     python benchmarks/scan.py --report       only makes the tables again from the results
+    python benchmarks/scan.py --device cuda  the same questions of a GPU, see scan_gpu.py; writes results/scan-cuda.json
 
 Nothing is timed if the scan is not right.
 """
@@ -17,7 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -58,6 +59,8 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 class Args:
     """Time the fused scan."""
 
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where the scan runs"""
     quick: bool = False
     """a few cells only; nothing is written"""
     start_up: bool = False
@@ -68,11 +71,17 @@ class Args:
     """thread counts of the main grid; all else is timed on one"""
     seconds: float = 0.5
     """least time spent on a cell, if it is small"""
-    out: Path = ROOT / "results" / "scan-cpu.json"
-    """where the results go"""
+    out: Path | None = None
+    """where the results go; scan-cpu.json or scan-cuda.json in results/ if not given"""
 
 
 def main(args: Args) -> None:
+    args.out = args.out or ROOT / "results" / f"scan-{args.device}.json"
+    if args.device == "cuda":
+        import scan_gpu
+
+        scan_gpu.main(args.quick, args.report, args.seconds, args.out)
+        return
     console = Console(stderr=True)
     if args.start_up:
         results = json.loads(args.out.read_text()) | {"start_up": start_up()}

@@ -1,5 +1,6 @@
 """Shared by all tests."""
 
+import os
 import signal
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every run that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Triton reads this when it is imported: without a GPU its kernels run on the CPU.
+os.environ["TRITON_INTERPRET"] = "0" if torch.cuda.is_available() else "1"
 
 # The tests run side by side, a process a core; threads of their own would only get in each other's way.
 torch.set_num_threads(1)

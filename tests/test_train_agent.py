@@ -17,6 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fwagents.sb3 import MemoryPPO, make_vec_env
+from fwagents.sb3.board import CHARTS
 
 TRAIN = Path(__file__).parent.parent / "train"
 TINY = [
@@ -130,6 +131,7 @@ def test_watch(trained, tmp_path):
         ["--env", "Pendulum-v1", "--core", "gru", "--critic-core", "none", "--lr-schedule", "constant"],
         ["--core", "irnn", "--critic-core", "shared", "--algo", "a2c"],
         ["--env", "TMaze-v0", "--env-kwargs", "length=3"],
+        ["--wrappers", "gymnasium.wrappers:FlattenObservation", "--core", "gru"],
         ["--algo", "recurrent_ppo"],
         ["--chunk-length", "10", "--refresh-states"],
         ["--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
@@ -154,6 +156,7 @@ def test_other_environments_and_cores(args, tmp_path):
         (["--core", "lstm", "--decay", "0.9"], "core 'lstm' has no option 'decay'"),
         (["--env-kwargs", "size"], "--env-kwargs got 'size', expected name=value"),
         (["--env-kwargs", "sizes=3"], "unexpected keyword argument 'sizes'"),
+        (["--wrappers", "Flatten"], "wrapper is 'Flatten', expected module:Class or module:Class(name=value)"),
         (["--num-envs", "0"], "--num-envs is 0, expected at least 1"),
         (["--total-timesteps", "many"], "--total-timesteps: invalid literal for int() with base 10: 'many'"),
         (["--inner-steps", "-1"], "inner_steps is -1, expected an integer of at least 0, or 'adaptive'"),
@@ -185,6 +188,19 @@ def test_watch_names_what_is_wrong(folder, message, tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def test_export(trained, tmp_path):
+    folder, _ = trained
+    done = run("export.py", folder, "--output", "out", "--episodes", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("agent.json", "agent.safetensors", "step.onnx", "sequence.onnx")
+    }
+    assert done.stdout.count("over 10 steps of 2 episodes 100.00% of the actions are the agent's") == 2
+    none = run("export.py", "nowhere", cwd=tmp_path)
+    assert (none.returncode, none.stderr.count("\n")) == (2, 1)
+    assert "is no run" in none.stderr
 
 
 def test_watch_shows_the_newest_agent_by_itself(trained, tmp_path):
@@ -263,7 +279,7 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
             obs, rewards, start, _ = env.step(actions)
             total += rewards.sum()
         assert result[name]["mean_return"] == pytest.approx(total / 8, rel=1e-5)
-    shown = run("watch.py", folder, "--episodes", "1", "--output", "play.gif", cwd=tmp_path)
+    shown = run("watch.py", folder, "--episodes", "1", "--no-window", "--fps", "1e6", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
 
 
@@ -271,7 +287,7 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
     ("script", "option"),
     [
         *[("agent", "--total-timesteps"), ("retrieval", "--hidden-size"), ("glimpses", "--patch-size")],
-        *[("watch", "--no-window"), ("pictures", "--output")],
+        *[("watch", "--no-window"), ("pictures", "--output"), ("export", "--output"), ("gallery", "--agent")],
     ],
 )
 def test_help_needs_no_torch(script, option, tmp_path):
@@ -287,6 +303,20 @@ def test_help_needs_no_torch(script, option, tmp_path):
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "tyro" in imported
     assert not imported & {"torch", "numpy", "gymnasium", "stable_baselines3", "matplotlib", "tensorboard"}
+
+
+@pytest.mark.parametrize("core", ["fast_weights", "gru"])
+def test_pictures_of_the_memory_in_tensorboard(core, tmp_path):
+    options = ["--n-steps", "20", "--eval-freq", "0", "--env-kwargs", "size=5", "--log-memory", "--core", core]
+    assert run("agent.py", *TINY, *options, cwd=tmp_path).returncode == 0
+    (folder,) = (tmp_path / "runs" / "PartialCatch-v0").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert set(events.Tags()["images"]) == {"memory/attention", "memory/film"}
+    assert [event.step for event in events.Images("memory/film")] == [640]  # the end of a run too short for more
+    if core == "fast_weights":  # other cores have no A
+        curves = set(events.Tags()["scalars"])
+        assert all(curves & set(tags) for charts in CHARTS.values() for tags in charts.values()), "no chart is empty"
 
 
 def test_two_runs_at_once_do_not_meet(tmp_path):

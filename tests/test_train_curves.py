@@ -164,6 +164,16 @@ def test_another_winner_is_another_run(bench):
     assert bench.result("searched-s1")["config"]["num_envs"] == 8
 
 
+def test_what_is_not_installed_is_left_out(train, monkeypatch, capsys):
+    cell = train.cells.AgentCell("elsewhere", "lstm", "theirs", {"env": "not_there:Game-v0"})
+    ours = train.cells.AgentCell("elsewhere", "lstm", "ours", {"env": "gymnasium:Game-v0"})
+    monkeypatch.setattr(train.curves, "CELLS", [cell, ours])
+    train.curves.main(["--dry-run"])
+    said = capsys.readouterr().out
+    assert "Left out, since these are not installed: not_there" in said
+    assert [line.split()[0] for line in said.splitlines()[1:-1]] == ["ours"]
+
+
 def test_with_the_real_scripts(train, tmp_path):
     """A search of one trial, then one seed of a tiny net."""
     pytest.importorskip("optuna")

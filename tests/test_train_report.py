@@ -113,7 +113,7 @@ def test_numbers_and_verdicts(train, results, tmp_path):
     others = "fast weights no worse than IRNN, LSTM, associative LSTM"
     assert claims[f"R = 20: {others}"] == "no", "the LSTM has 1.99"
     assert claims[f"R = 50: {others}"] == "not run"
-    assert row(text, "fast_weights-20") == ["0.002", "cosine", "0.85", "0.75", "77,000", "3,000", "2.1", "12,345"]
+    assert row(text, "fast_weights-20") == ["0.002", "cosine", "0.85", "0.75", "", "77,000", "3,000", "2.1", "12,345"]
     assert row(text, "lstm-20")[2:4] == ["", ""]
 
 
@@ -170,7 +170,7 @@ def test_figures(train, results, tmp_path):
     results("lstm-20", 60.0, 61.0, 62.0)
     results("mnist-multilevel-100", 1.0)
     sections = report(train, tmp_path)
-    folder = tmp_path / "results" / "figures"
+    folder = tmp_path / "figures"
     names = {"retrieval", "figure-2", "harder", "glimpses"}
     assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -208,6 +208,7 @@ def curves(tmp_path, train):
             path = tmp_path / "results" / "curves" / f"{name}-s{seed}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             run = {"steps": [1000, 2000], "mean_return": returns, "final": {"mean_return": returns[-1]}, "commit": "ab"}
+            run["config"] = {"total_timesteps": 50_000}
             path.write_text(json.dumps(run))
 
     return write
@@ -228,9 +229,9 @@ def test_learning_curves(train, curves, tmp_path):
     assert (area, reached, final) == ("0.35 (0.10 to 0.60)", "never, never", "0.50 (0.20 to 0.80)")
     assert sooner.startswith("0.75 (")
     assert "PartialCatch-v0, MemoryA2C: not run" in text
-    for path in (tmp_path / "results" / "figures").glob("*.svg"):
+    for path in (tmp_path / "figures").glob("*.svg"):
         assert "environment steps, millions" in path.read_text()
-    assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == ["results/figures/curves-PartialCatch-v0-memory_ppo.svg"]
+    assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == ["figures/curves-PartialCatch-v0-memory_ppo.svg"]
 
 
 def test_the_memory_suite(train, curves, tmp_path):
@@ -243,9 +244,20 @@ def test_the_memory_suite(train, curves, tmp_path):
     recall = text[text.index("KeyValueRecall-v0") :]
     assert row(recall, "fast weights") == ["", "0.50", "", ""]
     assert "TMaze-v0: not run" in text
-    svg = (tmp_path / "results" / "figures" / "suite.svg").read_text()
+    svg = (tmp_path / "figures" / "suite.svg").read_text()
     assert "share of what memory is worth" in svg
     assert "![" in text
+
+
+def test_elsewhere(train, curves, tmp_path):
+    """Two seeds that end at 200 and 400: a draw in four is twice the same one."""
+    curves("CartPoleNoVel-v1-lstm", [100.0, 200.0], [100.0, 400.0])
+    curves("CartPoleNoVel-v1-gru", [100.0, 300.0])
+    text = report(train, tmp_path, "elsewhere")["elsewhere"]
+    lines = [line for line in text.splitlines() if line.startswith("| CartPole-v1 without velocity")]
+    (cells,) = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert cells[1:] == ["50,000", "", "300.00 (200.00 to 400.00)", "300.00 (300.00 to 300.00)", "", ""]
+    assert "Not run: Pendulum-v1 without velocity, MiniGrid-MemoryS7-v0" in text
 
 
 def test_inner_steps(train, results, curves, tmp_path):
@@ -256,10 +268,10 @@ def test_inner_steps(train, results, curves, tmp_path):
     assert row(text, "2") == ["not run", "1.00, 2.00", "not run", "not run", "not run", "not run"]
     assert row(text, "adaptive") == ["not run", "", "0.25", "", "not run", "not run"]
     assert row(text, "0")[-2:] == ["0.25", "not run"]
-    svg = (tmp_path / "results" / "figures" / "inner-steps.svg").read_text()
+    svg = (tmp_path / "figures" / "inner-steps.svg").read_text()
     assert "inner steps S" in svg
     assert "test error on retrieval, %" in svg
-    assert "](results/figures/inner-steps.svg)" in text
+    assert "](figures/inner-steps.svg)" in text
 
 
 def test_a_broken_result_is_one_clear_line(train, results, tmp_path, capsys):

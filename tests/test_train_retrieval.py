@@ -68,7 +68,7 @@ def test_result_file(trained):
     assert {"commit", "versions"} <= found.keys()
     config = found["config"]
     assert config["pairs"] == 2
-    assert found["core_kwargs"] == {"decay": 0.9, "fast_lr": 1.0}, "what suits the task stands in train/defaults.py"
+    assert found["core_kwargs"] == {"decay": 0.9, "fast_lr": 1.0}, "what suits the task stands in fwagents/settings.py"
     curve = found["curve"]
     assert curve["update"] == list(range(0, 301, 20))
     assert curve["loss"][0] is None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cli import CoreName, core_options, fail, key_values, parse
-from defaults import defaults_for
+from fwagents.settings import defaults_for
 from runs import read_config
 
 
@@ -24,6 +24,8 @@ class Args:
     """Any Gymnasium id; "module:Id" imports the module first."""
     env_kwargs: tuple[str, ...] = ()
     """Keyword arguments of the environment: size=20 visible_frames=2"""
+    wrappers: tuple[str, ...] = ()
+    """Around each environment, the innermost first: module:Class or "module:Class(name=value)"."""
     core: CoreName = "fast_weights"
     """The memory."""
     hidden_size: int = 128
@@ -67,6 +69,10 @@ class Args:
     """Episodes of each evaluation."""
     final_episodes: int = 1000
     """Fresh episodes that the closing table is measured on."""
+    log_memory: bool = False
+    """In TensorBoard: the memory's attention, a film of an episode, histograms; takes at most 2 % of the time."""
+    log_memory_freq: int | None = None
+    """Environment steps between them, at least; None for a twentieth of the run."""
 
     learning_rate: float = 1e-3
     """Adam's step size at the start."""
@@ -124,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in AT_LEAST_ONE:
         if getattr(args, name) < 1:
             fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
+    if args.log_memory_freq is not None and args.log_memory_freq < 1:
+        fail(f"--log-memory-freq is {args.log_memory_freq}, expected at least 1")
     if args.n_steps * args.num_envs < 2:
         fail("--n-steps times --num-envs is 1, expected at least 2: one step has no spread to normalise by")
 

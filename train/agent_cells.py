@@ -168,4 +168,48 @@ def memory_suite() -> list[AgentCell]:
     ]
 
 
-CELLS: list[AgentCell] = [*learning_curves(), *inner_steps(), *memory_suite()]
+# Environments that others wrote, by the name that they are known under: how train/agent.py is told of them, and how it
+# trains there, every core alike. Chosen by hand, with LSTM and fast weights on seed 101.
+_CARDS: Setting = {
+    **{"num_envs": 64, "n_epochs": 4, "critic_core": "shared", "vf_coef": 0.05, "ent_coef": 0.01},
+    **{"total_timesteps": 1_000_000},
+}
+_FLAT = "gymnasium.wrappers:FlattenObservation"
+ELSEWHERE: dict[str, Setting] = {
+    "CartPole-v1 without velocity": {"env": "CartPoleNoVel-v1", "total_timesteps": 50_000},
+    "Pendulum-v1 without velocity": {
+        **{"env": "PendulumNoVel-v1", "num_envs": 16, "n_steps": 200, "batch_size": 800, "n_epochs": 10},
+        **{"gamma": 0.9, "normalize": True, "critic_core": "shared", "total_timesteps": 200_000},
+    },
+    "MiniGrid-MemoryS7-v0": {
+        **{"env": "minigrid:MiniGrid-MemoryS7-v0"},
+        **{"wrappers": [*(f"minigrid.wrappers:{name}ObsWrapper" for name in ("OneHotPartial", "Img")), _FLAT]},
+        **{"num_envs": 16, "n_steps": 128, "n_epochs": 4, "critic_core": "shared", "ent_coef": 0.01},
+        **{"total_timesteps": 1_000_000},
+    },
+    "POPGym RepeatFirst Easy": {"env": "popgym:popgym-RepeatFirstEasy-v0", "n_steps": 51, **_CARDS},
+    "POPGym RepeatPrevious Easy": {"env": "popgym:popgym-RepeatPreviousEasy-v0", "n_steps": 51, **_CARDS},
+    "POPGym Autoencode Easy": {
+        **{"env": "popgym:popgym-AutoencodeEasy-v0", "wrappers": [_FLAT]},
+        **{"n_steps": 103, **_CARDS},
+    },
+}
+
+
+def elsewhere() -> list[AgentCell]:
+    """Does it hold in environments that we did not write? One setting and one budget for all cores of each."""
+    return [
+        AgentCell(
+            group="elsewhere",
+            label=core,
+            name=f"{setting['env'].rpartition(':')[2]}-{core}",
+            options={"core": core, "eval_freq": 0, "checkpoint_freq": 100_000, **setting},
+            seconds=120.0,
+            seeds=SEEDS[:3],
+        )
+        for setting in ELSEWHERE.values()
+        for core in CORES
+    ]
+
+
+CELLS: list[AgentCell] = [*learning_curves(), *inner_steps(), *memory_suite(), *elsewhere()]

@@ -36,7 +36,10 @@ ALGORITHMS = {
 
 
 def load_model(algo: str, path: Path, device: str = "cpu") -> BaseAlgorithm:
-    """A saved agent. Loading SB3's zip runs code that it holds: load only what you trust."""
+    """A saved agent. Loading SB3's zip runs code that it holds: load only what you trust.
+
+    ``train/export.py`` writes agents that load without running anything.
+    """
     make: Any = ALGORITHMS[algo].make
     model: BaseAlgorithm = make.load(path, device=device)
     return model

@@ -11,6 +11,7 @@ budgets, stands in train/agent_cells.py. A result whose options are not those of
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +181,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, then list or run."""
     args = parse(Args, argv)
     cells = wanted(args, CELLS, lambda cell: cell.group)
+    absent = {module for cell in cells if (module := module_of(cell)) and find_spec(module) is None}
+    if absent:
+        print(f"Left out, since these are not installed: {', '.join(sorted(absent))}")
+        cells = [cell for cell in cells if module_of(cell) not in absent]
     curves = Curves(cells, ROOT / "results", ROOT / "runs" / "curves", ROOT / "train")
     list_or_run(curves, args, lambda: show(curves))
+
+
+def module_of(cell: AgentCell) -> str:
+    """The module that brings a cell's environment; empty for our own and Gymnasium's."""
+    module: str = cell.options["env"].rpartition(":")[0]
+    return module
 
 
 def show(curves: Curves) -> None:

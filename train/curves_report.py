@@ -128,11 +128,12 @@ def rows(curves: Curves) -> list[tuple[str, ...]]:
     ]
 
 
-def section(results: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
+def section(results: Path, folder: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
     """Figures and tables of what was run.
 
     Args:
         results: folder of the results.
+        folder: of the figures.
         picture: puts a figure of a name, with words for it, into the document.
         table: makes a table of a head and rows.
     """
@@ -146,7 +147,7 @@ def section(results: Path, picture: Callable[[str, str], str], table: Callable[.
                 parts += [f"{title}: not run."]
                 continue
             figure = f"curves-{env}-{algo}"
-            figures.learning(results / "figures" / figure, curves.steps(), bands(curves), SOLVED, title)
+            figures.learning(folder / figure, curves.steps(), bands(curves), SOLVED, title)
             done, all_of_them = sum(map(len, curves.runs.values())), sum(len(cell.seeds) for cell in cells)
             commits = sorted({str(run["commit"]) for runs in curves.runs.values() for run in runs})
             head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(fast weights sooner)")

@@ -31,11 +31,12 @@ def listed(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values) or "not run"
 
 
-def section(results: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
+def section(results: Path, folder: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
     """Tables and figure of what was run.
 
     Args:
         results: folder of the results.
+        folder: of the figures.
         picture: puts a figure of a name, with words for it, into the document.
         table: makes a table of a head and rows.
     """
@@ -63,6 +64,6 @@ def section(results: Path, picture: Callable[[str, str], str], table: Callable[.
         "area under the learning curve": agents,
     }
     if any(values for lines in panels.values() for found in lines.values() for values in found.values()):
-        figures.inner_steps(results / "figures" / "inner-steps", panels, INNER_STEPS)
+        figures.inner_steps(folder / "inner-steps", panels, INNER_STEPS)
     parts = [table(head, rows), picture("inner-steps", "Test error and area against inner steps")]
     return "\n\n".join(part for part in parts if part)

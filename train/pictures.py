@@ -71,7 +71,7 @@ def of_agent(args: Args) -> Iterator[Drawing]:
     from runs import best_model, read_config
 
     player = Player(read_config(args.run_dir), best_model(args.run_dir), ["rgb_array"])
-    seen = trace(player.model, player.env, seed=args.seed, normalize_obs=player.normalize_obs, attribution=True)
+    seen = trace(player.model, player.env, seed=args.seed, normalize_obs=player.normalization, attribution=True)
     write_video(film(seen, action_names=player.action_names), args.output / "play.gif", args.fps)
     print(f"wrote {args.output / 'play.gif'}")
     if seen.attention is not None:

@@ -4,7 +4,6 @@
 been run yet is shown as such.
 """
 
-import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import curves_report
+import elsewhere_report
 import figures
 import inner_steps_report
 import suite_report
@@ -38,9 +38,14 @@ class Args:
     """Turn results into tables and figures."""
 
     results: Path = ROOT / "results"
-    """Where they are; the figures go to its folder figures."""
+    """Where they are."""
     document: Path = ROOT / "docs" / "results.md"
-    """Where the tables go."""
+    """Where the tables go; the figures go to the folder figures beside it."""
+
+    @property
+    def figures(self) -> Path:
+        """Where the figures go."""
+        return self.document.parent / "figures"
 
 
 class Results:
@@ -145,13 +150,24 @@ def compared(
 
 def settings(results: Results, names: Iterable[str]) -> str:
     """What the searches chose, what the runs took; of what was run."""
-    head = ("cell", "learning rate", "schedule", "decay", "fast rate", "budget", "updates", "ms an update", "weights")
+    head = (
+        "cell",
+        "learning rate",
+        "schedule",
+        "decay",
+        "fast rate",
+        "W at first",
+        "budget",
+        "updates",
+        "ms an update",
+        "weights",
+    )
     rows = []
     for name in names:
         runs = results.runs[name]
         if runs:
             config = runs[0]["config"]
-            memory = [runs[0]["core_kwargs"].get(option) for option in ("decay", "fast_lr")]
+            memory = [runs[0]["core_kwargs"].get(option) for option in ("decay", "fast_lr", "identity_scale")]
             updates = statistics.fmean(run["updates"] for run in runs)
             ms = statistics.median(1000 * run["seconds"] / run["updates"] for run in runs)
             rows.append(
@@ -181,8 +197,8 @@ def provenance(results: Results, table_name: str) -> str:
 
 def picture(args: Args, name: str, words: str) -> str:
     """A figure's place in the document."""
-    path = args.results / "figures" / f"{name}.svg"
-    return f"![{words}]({Path(os.path.relpath(path, args.document.parent)).as_posix()})" if path.exists() else ""
+    path = args.figures / f"{name}.svg"
+    return f"![{words}]({path.relative_to(args.document.parent).as_posix()})" if path.exists() else ""
 
 
 def retrieval(args: Args, results: Results) -> str:
@@ -195,14 +211,14 @@ def retrieval(args: Args, results: Results) -> str:
     rivals = [label for label in labels if label != "fast_weights"]
     ours = {label: results.points({size: name(label, size) for size in SIZES}) for label in labels}
     if any(ours.values()):
-        path = args.results / "figures" / "retrieval"
+        path = args.figures / "retrieval"
         figures.errors(path, ours, "hidden units R", "Associative retrieval, four pairs", TABLE_1)
     seeds = {
         label: [(run["curve"]["update"], run["curve"]["test_nll"]) for run in results.runs[name(label, 50)]]
         for label in labels
     }
     if any(seeds.values()):
-        figures.curves(args.results / "figures" / "figure-2", seeds, LEVEL, "Associative retrieval, R = 50")
+        figures.curves(args.figures / "figure-2", seeds, LEVEL, "Associative retrieval, R = 50")
     claims = [
         *(at_most(results, name("fast_weights", r), v, f"fast weights, R = {r}: at most the paper's {v:g} %")
           for r, v in TABLE_1["fast_weights"].items()),
@@ -242,7 +258,7 @@ def harder(args: Args, results: Results) -> str:
     labels = list(TABLE_1)
     ours = {label: results.points({count: name(label, count) for count in pairs}) for label in labels}
     if any(ours.values()):
-        path = args.results / "figures" / "harder"
+        path = args.figures / "harder"
         figures.errors(path, ours, "pairs K", "Associative retrieval, R = 50")
     return paragraphs(
         [
@@ -263,7 +279,7 @@ def glimpses(args: Args, results: Results) -> str:
     labels = ["irnn", "lstm", "gru", "convnet", "fast_weights", "multilevel"]
     ours = {label: results.points({size: name(label, size) for size in FEATURES}) for label in labels}
     if any(ours.values()):
-        figures.errors(args.results / "figures" / "glimpses", ours, "features", "MNIST by glimpses", TABLE_2)
+        figures.errors(args.figures / "glimpses", ours, "features", "MNIST by glimpses", TABLE_2)
     memories = ("multilevel", "fast_weights")
     claims = [
         *(at_most(results, name(m, n), v, f"{NAMES[m]}, {n} features: at most the paper's {v:g} %")
@@ -317,17 +333,22 @@ def language(args: Args, results: Results) -> str:
 
 def curves(args: Args, results: Results) -> str:
     """The paper's Figure 5."""
-    return curves_report.section(args.results, lambda name, words: picture(args, name, words), table)
+    return curves_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
 
 
 def suite(args: Args, results: Results) -> str:
     """The memory suite."""
-    return suite_report.section(args.results, lambda name, words: picture(args, name, words), table)
+    return suite_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
+
+
+def elsewhere(args: Args, results: Results) -> str:
+    """Environments that others wrote."""
+    return elsewhere_report.section(args.results, table)
 
 
 def inner_steps(args: Args, results: Results) -> str:
     """How many reads."""
-    return inner_steps_report.section(args.results, lambda name, words: picture(args, name, words), table)
+    return inner_steps_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
 
 
 SECTIONS = {
@@ -337,6 +358,7 @@ SECTIONS = {
     "language": language,
     "curves": curves,
     "suite": suite,
+    "elsewhere": elsewhere,
     "inner-steps": inner_steps,
 }
 PAGES = {"inner-steps": "inner-steps.md"}  # sections that stand beside the document, on a page of their own
@@ -352,7 +374,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_section(page, name, section(args, results))
     except (OSError, ValueError, KeyError) as error:
         fail(f"{error} is missing from a result" if isinstance(error, KeyError) else str(error))
-    print(f"Wrote {', '.join(SECTIONS)} into {args.document.parent}; figures are in {args.results / 'figures'}")
+    print(f"Wrote {', '.join(SECTIONS)} into {args.document.parent}; figures are in {args.figures}")
 
 
 if __name__ == "__main__":

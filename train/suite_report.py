@@ -20,11 +20,12 @@ def shares(results: Path, env: str, difficulty: int, core: str) -> list[float]:
     return [(final - returns.memoryless) / (returns.optimal - returns.memoryless) for final in finals]
 
 
-def section(results: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
+def section(results: Path, folder: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
     """Figure and tables of what was run.
 
     Args:
         results: folder of the results.
+        folder: of the figures.
         picture: puts a figure of a name, with words for it, into the document.
         table: makes a table of a head and rows.
     """
@@ -46,6 +47,6 @@ def section(results: Path, picture: Callable[[str, str], str], table: Callable[.
             env: (parameter, {c: {n: statistics.median(s) for n, s in p.items()} for c, p in found.items()})
             for env, (parameter, found) in panels.items()
         }
-        figures.scaling(results / "figures" / "suite", medians, f"{SUITE_SETTING['total_timesteps']:,} steps")
+        figures.scaling(folder / "suite", medians, f"{SUITE_SETTING['total_timesteps']:,} steps")
         parts.insert(0, picture("suite", "Share of what memory is worth against difficulty"))
     return "\n\n".join(part for part in parts if part)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from cli import INTERRUPTED, CoreName, core_options, fail, parse
-from defaults import core_defaults_for
+from fwagents.settings import core_defaults_for
 from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, write_json, write_result
 
 if TYPE_CHECKING:

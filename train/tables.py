@@ -64,7 +64,8 @@ class Job:
     @property
     def name(self) -> str:
         """What it is called on the screen, and unlike any other."""
-        tried = " ".join(f"{name}={value}" for name, value in sorted(self.setting.items()))
+        parts = [value if isinstance(value, list) else [f"{name}={value}"] for name, value in self.setting.items()]
+        tried = " ".join(sorted(word for words in parts for word in words))
         return f"{self.cell.name} {f'trial {tried} ' if self.trial else ''}seed {self.seed}"
 
 

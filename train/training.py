@@ -1,11 +1,11 @@
 """One training run: environments, agent, callbacks, and the closing evaluation."""
 
+import importlib
 import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -20,7 +20,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from algorithms import ALGORITHMS, load_model
 from cli import INTERRUPTED
-from fwagents.sb3 import make_vec_env
+from environments import Environment, wrapper
+from fwagents.sb3.board import describe_run
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.logging import run_logger
@@ -29,6 +30,7 @@ from runs import CONFIG, RESULT, new_run_dir, provenance, write_json
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
 CHECKPOINTS = "checkpoints"
+COMPARED = ("env", "core", "hidden_size", "algo", "learning_rate", "seed")  # columns of TensorBoard's table of runs
 
 
 def policy_for(space: spaces.Space[Any]) -> str:
@@ -52,12 +54,12 @@ class Run:
 
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
         self.args, self.env_kwargs = args, env_kwargs
+        self.environment = Environment(args.env, env_kwargs, tuple(map(wrapper, args.wrappers)))
+        if args.log_memory:
+            importlib.import_module("fwagents.figures")  # if it cannot be, that is said before anything is written
         self.console = Console()
         torch.set_num_threads(args.threads)
-        try:
-            self.venv = make_vec_env(args.env, args.num_envs, seed=args.seed, **env_kwargs)
-        except gym.error.Error as error:
-            raise ValueError(str(error)) from error
+        self.venv = self.environment.many(args.num_envs, args.seed)
         if args.normalize:
             self.venv = VecNormalize(self.venv, gamma=args.gamma)
         rate = args.learning_rate
@@ -79,16 +81,19 @@ class Run:
         """Make the run's folder and write down what runs there."""
         args = self.args
         self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed)
-        described = {
+        config = {
             "args": {**asdict(args), "log_dir": str(args.log_dir), "resume": None},
             "env_kwargs": self.env_kwargs,
             "policy_kwargs": self.model.policy_kwargs,
             **provenance(),
         }
-        write_json(self.dir / CONFIG, described)
+        write_json(self.dir / CONFIG, config)
         self.console.print(f"Run folder: [bold]{self.dir}[/bold]", soft_wrap=True)
         self._make_callbacks()
         self.model.set_logger(run_logger(self.dir))
+        compared = {name: getattr(args, name) for name in COMPARED}
+        given = {**compared, **self.env_kwargs, **self.model.policy_kwargs["core_kwargs"]}
+        describe_run(self.model.logger, given, config["args"])
 
     def resume(self, run_dir: Path) -> None:
         """Go on from the newest whole checkpoint of a run's folder.
@@ -169,12 +174,18 @@ class Run:
             self.callbacks.append(
                 EvaluationCallback(env, seed, args.eval_episodes, args.eval_freq, self.dir, args.num_envs)
             )
+        if args.log_memory:
+            from fwagents.sb3.memory_log import MemoryLogCallback
+
+            every = args.log_memory_freq or max(1, args.total_timesteps // 20)
+            env = self.environment.one(render_mode=self.environment.render_mode(["rgb_array"]))
+            self.callbacks.append(MemoryLogCallback(env, EVAL_SEED + args.seed, every))
         self.checkpoints = []
         if args.checkpoint_freq > 0:
             self.checkpoints.append(CheckpointCallback(self.dir / CHECKPOINTS, args.checkpoint_freq, self.callbacks))
 
     def _fresh_env(self, episodes: int, seed: int) -> VecEnv:
-        return make_vec_env(self.args.env, min(self.args.num_envs, episodes), seed=seed, **self.env_kwargs)
+        return self.environment.many(min(self.args.num_envs, episodes), seed)
 
     def _report(self) -> None:
         """Evaluate the last and the best model on fresh episodes; table and ``result.json``."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cli import CoreName, fail, key_values, parse
-from defaults import defaults_for
+from fwagents.settings import defaults_for
 
 
 class Range(NamedTuple):

@@ -84,14 +84,13 @@ def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
     from fwagents.cores import FastWeights
     from fwagents.inspection import trace
 
-    model: Any = player.model
-    exact = isinstance(model.policy.actor_core, FastWeights)
+    exact = isinstance(player.policy.actor_core, FastWeights)
     for number in range(args.episodes):
         played = trace(
             player.model,
             player.env,
             seed=args.seed + number,
-            normalize_obs=player.normalize_obs,
+            normalize_obs=player.normalization,
             growth=False,
             attribution=not exact,
         )

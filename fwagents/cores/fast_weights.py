@@ -163,17 +163,18 @@ class FastWeights(MemoryCore[FastWeightsState]):
         stored = boundary.new_zeros(0, *boundary.shape) if stored is None else stored
         return settle(boundary, stored, *self._gain_and_shift(), self.options)
 
-    def settle_by(self, boundary: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+    def settle_by(self, boundary: Tensor, read: Callable[[Tensor], Tensor], taken: Tensor | None = None) -> Tensor:
         """Equation 5 alone, with any function in the memory's place.
 
         Args:
             boundary: what stands for ``W h + C x + b`` [..., R].
             read: called once an inner step with ``h_s`` [..., R]; gives what stands for ``A h_s`` [..., R].
+            taken: int64 [...], to which the inner steps that each row takes are added where those are adaptive.
 
         Returns:
             The settled state [..., R].
         """
-        return inner_loop(boundary, read, *self._gain_and_shift(), self.options)
+        return inner_loop(boundary, read, *self._gain_and_shift(), self.options, taken)
 
     def key(self, h: Tensor) -> Tensor:
         """What is written into A once ``h`` [..., R] has settled: h, or its direction if ``normalize_storage``."""

@@ -18,7 +18,7 @@ def attention_matrix(
     """The weight of every step before in the read of every step, one row of a trace.
 
     Args:
-        trace: of fast weights; of another core, its attribution is drawn.
+        trace: of fast weights; of another core, its attribution is drawn, each row as shares of its sum.
         row: episode or sequence.
         inner_step: which read of each step; the last by default.
         names: of the steps, such as the characters of a string; their numbers by default.
@@ -34,7 +34,9 @@ def attention_matrix(
         title = "What each step reads from the fast memory"
         lookable = np.tri(T, k=-1, dtype=bool)
     elif shown.attribution is not None:
-        weights, label = shown.attribution[:, 0], "size of the gradient"
+        sizes = shown.attribution[:, 0]
+        # Shares, for where an agent is sure of its action every gradient is next to nothing.
+        weights, label = sizes / np.maximum(sizes.sum(1, keepdims=True), np.finfo(float).tiny), "share of the gradient"
         title = "What moves the score of each step"
         lookable = np.tri(T, dtype=bool)
     else:

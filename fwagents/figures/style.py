@@ -1,5 +1,6 @@
 """How the pictures look: light or dark, legible to the colour-blind; and how they are written."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,14 @@ def save(figure: Figure, path: Path | str) -> None:
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
     with replacing(path) as file, mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fwagents"}):
         figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+
+
+def png(figure: Figure) -> bytes:
+    """The content of a PNG for a log: small, with letters that are large beside the rest, for it is shown smaller."""
+    content = io.BytesIO()
+    figure.set_size_inches(4.5, 3.75)
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
 
 
 def ramp_of(colours: Sequence[str]) -> Colormap:

@@ -16,6 +16,8 @@ class Reads(NamedTuple):
         keys: [T, B, R], what each step writes: its hidden state, or the direction of it.
         queries: [T, B, S, R], ``h_s(t)``: what inner step s multiplies A with.
         weights: [T, B, S, T], of step tau (last) in the read of inner step s: ``weights @ keys`` is ``A h_s``.
+
+    A row that settles sooner than after S steps, which adaptive ones do, holds its last read from there on.
     """
 
     keys: Tensor
@@ -47,8 +49,14 @@ def reads(core: FastWeights, x: Tensor, y: Tensor, start: Tensor) -> Reads:
 
     before = torch.cat([torch.zeros_like(y[:1]), y[:-1]])
     before = torch.where(start.unsqueeze(-1), torch.zeros_like(y), before)
-    core.settle_by(F.linear(before, core.weight_hh) + F.linear(x, core.weight_ih, core.bias), read)
-    return Reads(keys, torch.stack(queries, 2), torch.stack(weights, 2))
+    taken = torch.zeros(start.shape, dtype=torch.int64, device=start.device)
+    core.settle_by(F.linear(before, core.weight_hh) + F.linear(x, core.weight_ih, core.bias), read, taken)
+    every, each = torch.stack(queries, 2), torch.stack(weights, 2)
+    if core.inner_steps == "adaptive":
+        step = torch.arange(len(queries), device=start.device)
+        last = torch.minimum(step, taken.unsqueeze(-1) - 1).unsqueeze(-1)
+        every, each = (found.take_along_dim(last, 2) for found in (every, each))
+    return Reads(keys, every, each)
 
 
 def _decays(core: FastWeights, start: Tensor) -> Tensor:
@@ -84,8 +92,9 @@ def growth(core: FastWeights, keys: Tensor, start: Tensor) -> Growth:
     for key, first in zip(keys, start, strict=True):
         A = torch.where(first[:, None, None], torch.zeros_like(A), A)
         A = core.options.decay * A + core.options.fast_lr * key.unsqueeze(-1) * key.unsqueeze(-2)
-        # A sum of squares with positive weights: an eigenvalue below zero is rounding.
-        eigenvalues = torch.linalg.eigvalsh(A).clamp(min=0)
+        # In float64: in float32 LAPACK does not always converge on matrices of so low a rank. An eigenvalue below zero
+        # is rounding, A being a sum of squares with positive weights.
+        eigenvalues = torch.linalg.eigvalsh(A.double()).clamp(min=0).to(A.dtype)
         total = eigenvalues.sum(-1)
         share = eigenvalues / total.unsqueeze(-1)
         ranks.append(torch.where(total > 0, torch.special.entr(share).sum(-1).exp(), total))

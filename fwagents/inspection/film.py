@@ -19,7 +19,7 @@ LATEST = 60  # steps that the lowest panel reaches back
 FEWEST_FOR_A_GRID = 25  # numbers
 
 
-def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None) -> Iterator[Array]:
+def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None, *, every: int = 1) -> Iterator[Array]:
     """The pictures of an episode, one for each step and one after the last.
 
     The lowest panel shows how much of what the present step reads from the fast memory (in its last inner step) comes
@@ -29,6 +29,7 @@ def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None) 
         trace: of an agent, with screens that are pictures.
         row: which episode.
         action_names: of discrete actions; numbers by default.
+        every: one picture for so many steps, and that after the last.
 
     Yields:
         uint8 [height, width, 3], all of one size, both sides even.
@@ -39,7 +40,8 @@ def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None) 
     if trace.screens is None or trace.screens.dtype != np.uint8 or trace.actions is None:
         raise ValueError("the trace holds no pictures, expected an agent's, in an environment drawn as rgb_array")
     episode = trace.row(row)
-    for t in range(len(episode.start) + 1):
+    T = len(episode.start)
+    for t in [*range(0, T, every), T]:
         yield _Frame(episode, t, action_names).picture()
 
 

@@ -32,7 +32,7 @@ class Trace:
         queries: [T, B, S, R], what each inner step multiplied A with.
         attention: [T, B, S, T], weight of step tau (last) in the read of each inner step: ``attention @ keys`` is
             ``A h_s``. It is ``fast_lr decay^(t - 1 - tau) k(tau) . h_s(t)`` for the steps before t in the same
-            episode, and zero for others.
+            episode, and zero for others. A row that has settled before the last inner step holds its last read.
         norm: [T, B], Frobenius norm of A after each step.
         effective_rank: [T, B], exp of the entropy of A's eigenvalues (Roy and Vetterli, 2007).
         attribution: [T, B, T], norm of the derivative of a score at step t by the observation of step tau (last); the

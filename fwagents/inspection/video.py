@@ -1,5 +1,6 @@
 """Pictures as a film in a file."""
 
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,22 +26,28 @@ def write_video(frames: Iterable[Array], path: Path | str, fps: float) -> None:
         ImportError: an MP4 without imageio-ffmpeg.
     """
     path = Path(path)
-    writer = {".gif": write_gif, ".mp4": _write_mp4}.get(path.suffix.lower())
+    writer = {".gif": _write_gif, ".mp4": _write_mp4}.get(path.suffix.lower())
     if writer is None:
         raise ValueError(f"path is {str(path)!r}, expected a name that ends in .gif or .mp4")
     writer(frames, path, fps)
 
 
-def write_gif(frames: Iterable[Array], path: Path, fps: float) -> None:
-    """Write a GIF."""
+def _write_gif(frames: Iterable[Array], path: Path, fps: float) -> None:
+    with replacing(path) as file:
+        file.write(gif(frames, fps))
+
+
+def gif(frames: Iterable[Array], fps: float) -> bytes:
+    """The content of a GIF that repeats; arguments as for :func:`write_video`."""
     # One palette for all, from the picture with the most on it, so that colours do not flicker and files stay small.
     images = [Image.fromarray(frame) for frame in frames]
     palette = images[len(images) // 2].quantize(128)
     reduced = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     durations = [round(1000 / fps)] * len(images)
     durations[-1] += round(1000 * LAST)
-    with replacing(path) as file:
-        reduced[0].save(file, "GIF", save_all=True, append_images=reduced[1:], duration=durations, loop=0)
+    content = io.BytesIO()
+    reduced[0].save(content, "GIF", save_all=True, append_images=reduced[1:], duration=durations, loop=0)
+    return content.getvalue()
 
 
 def _write_mp4(frames: Iterable[Array], path: Path, fps: float) -> None:

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwagents.kernels import cpu
+from fwagents.kernels import operator
 from fwagents.kernels.reference import ScanOptions, ScanResult, attention_form, matrix_form, zeros_for_none
 
 __all__ = ["BACKENDS", "ScanOptions", "ScanResult", "check_backend", "chosen_backend", "fast_weight_scan"]
 
 DEFAULT_OPTIONS = ScanOptions()
-BACKENDS = ("auto", "numba", "torch", "attention")
+BACKENDS = ("auto", "numba", "triton", "torch", "attention")
 VARIABLE = "FWAGENTS_BACKEND"
 
 
@@ -23,14 +23,17 @@ def check_backend(backend: str) -> str:
     return backend
 
 
-def chosen_backend(backend: str) -> str:
-    """What ``backend`` comes to: for "auto" the environment variable FWAGENTS_BACKEND, else "numba"."""
+def chosen_backend(backend: str, device: str = "cpu") -> str:
+    """What ``backend`` comes to on a type of device: for "auto" the environment variable FWAGENTS_BACKEND, else the
+    compiled one."""
     if check_backend(backend) != "auto":
         return backend
     backend = os.environ.get(VARIABLE) or "auto"
     if backend not in BACKENDS:
         raise ValueError(f"{VARIABLE} is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    return "numba" if backend == "auto" else backend
+    if backend == "auto":
+        return "triton" if device == "cuda" else "numba"
+    return backend
 
 
 def _check(
@@ -105,10 +108,11 @@ def fast_weight_scan(
         options: see :class:`ScanOptions`.
         weight_ih: C [R, D], where ``drive`` is x; None where it is not.
         bias: b [R], together with ``weight_ih``.
-        backend: "numba" the compiled scan, for float32 on the CPU; "torch" the matrix form and "attention" the
-            attention form, both eager; "auto" is "numba" unless the environment variable FWAGENTS_BACKEND names
-            another. What the compiled scan does not cover (another dtype or device, derivatives of derivatives,
-            ``taken``) goes to the matrix form.
+        backend: "numba" the compiled scan for float32 on the CPU; "triton" the one for float32 and bfloat16 on a GPU,
+            with R up to 512; "torch" the matrix form and "attention" the attention form, both eager; "auto" the
+            compiled scan for the device, unless the environment variable FWAGENTS_BACKEND names another. What a
+            compiled scan does not cover (another dtype or device, derivatives of derivatives, ``taken``) goes to the
+            matrix form.
         taken: where ``options`` has a tolerance, the inner steps that each row takes are added to it, int64 [T, B].
 
     Returns:
@@ -118,9 +122,10 @@ def fast_weight_scan(
         ValueError: a shape, or the dtype of ``start``, is not as above; the message names it.
     """
     _check(drive, weight_hh, h, A, start, gain, shift, options, weight_ih, bias, taken)
-    backend = chosen_backend(backend)
-    if backend == "numba" and taken is None and cpu.covers(drive, weight_hh, h, A, gain, shift, weight_ih, bias):
-        return cpu.scan(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options)
+    backend = chosen_backend(backend, drive.device.type)
+    compiled = operator.PASSES.get(backend)
+    if compiled and taken is None and compiled.covers(drive, weight_hh, h, A, gain, shift, weight_ih, bias):
+        return operator.scan(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options, backend)
     if weight_ih is not None:
         drive = F.linear(drive, weight_ih, bias)
     scan = attention_form if backend == "attention" else matrix_form

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fwagents.kernels import cpu
+from fwagents.kernels import cpu, operator
 from fwagents.kernels._memory import borrowed
 from fwagents.kernels._problem import padded
 
@@ -40,7 +40,7 @@ def covers(*tensors: Tensor) -> bool:
     """Whether the compiled scan can run on these: real float32 numbers, on the CPU, in plain eager reverse mode."""
     if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
         return False
-    return cpu.covers(*tensors) and all(map(cpu.plain, tensors))
+    return cpu.covers(*tensors) and all(map(operator.plain, tensors))
 
 
 def scan(form: Callable[..., Outputs], heads: int, permutations: Tensor, *tensors: Tensor) -> Outputs:
@@ -104,7 +104,7 @@ class _Scan(torch.autograd.Function):
         wanted = ctx.needs_input_grad[4:]
         if torch.is_grad_enabled():
             outputs = ctx.form(ctx.heads, permutations, *tensors)
-            return None, None, None, None, *cpu.differentiable(outputs, gradients, tensors, wanted)
+            return None, None, None, None, *operator.differentiable(outputs, gradients, tensors, wanted)
         pres = ctx.saved_tensors[10:]
         x, h, _, weight_ih, weight_hh, _ = tensors
         (T, B, _), H, (S, n), Bp = x.shape, h.shape[1], permutations.shape, z.shape[1]

@@ -1,29 +1,132 @@
-"""The fused scan on the CPU: the compiled kernels as differentiable torch operators.
+"""The forward and the backward pass on the CPU: arrays laid out, threads started, the compiled kernels called.
 
 Attention form inside a chunk, A carried from chunk to chunk; see ``docs/performance.md`` for why and how fast.
 Numba is imported, and the kernels are compiled or loaded, when a scan is first run.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwagents.kernels._layout import layout
-from fwagents.kernels._passes import backward_pass, forward_pass
-from fwagents.kernels.reference import ScanOptions, ScanResult, matrix_form, zeros_for_none
+from fwagents.kernels._layout import Layout, decay_tables, layout
+from fwagents.kernels._memory import borrowed
+from fwagents.kernels._problem import (
+    GROUP,
+    TILE,
+    Gradients,
+    Problem,
+    backward_scratch,
+    forward_scratch,
+    lanes,
+    slot_layout,
+)
+from fwagents.kernels._threads import run, tasks
+from fwagents.kernels.reference import ScanOptions
+
+if TYPE_CHECKING:
+    from fwagents.kernels._compiled import Kernels
+
+_lock = Lock()
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is at work, which sees nothing of what a compiled scan does."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def covers(*tensors: Tensor | None) -> bool:
     """Whether the compiled scan can run on these: float32, on the CPU, under no transform of torch.func."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if transformed():
         return False
     return all(x is None or (x.dtype == torch.float32 and x.device.type == "cpu") for x in tensors)
 
 
-def scan(
+@lru_cache(maxsize=1)
+def _load() -> "Kernels":
+    from fwagents.kernels import _compiled
+
+    return _compiled.build()
+
+
+def kernels() -> "Kernels":
+    """The compiled kernels; the first call in a process takes about a second, or compiles them."""
+    with _lock:
+        return _load()
+
+
+def dense(x: Tensor | None) -> Tensor | None:
+    """Contiguous, or None."""
+    return None if x is None else x.contiguous()
+
+
+def address(x: Tensor | None) -> int:
+    """Of the first number; 0 for None."""
+    return 0 if x is None else x.data_ptr()
+
+
+def padded_matrix(x: Tensor | None, row: int) -> Tensor | None:
+    """``x [..., R, R]`` contiguous, with zeros up to ``row`` both ways."""
+    if x is None or x.shape[-1] == row:
+        return dense(x)
+    return F.pad(x, (0, row - x.shape[-1], 0, row - x.shape[-1]))
+
+
+def describe(
+    shape: tuple[int, int, int],
+    plan: Layout,
+    norms: int,
+    options: ScanOptions,
+    tables: Tensor,
+    workspace: Tensor,
+    marked: bool,
+) -> Problem:
+    """The problem as far as shapes, options and the workspace say; other addresses are 0."""
+    steps, batch, size = shape
+    at = [workspace.data_ptr()]
+    for floats in plan.sections[:-1]:
+        at.append(at[-1] + 4 * floats)
+    keys, inputs, normed, scales, key_scales, taken, folded, marks = at
+    return Problem(
+        steps=steps,
+        batch=batch,
+        size=size,
+        vectors=plan.row // lanes(),
+        inner=options.inner_steps,
+        sustained=int(options.sustained),
+        normalized=int(options.normalize_storage),
+        norms=norms,
+        norm_eps=options.norm_eps,
+        tolerance=options.tolerance or 0.0,
+        offset=0,
+        longest=plan.longest,
+        key_rows=steps + GROUP,
+        traced=int(plan.traced),
+        tile=TILE if plan.row <= 208 or plan.slots == 0 else 1,
+        slots=plan.slots,
+        fold_every=plan.fold_every,
+        powers=tables.data_ptr(),
+        weights=tables.data_ptr() + 4 * (plan.longest + 1),
+        marks=marks if marked or plan.slots else 0,
+        keys=keys,
+        inputs=inputs,
+        normed=normed,
+        scales=scales,
+        key_scales=key_scales,
+        taken=0 if options.tolerance is None else taken,
+        folded=folded,
+    )
+
+
+def trace_floats(shape: tuple[int, int, int], options: ScanOptions, norms: int, held: bool, marked: bool) -> int:
+    """Floats in the trace for T, B, R, rows of layer norm, with an initial A, with episode starts."""
+    return layout(shape, options, norms > 0, held, marked, True).floats
+
+
+def forward_pass(
     drive: Tensor,
     weight_hh: Tensor,
     h: Tensor | None,
@@ -34,80 +137,49 @@ def scan(
     weight_ih: Tensor | None,
     bias: Tensor | None,
     options: ScanOptions,
-) -> ScanResult:
-    """See :func:`fwagents.kernels.fast_weight_scan`; an ``h`` or ``A`` of None is zero, and cheaper than zeros."""
-    if gain is None or shift is None:
-        gain = shift = None
-    inputs = (drive, weight_hh, h, A, start, gain, shift, weight_ih, bias)
-    traced = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    if torch.compiler.is_compiling() or not all(map(plain, inputs)):
-        y, h_out, A_out, _ = _forward(*inputs, *options, traced)
-    elif traced:
-        y, h_out, A_out, _ = cast(Any, _Scan).apply(*inputs, options)
-    else:
-        y, h_out, A_out, _ = forward_pass(*inputs, options, False)
-    return ScanResult(y, h_out, A_out)
-
-
-def plain(x: Tensor | None) -> bool:
-    """Whether there are numbers at the tensor's address, as there are not behind a fake one."""
-    return x is None or type(x) in (Tensor, torch.nn.Parameter)
-
-
-@torch.library.custom_op("fwagents::fast_weight_scan", mutates_args=())
-def _forward(
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    weight_ih: Tensor | None,
-    bias: Tensor | None,
-    inner_steps: int,
-    decay: float,
-    fast_lr: float,
-    sustained: bool,
-    normalize_storage: bool,
-    norm_eps: float,
-    tolerance: float | None,
     traced: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns y, h, A and the trace, which is empty unless asked for."""
-    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
-    return forward_pass(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options, traced)
-
-
-@_forward.register_fake
-def _(
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    weight_ih: Tensor | None,
-    bias: Tensor | None,
-    inner_steps: int,
-    decay: float,
-    fast_lr: float,
-    sustained: bool,
-    normalize_storage: bool,
-    norm_eps: float,
-    tolerance: float | None,
-    traced: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    steps, batch, size = map(int, (*drive.shape[:2], len(weight_hh)))  # fixed: the trace's size follows from them
-    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
+    compiled = kernels()
+    shape = steps, batch, size = (*drive.shape[:2], len(weight_hh))
     plan = layout((steps, batch, size), options, gain is not None, A is not None, start is not None, traced)
-    A_out, trace = drive.new_empty(batch, size, size), drive.new_empty(plan.floats if traced else 0)
-    return drive.new_empty(steps, batch, size), drive.new_empty(batch, size), A_out, trace
+    drive, weight_hh, h, start = drive.contiguous(), weight_hh.contiguous(), dense(h), dense(start)
+    gain, shift, A = dense(gain), dense(shift), padded_matrix(A, plan.row)
+    tables = decay_tables(options.decay, options.fast_lr, plan.longest)
+    weight_ih, bias = dense(weight_ih), dense(bias)
+    workspace, y, h_out = borrowed(plan.floats), borrowed(*shape), borrowed(batch, size)
+    A_out, memory = borrowed(batch, size, size), torch.empty(batch, 2, dtype=torch.int64)
+    norms = 0 if gain is None else len(gain)
+    problem = describe(shape, plan, norms, options, tables, workspace, start is not None)._replace(
+        width=0 if weight_ih is None else weight_ih.shape[1],
+        drive=drive.data_ptr(),
+        weight_ih=address(weight_ih),
+        bias=address(bias),
+        weight=weight_hh.data_ptr(),
+        gain=address(gain),
+        shift=address(shift),
+        h=address(h),
+        A=address(A),
+        memory=memory.data_ptr(),
+        y=y.data_ptr(),
+        h_out=h_out.data_ptr(),
+        A_out=A_out.data_ptr(),
+    )
+    if problem.marks:
+        compiled.plan(steps, batch, address(start), A is not None, plan.fold_every, plan.limit, problem.marks)
+    count = tasks(batch, plan.work)
+    floats = forward_scratch(problem)
+    scratch = borrowed(count, floats)
+
+    def task(begin: int, end: int, which: int) -> None:
+        compiled.forward(problem, begin, end, scratch.data_ptr() + 4 * floats * which)
+
+    read = (drive, weight_hh, gain, shift, weight_ih, bias, h, A, tables)
+    run(task, batch, count, (read, memory, y, h_out, A_out, workspace))
+    return y, h_out, A_out, workspace if traced else drive.new_empty(0)
 
 
-@torch.library.custom_op("fwagents::fast_weight_scan_backward", mutates_args=())
-def _backward(
+def backward_pass(
     dy: Tensor | None,
     dh_out: Tensor | None,
     dA_out: Tensor | None,
@@ -120,121 +192,63 @@ def _backward(
     start: Tensor | None,
     gain: Tensor | None,
     weight_ih: Tensor | None,
-    inner_steps: int,
-    decay: float,
-    fast_lr: float,
-    sustained: bool,
-    normalize_storage: bool,
-    norm_eps: float,
-    tolerance: float | None,
+    options: ScanOptions,
     wants_drive: bool,
     wants_A: bool,
-) -> list[Tensor]:
-    """Returns the gradients at drive, weight_hh, h, A, gain, shift, weight_ih and bias; empty where there is none."""
-    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
-    found = backward_pass(
-        dy, dh_out, dA_out, y, trace, drive, weight_hh, h, A, start, gain, weight_ih, options, wants_drive, wants_A
-    )
-    return [y.new_empty(0) if x is None else x.clone() for x in found]  # an operator's outputs share no memory
-
-
-@_backward.register_fake
-def _(
-    dy: Tensor | None,
-    dh_out: Tensor | None,
-    dA_out: Tensor | None,
-    y: Tensor,
-    trace: Tensor,
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    weight_ih: Tensor | None,
-    inner_steps: int,
-    decay: float,
-    fast_lr: float,
-    sustained: bool,
-    normalize_storage: bool,
-    norm_eps: float,
-    tolerance: float | None,
-    wants_drive: bool,
-    wants_A: bool,
-) -> list[Tensor]:
-    def like(x: Tensor | None, wanted: bool = True) -> Tensor:
-        return y.new_empty(0) if x is None or not wanted else y.new_empty(x.shape)
-
-    bias = y.new_empty(0) if weight_ih is None else y.new_empty(len(weight_hh))
-    ddrive = like(drive, wants_drive or weight_ih is None)
-    return [ddrive, like(weight_hh), like(h), like(A, wants_A), like(gain), like(gain), like(weight_ih), bias]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    y, _, _, trace = output
-    ctx.save_for_backward(*inputs[:9], y, trace)
-    ctx.direct = isinstance(inputs[9], ScanOptions)
-    ctx.options = inputs[9] if ctx.direct else ScanOptions(*inputs[9:-1])
-    ctx.mark_non_differentiable(trace)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    *inputs, y, trace = ctx.saved_tensors
-    wanted = ctx.needs_input_grad
-    if torch.is_grad_enabled():
-        found = _reference_gradients(inputs, wanted, gradients[:3], ctx.options)
-    else:
-        operator: Callable[..., Any] = backward_pass if ctx.direct else _backward
-        options = (ctx.options,) if ctx.direct else ctx.options
-        states = operator(*gradients[:3], y, trace, *inputs[:6], inputs[7], *options, wanted[0], wanted[3])
-        by_input = (*states[:4], None, *states[4:])  # no gradient at start
-        found = tuple(x if wants else None for x, wants in zip(by_input, wanted, strict=False))
-    return *found, *(None,) * (len(wanted) - len(found))
-
-
-def _reference_gradients(
-    inputs: list[Any], wanted: tuple[bool, ...], gradients: tuple[Tensor | None, ...], options: ScanOptions
 ) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated again, by way of the reference."""
-    drive, weight_hh, h, A, start, gain, shift, weight_ih, bias = inputs
-    if weight_ih is not None:
-        drive = F.linear(drive, weight_ih, bias)
-    outputs = matrix_form(drive, weight_hh, *zeros_for_none(drive, h, A), start, gain, shift, options)
-    return differentiable(outputs, gradients, inputs, wanted)
+    """Gradients at drive, weight_hh, h, A, gain, shift, weight_ih and bias; None where there is no such input.
 
-
-def differentiable(
-    outputs: Iterable[Tensor],
-    gradients: Iterable[Tensor | None],
-    inputs: Sequence[Tensor | None],
-    wanted: Sequence[bool],
-) -> tuple[Tensor | None, ...]:
-    """Gradients at the wanted inputs that can be differentiated again, None at the others."""
-    pairs = [(o, d) for o, d in zip(outputs, gradients, strict=True) if d is not None]
-    found = iter(
-        torch.autograd.grad(
-            [o for o, _ in pairs],
-            [x for x, wants in zip(inputs, wanted, strict=False) if wants and x is not None],
-            [d for _, d in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
+    Those at drive (where that is x) and A only if wanted; without a ``weight_ih`` the first is always there.
+    """
+    compiled = kernels()
+    shape = steps, batch, size = (*y.shape[:2], len(weight_hh))
+    plan = layout((steps, batch, size), options, gain is not None, A is not None, start is not None, True)
+    wants_A = wants_A and A is not None
+    dy, dh_out, dA_out, h = dense(dy), dense(dh_out), dense(dA_out), dense(h)
+    weight_hh, gain, A = weight_hh.contiguous(), dense(gain), padded_matrix(A, plan.row)
+    tables = decay_tables(options.decay, options.fast_lr, plan.longest)
+    norms = 0 if gain is None else len(gain)
+    drive, weight_ih = drive.contiguous(), dense(weight_ih)
+    width = 0 if weight_ih is None else weight_ih.shape[1]
+    problem = describe(shape, plan, norms, options, tables, trace, start is not None)._replace(
+        width=width,
+        drive=drive.data_ptr(),
+        weight_ih=address(weight_ih),
+        weight=weight_hh.data_ptr(),
+        gain=address(gain),
+        h=address(h),
+        A=address(A),
+        y=y.data_ptr(),
     )
-    return tuple(next(found) if wants else None for wants in wanted[: len(inputs)])
+    count = tasks(batch, 2 * plan.work)
+    matrices = plan.slots > 0 or A is not None or dA_out is not None
+    slot = slot_layout(plan.row, options.inner_steps, plan.longest, plan.longest if matrices else 0, matrices)
+    floats = backward_scratch(problem, slot)
+    scratch = borrowed(count, floats)
+    ddrive = borrowed(*drive.shape) if wants_drive or not width else None
+    dA = borrowed(batch, size, size) if wants_A else None
+    dh = None if h is None else y.new_empty(batch, size)
+    dweight, dweight_ih = y.new_empty(count, size, size), y.new_empty(count, size, width)
+    dbias, dnorm = y.new_empty(count, size), y.new_empty(count, 2, norms, size)
+    gradients = Gradients(
+        y=address(dy),
+        h_out=address(dh_out),
+        A_out=address(dA_out),
+        drive=address(ddrive),
+        h=address(dh),
+        A_in=address(dA),
+        weight=dweight.data_ptr(),
+        weight_ih=dweight_ih.data_ptr(),
+        bias=dbias.data_ptr(),
+        norm=dnorm.data_ptr(),
+    )
 
+    def task(begin: int, end: int, which: int) -> None:
+        compiled.backward(problem, gradients, slot, begin, end, which, scratch.data_ptr() + 4 * floats * which)
 
-_forward.register_autograd(_differentiate, setup_context=_save)
-
-
-class _Scan(torch.autograd.Function):
-    """The same operator without torch's dispatcher, which costs more than a small scan does."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options = inputs
-        output = forward_pass(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options, True)
-        _save(ctx, inputs, output)
-        return output
-
-    backward = staticmethod(_differentiate)
+    read = (dy, dh_out, dA_out, trace, drive, weight_ih, weight_hh, gain, h, A, y, tables)
+    sums = (dweight, dnorm, dweight_ih, dbias)
+    run(task, batch, count, (read, ddrive, dh, dA, sums))
+    dweight, dnorm, dweight_ih, dbias = (x[0] if count == 1 else x.sum(0) for x in sums)
+    dgain, dshift = dnorm.unbind() if norms else (None, None)
+    return ddrive, dweight, dh, dA, dgain, dshift, *((dweight_ih, dbias) if width else (None, None))

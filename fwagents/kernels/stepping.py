@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fwagents.kernels import _passes
+from fwagents.kernels import cpu
 from fwagents.kernels._layout import decay_tables, layout
 from fwagents.kernels._memory import borrowed
 from fwagents.kernels._problem import GROUP, Problem, forward_scratch, packed_floats
@@ -48,7 +48,7 @@ class ScanSteps:
         self.memory = torch.zeros(batch, 2, dtype=torch.int64)
         self.h = weight_hh.new_zeros(batch, size)
         self.folded: Tensor | None = None
-        problem = _passes.describe(
+        problem = cpu.describe(
             (1, batch, size),
             plan._replace(longest=self.capacity),
             0 if gain is None else len(gain),
@@ -78,22 +78,22 @@ class ScanSteps:
         if versions == self.versions:
             return
         self.versions = versions
-        weight_ih, weight, bias, gain, shift = (_passes.dense(x) for x in self.weights)
+        weight_ih, weight, bias, gain, shift = (cpu.dense(x) for x in self.weights)
         problem = self.problem._replace(
-            weight_ih=_passes.address(weight_ih),
-            weight=_passes.address(weight),
-            bias=_passes.address(bias),
-            gain=_passes.address(gain),
-            shift=_passes.address(shift),
+            weight_ih=cpu.address(weight_ih),
+            weight=cpu.address(weight),
+            bias=cpu.address(bias),
+            gain=cpu.address(gain),
+            shift=cpu.address(shift),
         )
-        _passes.kernels().prepared(problem, self.packed.data_ptr())
+        cpu.kernels().prepared(problem, self.packed.data_ptr())
 
     def load(self, h: Tensor, A: Tensor | None = None) -> None:
         """Go on from a state; an ``A`` of None is zero."""
         self.h.copy_(h.detach())
         row = self.keys.shape[-1]
-        self.folded = None if A is None else _passes.padded_matrix(A.detach().clone(), row)
-        self.problem = self.problem._replace(offset=0, A=_passes.address(self.folded))
+        self.folded = None if A is None else cpu.padded_matrix(A.detach().clone(), row)
+        self.problem = self.problem._replace(offset=0, A=cpu.address(self.folded))
 
     def state(self) -> tuple[Tensor, Tensor]:
         """h and A after the steps so far; later steps leave them alone."""
@@ -112,7 +112,7 @@ class ScanSteps:
 
         def task(begin: int, end: int, which: int) -> None:
             at = self.scratch.data_ptr() + 4 * self.floats * which
-            _passes.kernels().final(problem, out.data_ptr(), int(padded), begin, end, at)
+            cpu.kernels().final(problem, out.data_ptr(), int(padded), begin, end, at)
 
         run(task, len(self.h), self.count, (self, out))
 
@@ -124,9 +124,9 @@ class ScanSteps:
             problem = self._folded()
         x = x.contiguous()
         y = torch.empty_like(self.h)
-        start = _passes.dense(start)
-        now = problem._replace(drive=x.data_ptr(), y=y.data_ptr(), marks=_passes.address(start))  # True is RESET
-        forward, at, floats = _passes.kernels().forward, self.scratch.data_ptr(), 4 * self.floats
+        start = cpu.dense(start)
+        now = problem._replace(drive=x.data_ptr(), y=y.data_ptr(), marks=cpu.address(start))  # True is RESET
+        forward, at, floats = cpu.kernels().forward, self.scratch.data_ptr(), 4 * self.floats
         if self.count == 1:
             forward(now, 0, len(y), at)
         else:

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from sb3_contrib import RecurrentPPO
 
 from fwagents.sb3.a2c import MemoryA2C
-from fwagents.sb3.encoders import DenseExtractor
+from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
 from fwagents.sb3.policies import (
     AGENT_CORE_KWARGS,
     POLICIES,
@@ -28,11 +28,13 @@ __all__ = [
     "FastWeightCnnPolicy",
     "FastWeightMultiInputPolicy",
     "FastWeightPolicy",
+    "ImageExtractor",
     "MemoryA2C",
     "MemoryCnnPolicy",
     "MemoryMultiInputPolicy",
     "MemoryPPO",
     "MemoryPolicy",
+    "MultiInputExtractor",
     "make_vec_env",
 ]
 

@@ -9,13 +9,13 @@ from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from fwagents.cores import MemoryCore, make_core
 from fwagents.cores.base import positive_int
-from fwagents.sb3.encoders import DenseExtractor
+from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
 from fwagents.sb3.packing import PackedCore, Pair
 from fwagents.sb3.states import MemoryStates
 from fwagents.sb3.unchecked import unchecked
@@ -249,15 +249,15 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
 
 
 class MemoryCnnPolicy(MemoryPolicy):
-    """:class:`MemoryPolicy` for images: the encoder is SB3's ``NatureCNN``."""
+    """:class:`MemoryPolicy` for images of any size: the encoder is an :class:`ImageExtractor`."""
 
-    features_extractor_default = NatureCNN
+    features_extractor_default = ImageExtractor
 
 
 class MemoryMultiInputPolicy(MemoryPolicy):
-    """:class:`MemoryPolicy` for Dict observations: the encoder is SB3's ``CombinedExtractor``."""
+    """:class:`MemoryPolicy` for Dict observations: the encoder is a :class:`MultiInputExtractor`."""
 
-    features_extractor_default = CombinedExtractor
+    features_extractor_default = MultiInputExtractor
 
 
 def map_observations(function: Callable[[Tensor], Tensor], obs: Any) -> Any:

@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, cast
 
 import gymnasium as gym
@@ -15,6 +16,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from fwagents.cores.base import positive_int
+
+Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -145,16 +148,35 @@ def _of_one(infos: dict[str, Any], i: int) -> dict[str, Any]:
     }
 
 
-def make_vec_env(env_id: str, n_envs: int = 1, *, seed: int | None = None, **env_kwargs: Any) -> VecEnv:
+def make_env(env_id: str, wrappers: Sequence[Wrapper] = (), **env_kwargs: Any) -> gym.Env[Any, Any]:
+    """One environment.
+
+    Args:
+        env_id: Gymnasium id; "module:Id" imports the module first.
+        wrappers: what goes around it, the innermost first.
+        **env_kwargs: keyword arguments of ``gymnasium.make``.
+    """
+    return reduce(lambda inner, wrapper: wrapper(inner), wrappers, gym.make(env_id, **env_kwargs))
+
+
+def make_vec_env(
+    env_id: str,
+    n_envs: int = 1,
+    *,
+    seed: int | None = None,
+    wrappers: Sequence[Wrapper] = (),
+    **env_kwargs: Any,
+) -> VecEnv:
     """Environments side by side for SB3, monitored, the fastest way there is.
 
     An environment with a native ``VectorEnv`` that can reset in the same step runs as one batch; any other, or one with
-    a ``max_episode_steps`` of its own, in SB3's ``DummyVecEnv``.
+    wrappers or a ``max_episode_steps`` of its own, in SB3's ``DummyVecEnv``.
 
     Args:
         env_id: Gymnasium id; "module:Id" imports the module first.
         n_envs: how many.
         seed: environment i is seeded ``seed + i``; None for fresh entropy.
+        wrappers: what goes around each environment, the innermost first.
         **env_kwargs: keyword arguments of ``gymnasium.make``.
 
     Raises:
@@ -171,10 +193,10 @@ def make_vec_env(env_id: str, n_envs: int = 1, *, seed: int | None = None, **env
         # The time limit is a wrapper around single environments.
         if "max_episode_steps" in env_kwargs or "autoreset_mode" not in inspect.signature(creator).parameters:
             native = None
-    if native is not None:
+    if native is not None and not wrappers:
         batch = gym.make_vec(name, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
         env: VecEnv = GymnasiumVecEnv(batch)
     else:
-        env = VecMonitor(DummyVecEnv([lambda: gym.make(name, **env_kwargs)] * n_envs))
+        env = VecMonitor(DummyVecEnv([lambda: make_env(name, wrappers, **env_kwargs)] * n_envs))
     env.seed(seed)
     return env

@@ -9,7 +9,6 @@ import gymnasium
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from fwagents.envs import ENVIRONMENTS, SUITE, reference_returns, register_envs
 from fwagents.envs.vector import GameVectorEnv
@@ -79,8 +78,10 @@ def test_the_checkers_find_nothing(name, monkeypatch):
         # The actions of Gymnasium's Pendulum go from -2 to 2.
         warnings.filterwarnings("ignore", message=".*symmetric and normalized")
         check_env(env)
-        sb3_check_env(env)
-        sb3_check_env(gymnasium.make(name, render_mode="rgb_array"), skip_render_check=False)
+        # The environments need no torch, so neither do the tests above.
+        sb3 = pytest.importorskip("stable_baselines3.common.env_checker")
+        sb3.check_env(env)
+        sb3.check_env(gymnasium.make(name, render_mode="rgb_array"), skip_render_check=False)
 
 
 @pytest.mark.parametrize("name", BATCHED)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fwagents.cores import FastWeights, make_core
@@ -16,6 +17,7 @@ OPTIONS = [
     {"inner_steps": 2, "boundary": "identity"},
     {"normalize_storage": True},
     {"normalize_storage": True, "boundary": "identity", "inner_steps": 2, "decay": 0.0},
+    {"inner_steps": "adaptive", "tolerance": 0.2, "max_inner_steps": 5},
 ]
 
 
@@ -48,6 +50,20 @@ def test_the_parts_add_up_to_the_read_and_to_the_step(options):
         torch.testing.assert_close(
             state.A, core.options.decay * before.A + core.options.fast_lr * torch.einsum("br,bq->brq", keys, keys)
         )
+
+
+def test_the_last_read_of_a_settled_row_is_the_one_that_settled_it():
+    """Equation 5 with it gives the very output, however many inner steps the row took."""
+    core, x, start = sequence({"inner_steps": "adaptive", "tolerance": 0.2, "max_inner_steps": 5})
+    taken = core.inner_steps_taken(x, start=start)
+    assert len(taken.unique()) > 1
+    found = trace(core, x, start=start)
+    last = torch.einsum("tbu,ubr->tbr", *map(torch.from_numpy, (found.attention[:, :, -1], found.keys)))
+    before = torch.from_numpy(found.hidden).roll(1, 0).masked_fill(start.unsqueeze(-1), 0)
+    before[0] = 0
+    total = before @ core.weight_hh.T + x @ core.weight_ih.T + core.bias + last
+    y = torch.relu(F.layer_norm(total, [6], core.norm.weight[0], core.norm.bias[0]))
+    torch.testing.assert_close(torch.from_numpy(found.hidden), y)
 
 
 def test_single_precision_too():
@@ -145,3 +161,14 @@ def test_reads_of_given_outputs():
     alone = reads(core, x[:, 1:2], y[:, 1:2], start[:, 1:2])
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(a[:, 1:2], b)
+
+
+def test_growth_of_few_units_among_many():
+    """Most units silent, A of rank one: float32 eigenvalues do not always converge there."""
+    generator = torch.Generator().manual_seed(0)
+    key = torch.relu(torch.randn(1, 1, 128, generator=generator, dtype=torch.float32))
+    key[..., torch.randperm(128, generator=generator)[:77]] = 0
+    core = FastWeights(3, 128, fast_lr=0.5)
+    norm, rank = growth(core, key, torch.ones(1, 1, dtype=torch.bool))
+    assert norm.item() == pytest.approx(0.5 * key.square().sum().item(), rel=1e-5)
+    assert rank.item() == pytest.approx(1.0, rel=1e-4)

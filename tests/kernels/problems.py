@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fwagents.kernels import ScanOptions, fast_weight_scan
+from fwagents.kernels import ScanOptions, _memory, fast_weight_scan
 
 
 class Scan(NamedTuple):
@@ -45,16 +45,31 @@ def random_scan(T, B, R, options=None, *, norms=1, state=True, starts=0.0, width
     )
 
 
-def results(scan: Scan, backend: str, dtype=torch.float32) -> dict[str, Tensor]:
+def poison(monkeypatch) -> None:
+    """Fill fresh memory with NaN, so that nothing can be right because it happened to be zero."""
+
+    def filled(x):
+        if isinstance(x, Tensor) and x.device.type != "meta":
+            x.fill_(float("nan") if x.is_floating_point() else 99)
+        return x
+
+    names = [(torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty"), (_memory._Pool, "take")]
+    for owner, name in names:
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, original=original, **k: filled(original(*a, **k)))
+
+
+def results(scan: Scan, backend: str, dtype=torch.float32, device="cpu") -> dict[str, Tensor]:
     """Outputs, final state and every gradient, by name."""
     inputs = {
-        name: x.to(dtype).requires_grad_()
+        name: x.to(device, dtype).requires_grad_()
         for name, x in scan._asdict().items()
         if name not in ("start", "options", "cotangents") and x is not None
     }
     arguments = {"h": None, "A": None} | inputs
-    out = fast_weight_scan(**arguments, start=scan.start, options=scan.options, backend=backend)
-    gradients = torch.autograd.grad(out, list(inputs.values()), [c.to(dtype) for c in scan.cotangents])
+    start = None if scan.start is None else scan.start.to(device)
+    out = fast_weight_scan(**arguments, start=start, options=scan.options, backend=backend)
+    gradients = torch.autograd.grad(out, list(inputs.values()), [c.to(device, dtype) for c in scan.cotangents])
     return out._asdict() | {f"d{name}": g for name, g in zip(inputs, gradients, strict=True)}
 
 
@@ -75,7 +90,9 @@ def distance(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, fl
     """For each tensor its largest absolute error over its largest absolute value."""
     assert found.keys() == truth.keys()
     return {
-        name: ((found[name].double() - x.double()).abs().max() / x.abs().max().clamp_min(1e-30)).item()
+        name: (
+            (found[name].cpu().double() - x.cpu().double()).abs().max() / x.abs().max().clamp_min(1e-30).cpu()
+        ).item()
         for name, x in truth.items()
     }
 

@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fwagents.cores import FastWeights
-from fwagents.kernels import ScanOptions, chosen_backend, cpu, fast_weight_scan
+from fwagents.kernels import ScanOptions, chosen_backend, fast_weight_scan, operator
 from tests.kernels.problems import distance, random_scan, results
 
 
@@ -66,7 +66,7 @@ def test_the_reference_compiles_without_a_graph_break(options):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_what_is_not_covered_goes_to_the_reference(dtype, monkeypatch):
-    monkeypatch.setattr(cpu, "scan", None)
+    monkeypatch.setattr(operator, "scan", None)
     scan = random_scan(3, 2, 5)
     y, _, _ = fast_weight_scan(*(x.to(dtype) for x in scan[:4]), backend="numba")
     assert y.dtype == dtype
@@ -93,7 +93,7 @@ def test_gradients_only_where_asked():
     torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["numba", "torch", "attention"])
+@pytest.mark.parametrize("backend", ["numba", "triton", "torch", "attention"])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -150,7 +150,7 @@ def test_variable_overrides_auto_only(monkeypatch):
     assert chosen_backend("auto") == "attention"
     assert chosen_backend("torch") == "torch"
     monkeypatch.setenv("FWAGENTS_BACKEND", "")
-    assert chosen_backend("auto") == "numba"
+    assert (chosen_backend("auto"), chosen_backend("auto", "cuda")) == ("numba", "triton")
     monkeypatch.setenv("FWAGENTS_BACKEND", "cuda")
     with pytest.raises(ValueError, match="FWAGENTS_BACKEND is 'cuda', expected one of auto, numba"):
         results(random_scan(2, 1, 5), "auto")

@@ -5,8 +5,8 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from fwagents.kernels import ScanOptions, _memory
-from tests.kernels.problems import distance, inner_steps_taken, nudged, random_scan, results
+from fwagents.kernels import ScanOptions
+from tests.kernels.problems import distance, inner_steps_taken, nudged, poison, random_scan, results
 
 TOLERANCE = 1e-4
 # Past this length rounding itself grows, and what counts is how far off the same sums are in plain float32.
@@ -15,16 +15,7 @@ LONG = 300
 
 @pytest.fixture(autouse=True)
 def _poisoned(monkeypatch):
-    """Fresh memory holds NaN, so that nothing can be right because it happened to be zero."""
-
-    def poison(x):
-        if isinstance(x, torch.Tensor) and x.device.type == "cpu":
-            x.fill_(float("nan") if x.is_floating_point() else 99)
-        return x
-
-    for owner, name in ((torch, "empty"), (torch.Tensor, "new_empty"), (_memory._Pool, "take")):
-        original = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *a, original=original, **k: poison(original(*a, **k)))
+    poison(monkeypatch)
 
 
 def check(scan):

@@ -1,11 +1,18 @@
-"""The encoder is one linear layer and a ReLU, whichever way it gets there."""
+"""Encoders: one linear layer and a ReLU, whichever way it gets there; images, with SB3's own nets as the truth."""
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from fwagents.sb3.encoders import FEWEST_ROWS, DenseExtractor, linear_of_sparse, nearly_all_zeros
+from fwagents.sb3.encoders import (
+    FEWEST_ROWS,
+    DenseExtractor,
+    ImageExtractor,
+    MultiInputExtractor,
+    linear_of_sparse,
+    nearly_all_zeros,
+)
 
 
 def screens(rows, nonzero, dtype=torch.float32):
@@ -59,3 +66,27 @@ def test_the_gradient_of_the_observation():
     (gradient,) = torch.autograd.grad(y.sum(), x)
     expected = (y > 0).float() @ encoder.linear.weight
     torch.testing.assert_close(gradient.flatten(1), expected)
+
+
+def test_an_image_goes_through_nature_cnn_where_it_fits():
+    """And parts of a Dict are as SB3's own extractor has them, in its order."""
+    from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+
+    space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    ours, theirs = ImageExtractor(space), NatureCNN(space)
+    ours.layers.load_state_dict(theirs.state_dict())
+    image = torch.rand(3, 1, 36, 36)
+    torch.testing.assert_close(ours(image), theirs(image), rtol=0, atol=0)
+    both = spaces.Dict({"b": spaces.Box(-1, 1, (3,), np.float32), "a": space})
+    ours, theirs = MultiInputExtractor(both), CombinedExtractor(both)
+    ours.parts["a"].layers.load_state_dict(theirs.extractors["a"].state_dict())
+    obs = {"b": torch.rand(3, 3), "a": image}
+    torch.testing.assert_close(ours(obs), theirs(obs), rtol=0, atol=0)
+
+
+def test_a_small_image_is_seen_whole():
+    """Every pixel of every channel moves the features."""
+    space = spaces.Box(0, 255, (3, 5, 7), np.uint8)
+    x = torch.rand(1, 3, 5, 7, requires_grad=True)
+    ImageExtractor(space, 64)(x).sum().backward()
+    assert (x.grad != 0).all()

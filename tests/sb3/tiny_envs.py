@@ -78,7 +78,11 @@ OBSERVATION_SPACES = {
     "vector": spaces.Box(-1, 1, (5,), np.float32),
     "discrete": spaces.Discrete(6),
     "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
+    "small_image": spaces.Box(0, 255, (7, 7, 3), np.uint8),
     "dict": spaces.Dict({"a": spaces.Box(-1, 1, (3,), np.float32), "b": spaces.Discrete(4)}),
+    "images": spaces.Dict(
+        {size: spaces.Box(0, 255, (side, side, 2), np.uint8) for size, side in (("s", 7), ("l", 40))}
+    ),
 }
 ACTION_SPACES = {
     "box": spaces.Box(-1, 1, (2,), np.float32),
@@ -90,5 +94,7 @@ POLICIES = {
     "vector": "MemoryPolicy",
     "discrete": "MemoryPolicy",
     "image": "MemoryCnnPolicy",
+    "small_image": "MemoryCnnPolicy",
     "dict": "MemoryMultiInputPolicy",
+    "images": "MemoryMultiInputPolicy",
 }

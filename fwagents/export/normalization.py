@@ -1,0 +1,55 @@
+"""What SB3's ``VecNormalize`` does to observations, as plain numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecNormalize
+
+Statistics = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Observations brought to mean 0 and variance 1, and clipped.
+
+    Attributes:
+        mean: of every entry of a dict that is normalised; of the only one under the name "".
+        variance: likewise.
+        epsilon: added to the variance.
+        clip: the largest result.
+    """
+
+    mean: Statistics
+    variance: Statistics
+    epsilon: float
+    clip: float
+
+    @classmethod
+    def of(cls, normalizer: VecNormalize) -> "Normalization | None":
+        """That of a ``VecNormalize``; None where it leaves observations as they are."""
+        if not normalizer.norm_obs:
+            return None
+        parts: Any = normalizer.obs_rms if isinstance(normalizer.obs_rms, dict) else {"": normalizer.obs_rms}
+        return cls(
+            {key: np.asarray(part.mean) for key, part in parts.items()},
+            {key: np.asarray(part.var) for key, part in parts.items()},
+            normalizer.epsilon,
+            normalizer.clip_obs,
+        )
+
+    def __call__(self, obs: Any) -> Any:
+        """An observation, an array or tensor or a dict of them, with or without a batch."""
+        if isinstance(obs, dict):
+            return {key: self._part(key, value) if key in self.mean else value for key, value in obs.items()}
+        return self._part("", obs)
+
+    def _part(self, key: str, value: Any) -> Any:
+        scale = np.sqrt(self.variance[key] + self.epsilon)
+        if isinstance(value, torch.Tensor):
+            mean, deviation = torch.from_numpy(self.mean[key]), torch.from_numpy(scale)
+            return ((value.double() - mean) / deviation).clamp(-self.clip, self.clip).float()
+        return np.clip((value - self.mean[key]) / scale, -self.clip, self.clip).astype(np.float32)

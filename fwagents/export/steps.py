@@ -1,0 +1,111 @@
+"""A policy as a pure function of one step: observation and memory in, action and memory out."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from fwagents.cores import AssociativeLSTM, FastWeights, MemoryCore
+from fwagents.export.associative_lstm import real_cell
+from fwagents.export.normalization import Normalization
+from fwagents.sb3.policies import MemoryPolicy
+
+
+class PolicyStep(nn.Module):
+    """One step of a policy, for tracing: no state inside, no Python decisions on what the tensors hold.
+
+    Args:
+        policy: a copy is taken; of fast weights the copy runs in plain torch.
+        normalization: what observations go through before the policy; None for nothing.
+
+    Raises:
+        ValueError: the normalization is not of the policy's observations.
+
+    Attributes:
+        input_names: of the observation (``observation``, or ``observation.<key>`` for each entry of a dict), ``start``,
+            and every leaf of the memory (``actor.h``, ``actor.A``, ``critic.h`` ..).
+        output_names: ``action``, ``logits`` (or ``mean`` and ``std`` of continuous actions), ``value``, and the leaves
+            as ``next.actor.h`` ...
+    """
+
+    def __init__(self, policy: MemoryPolicy, normalization: Normalization | None = None) -> None:
+        super().__init__()
+        self.policy = copy.deepcopy(policy).cpu()
+        self.policy.set_training_mode(False)
+        self.normalization = normalization
+        space = policy.observation_space
+        for key, mean in {} if normalization is None else normalization.mean.items():
+            shape = space[key].shape if isinstance(space, spaces.Dict) else space.shape
+            if mean.shape != shape:
+                raise ValueError(f"normalization has a mean of shape {mean.shape}, expected the observation's, {shape}")
+        self.keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
+        self.cores = {"actor": self.policy.actor_core}
+        if self.policy.critic_core is not None:
+            self.cores["critic"] = self.policy.critic_core
+        leaves: list[str] = []
+        for name, core in self.cores.items():
+            if isinstance(core, FastWeights):
+                core.backend = "torch"
+            leaves += [f"{name}.{leaf}" for leaf in core.state_type._fields]
+        observed = ["observation"] if self.keys is None else [f"observation.{key}" for key in self.keys]
+        continuous = isinstance(policy.action_space, spaces.Box)
+        self.input_names = [*observed, "start", *leaves]
+        self.output_names = ["action", *(["mean", "std"] if continuous else ["logits"]), "value"]
+        self.output_names += [f"next.{leaf}" for leaf in leaves]
+        self.eval()
+
+    def example(self, batch_size: int) -> tuple[Tensor, ...]:
+        """Inputs of the right shapes and dtypes: an observation of the space, starts, an empty memory."""
+        space: Any = self.policy.observation_space
+        parts = [space] if self.keys is None else [space[key] for key in self.keys]
+        observed = [torch.as_tensor(part.sample()).expand(batch_size, *part.shape).clone() for part in parts]
+        start = torch.zeros(batch_size, dtype=torch.bool)
+        return (*observed, start, *(leaf for core in self.cores.values() for leaf in core.initial_state(batch_size)))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs and outputs as their names say, each [B, ...]."""
+        count = 1 if self.keys is None else len(self.keys)
+        obs: Any = inputs[0] if self.keys is None else dict(zip(self.keys, inputs[:count], strict=True))
+        if self.normalization is not None:
+            obs = self.normalization(obs)
+        start, leaves = inputs[count], list(inputs[count + 1 :])
+        features, critic_features = self.policy.encode(obs)
+        latents: dict[str, Tensor] = {}
+        after: list[Tensor] = []
+        for (name, core), x in zip(self.cores.items(), (features, critic_features), strict=False):
+            size = len(core.state_shapes)
+            latents[name], state = _step(core, x, leaves[:size], start)
+            leaves = leaves[size:]
+            after += state
+        critic = self.policy.critic_latent(latents["actor"], latents.get("critic"), critic_features)
+        value = self.policy.value_net(self.policy.mlp_extractor.forward_critic(critic))
+        chosen_by = self.policy.action_net(self.policy.mlp_extractor.forward_actor(latents["actor"]))
+        return *self._actions(chosen_by), value.squeeze(-1), *after
+
+    def _actions(self, found: Tensor) -> tuple[Tensor, ...]:
+        """The most likely action and what it was chosen by, from the policy's last layer [B, P]."""
+        space: Any = self.policy.action_space
+        if isinstance(space, spaces.Box):
+            action = torch.minimum(torch.maximum(found, torch.as_tensor(space.low)), torch.as_tensor(space.high))
+            return action, found, self.policy.log_std.exp().expand_as(found)
+        if isinstance(space, spaces.MultiBinary):
+            return (found > 0).to(torch.int8), found
+        if isinstance(space, spaces.MultiDiscrete):
+            parts = torch.split(found, space.nvec.tolist(), dim=-1)
+            return torch.stack([part.argmax(-1) for part in parts], dim=-1), found
+        return found.argmax(-1), found
+
+
+def _step(
+    core: MemoryCore[Any], x: Tensor, leaves: Sequence[Tensor], start: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One step of a core, rows at a start put back first; its own ``step`` checks sizes, which are not known here."""
+    begun = [
+        torch.where(start.reshape(-1, *[1] * (leaf.dim() - 1)), fresh, leaf)
+        for leaf, fresh in zip(leaves, core.initial_state(1), strict=True)
+    ]
+    state = core.state_type._make(begun)
+    return real_cell(core, x, state) if isinstance(core, AssociativeLSTM) else core.cell(x, state)

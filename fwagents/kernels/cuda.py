@@ -1,0 +1,269 @@
+"""The forward and the backward pass on a GPU, in Triton: chunks of the scan, and products of matrices between them.
+
+A program runs one row of the batch through the steps of a chunk: a step is a few products of a matrix and a vector,
+and rows share nothing but W. What it reads at every step is on chip: the keys of the chunk and, backward, the
+gradients at them; W and the A before the chunk too where they fit, up to R = 128, while larger ones stream from the
+L2 cache. Reads within a chunk are attention to its keys. Between chunks the keys are folded into A, and backward the
+gradients into that at A, by batched products that torch runs at full rate; so an A is written once a chunk, and kept
+for the backward pass. Every sum has a fixed order, so results are deterministic, and nothing waits for the device, so
+a CUDA graph can capture them.
+
+Triton is imported, and kernels are compiled or loaded, when a scan is first run.
+"""
+
+import importlib.util
+import math
+import os
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fwagents.kernels._folds import episodes, folded, gradient_at_A, gradient_at_keys
+from fwagents.kernels.cpu import dense, transformed
+from fwagents.kernels.reference import ScanOptions
+
+LARGEST = 512  # R; the keys of a larger one do not fit on chip
+DTYPES = (torch.float32, torch.bfloat16)
+INSTALLED = importlib.util.find_spec("triton") is not None
+
+
+def interpreted() -> bool:
+    """Whether Triton runs its kernels on the CPU, as it does if TRITON_INTERPRET is 1 when it is imported."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def covers(drive: Tensor, weight_hh: Tensor, *others: Tensor | None) -> bool:
+    """Whether the Triton scan can run on these: all float32 or all bfloat16, on one GPU, with R up to ``LARGEST``."""
+    if transformed() or not INSTALLED or len(weight_hh) > LARGEST:
+        return False
+    if drive.dtype not in DTYPES or drive.device.type != ("cpu" if interpreted() else "cuda"):
+        return False
+    return all(x is None or (x.dtype, x.device) == (drive.dtype, drive.device) for x in (weight_hh, *others))
+
+
+class Plan(NamedTuple):
+    """How the kernels are launched for T, B, R.
+
+    Attributes:
+        chunk: steps in a launch, at most (C of the kernels).
+        padded: R rounded up to a power of two (P of the kernels).
+        block: lines of a matrix that are held at a time (K of the kernels); ``padded`` if all of them.
+        warps: of a program.
+    """
+
+    chunk: int
+    padded: int
+    block: int
+    warps: int
+
+
+@lru_cache(maxsize=256)
+def plan(steps: int, size: int) -> Plan:
+    """The launches for T steps of R units."""
+    padded = max(16, _power_of_two(size))
+    chunk = min(64, 8192 // padded, max(16, _power_of_two(steps)))
+    return Plan(chunk, padded, padded if padded <= 128 else 16, min(16, padded // 16))
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
+def _shapes(shape: tuple[int, int, int], options: ScanOptions, norms: int) -> list[tuple[int, ...]]:
+    """Of the parts of a trace: A after each chunk but the last; inputs, normed, scales, taken of the kernels."""
+    steps, batch, size = shape
+    chunks = -(-steps // plan(steps, size).chunk)
+    reads = (steps, batch, options.inner_steps)
+    return [
+        (chunks - 1, batch, size, size),
+        (*reads, size),
+        (*reads, size if norms else 0),
+        reads if norms else (0,),
+        (0,) if options.tolerance is None else (steps, batch),
+    ]
+
+
+def _aligned(floats: int) -> int:
+    return -(-floats // 32) * 32
+
+
+def trace_floats(shape: tuple[int, int, int], options: ScanOptions, norms: int, held: bool, marked: bool) -> int:
+    """Floats in a trace for T, B, R; see :func:`fwagents.kernels.cpu.trace_floats`."""
+    return sum(_aligned(math.prod(part)) for part in _shapes(shape, options, norms))
+
+
+def _parts(trace: Tensor, shape: tuple[int, int, int], options: ScanOptions, norms: int) -> list[Tensor | None]:
+    """The parts of a trace as views, None where one is empty."""
+    shapes = _shapes(shape, options, norms)
+    if not len(trace):
+        return [None] * len(shapes)
+    flat = torch.split(trace, [_aligned(math.prod(part)) for part in shapes])
+    return [x[: math.prod(part)].view(part) if len(x) else None for x, part in zip(flat, shapes, strict=True)]
+
+
+def forward_pass(
+    drive: Tensor,
+    weight_hh: Tensor,
+    h: Tensor | None,
+    A: Tensor | None,
+    start: Tensor | None,
+    gain: Tensor | None,
+    shift: Tensor | None,
+    weight_ih: Tensor | None,
+    bias: Tensor | None,
+    options: ScanOptions,
+    traced: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns y, h, A and the trace, which is empty unless asked for."""
+    drive = (drive if weight_ih is None else F.linear(drive, weight_ih, bias)).contiguous()
+    weight_hh, h, gain, shift = weight_hh.contiguous(), dense(h), dense(gain), dense(shift)
+    shape = steps, _, size = (*drive.shape[:2], len(weight_hh))
+    norms = 0 if gain is None else len(gain)
+    trace = drive.new_empty(trace_floats(shape, options, norms, False, False) if traced else 0, dtype=torch.float32)
+    memories, inputs, *kept = _parts(trace, shape, options, norms)
+    if inputs is not None and options.tolerance is not None:
+        inputs.zero_()  # inner steps that are not taken are part of the product that is the gradient at A
+    opened = episodes(start)
+    y = torch.empty_like(drive)
+    memory = dense(A)
+    for number, (begin, end) in enumerate(_chunks(steps, size)):
+        _launch(
+            "forward",
+            shape,
+            options,
+            norms,
+            *_steps(begin, end, drive),
+            weight_hh,
+            h,
+            memory,
+            *_steps(begin, end, opened),
+            gain,
+            shift,
+            *_steps(begin, end, y, inputs, *kept),
+            begin=begin,
+            steps=end - begin,
+            norm_eps=options.norm_eps,
+            tolerance=options.tolerance,
+        )
+        h = y[end - 1]
+        out = None if memories is None or end == steps else memories[number]
+        memory = folded(memory, y[begin:end], opened, begin, options, out)
+    return y, y[-1].clone(), memory.to(y.dtype), trace  # type: ignore[union-attr]  # there is a chunk
+
+
+def backward_pass(
+    dy: Tensor | None,
+    dh_out: Tensor | None,
+    dA_out: Tensor | None,
+    y: Tensor,
+    trace: Tensor,
+    drive: Tensor,
+    weight_hh: Tensor,
+    h: Tensor | None,
+    A: Tensor | None,
+    start: Tensor | None,
+    gain: Tensor | None,
+    weight_ih: Tensor | None,
+    options: ScanOptions,
+    wants_drive: bool,
+    wants_A: bool,
+) -> tuple[Tensor | None, ...]:
+    """Gradients at drive, weight_hh, h, A, gain, shift, weight_ih and bias, as the CPU's pass returns them."""
+    dy, weight_hh, gain = dense(dy), weight_hh.contiguous(), dense(gain)
+    shape = steps, batch, size = (*y.shape[:2], len(weight_hh))
+    norms = 0 if gain is None else len(gain)
+    memories, inputs, *kept = _parts(trace, shape, options, norms)
+    opened = episodes(start)
+    dz = torch.empty_like(y)
+    dh, dA = dense(dh_out), None if dA_out is None else dA_out.float()
+    chunks = _chunks(steps, size)
+    dnorm = trace.new_empty(len(chunks), batch, 2, norms, size) if norms else None
+    for number, (begin, end) in reversed(list(enumerate(chunks))):
+        reads = None
+        if number or (wants_A and A is not None):
+            new = torch.empty if options.tolerance is None else torch.zeros
+            reads = new(end - begin, batch, options.inner_steps, size, device=y.device)
+        later, dh = dh, trace.new_empty(batch, size)
+        _launch(
+            "backward",
+            shape,
+            options,
+            norms,
+            *_steps(begin, end, dy),
+            later,
+            None if dA is None else gradient_at_keys(dA, y[begin:end], opened, begin, options),
+            weight_hh,
+            memories[number - 1] if number and memories is not None else dense(A),
+            *_steps(begin, end, opened),
+            gain,
+            *_steps(begin, end, y, inputs, *kept, dz),
+            dh,
+            reads,
+            None if dnorm is None else dnorm[number],
+            begin=begin,
+            steps=end - begin,
+            N=_power_of_two(max(1, norms)),
+        )
+        if reads is not None and inputs is not None:
+            dA = gradient_at_A(dA, reads, inputs[begin:end], opened, begin, options)
+    flat = dz.flatten(0, 1)
+    dweight = flat.t() @ _previous(y, h, start).flatten(0, 1)
+    dgain, dshift = (None, None) if dnorm is None else dnorm.sum((0, 1)).to(y.dtype).unbind()
+    dstate = (
+        None if h is None or dh is None else dh.to(y.dtype),
+        None if A is None or not wants_A or dA is None else dA.to(y.dtype),
+    )
+    if weight_ih is None:
+        return dz, dweight, *dstate, dgain, dshift, None, None
+    dx = dz @ weight_ih if wants_drive else None
+    return dx, dweight, *dstate, dgain, dshift, flat.t() @ drive.flatten(0, 1), flat.sum(0)
+
+
+def _chunks(steps: int, size: int) -> list[tuple[int, int]]:
+    """Where each chunk begins and ends."""
+    chunk = plan(steps, size).chunk
+    return [(begin, min(begin + chunk, steps)) for begin in range(0, steps, chunk)]
+
+
+def _steps(begin: int, end: int, *tensors: Tensor | None) -> list[Tensor | None]:
+    """The steps of a chunk of each [T, ...]."""
+    return [None if x is None else x[begin:end] for x in tensors]
+
+
+def _previous(y: Tensor, h: Tensor | None, start: Tensor | None) -> Tensor:
+    """What W is multiplied with at each step [T, B, R]."""
+    states = torch.cat([torch.zeros_like(y[:1]) if h is None else h.unsqueeze(0), y[:-1]])
+    return states if start is None else states.masked_fill(start.unsqueeze(2), 0.0)
+
+
+def _launch(
+    kernel: str, shape: tuple[int, int, int], options: ScanOptions, norms: int, *tensors: Tensor | None, **more: Any
+) -> None:
+    """Launch a kernel of :mod:`_triton`, a program for each row of the batch."""
+    from fwagents.kernels import _triton
+
+    steps, batch, size = shape
+    how = plan(steps, size)
+    launch: Any = getattr(_triton, kernel)[(batch,)]
+    (device,) = {x.device for x in tensors if x is not None}
+    with torch.cuda.device(device if device.type == "cuda" else -1):  # where Triton launches
+        launch(
+            *tensors,
+            batch=batch,
+            log2_decay=math.log2(options.decay) if options.decay else -1e30,  # exp2 of any age of it is 0, of 0 is 1
+            fast_lr=options.fast_lr,
+            S=options.inner_steps,
+            NORMS=norms,
+            SUSTAINED=options.sustained,
+            NORMALIZED=options.normalize_storage,
+            R=size,
+            P=how.padded,
+            C=how.chunk,
+            K=how.block,
+            num_warps=how.warps,
+            num_stages=1,  # the kernels load ahead by themselves
+            **more,
+        )

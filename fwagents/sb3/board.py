@@ -1,0 +1,77 @@
+"""What a run's page in TensorBoard holds beside its curves: charts put together, a table of runs, a guide."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+# Charts of the custom-scalars tab: what is compared stands in one chart, what matters most comes first.
+CHARTS = {
+    "How well it plays": {
+        "success rate: in training, and evaluated": ["rollout/success_rate", "eval/success_rate"],
+        "return: in training, and evaluated": ["rollout/ep_rew_mean", "eval/mean_reward"],
+        "steps of an episode": ["rollout/ep_len_mean", "eval/mean_ep_length"],
+    },
+    "What the memory holds": {
+        "norm of the hidden state": ["memory/h_norm"],
+        "norm of the fast weights, or of the cell": ["memory/A_norm", "memory/c_norm"],
+    },
+    "How it learns": {
+        "explained variance of the value: 1 is all of it": ["train/explained_variance"],
+        "how far an update moves the policy": ["train/approx_kl", "train/clip_fraction"],
+        "negative entropy of the actions": ["train/entropy_loss"],
+        "learning rate": ["train/learning_rate"],
+    },
+}
+# Columns of the table of runs: the latest of each.
+RESULTS = ("eval/success_rate", "eval/mean_reward", "rollout/ep_rew_mean", "time/fps")
+GUIDE = """
+| tag | what it tells |
+|---|---|
+| `eval/` | greedy play, always the same episodes |
+| `rollout/` | play in training, the latest 100 episodes |
+| `memory/attention` | what each step of one episode reads from the steps before it |
+| `memory/film` | that episode: the screen, what the agent saw and did, and what it looked back at |
+| `memory/looks_back` | how many steps back its reads look, by weight |
+| `memory/units` | activity of the units |
+| `memory/*_norm` | size of what the memory holds, at the end of a rollout |
+| `train/` | the optimiser: losses, entropy, how far updates move the policy |
+| `time/fps` | environment steps per second |
+"""
+
+
+def board_writer(logger: Logger) -> SummaryWriter | None:
+    """What writes a logger's TensorBoard page; None where it has none."""
+    forms = [form for form in logger.output_formats if isinstance(form, TensorBoardOutputFormat)]
+    return forms[0].writer if forms else None
+
+
+def describe_run(logger: Logger, compared: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Open a run's page: its charts, its line in the table of runs, its options and a guide as text.
+
+    Args:
+        logger: of a new run; a resumed one has them already.
+        compared: what runs are compared by, few enough for a table.
+        options: all others; None is left out.
+    """
+    writer = board_writer(logger)
+    if writer is None:
+        return
+    writer.add_custom_scalars(
+        {group: {title: ["Multiline", tags] for title, tags in charts.items()} for group, charts in CHARTS.items()}
+    )
+    told = {name: value for name, value in {**compared, **options}.items() if value is not None}
+    plain = {
+        name: value if isinstance(value, (int, float)) else str(value)
+        for name, value in told.items()
+        if name in compared
+    }
+    # Not by add_hparams, which would make a run of its own.
+    make: Any = hparams  # which has no types
+    for part in make(plain, dict.fromkeys(RESULTS, 0.0)):
+        cast(Any, writer)._get_file_writer().add_summary(part)
+    table = "".join(f"| {name} | `{value}` |\n" for name, value in told.items())
+    writer.add_text("run/options", f"| option | value |\n|---|---|\n{table}")
+    writer.add_text("run/guide", GUIDE)

@@ -1,0 +1,143 @@
+"""What the memory does, in TensorBoard while an agent trains: its attention, a film of an episode, histograms."""
+
+import io
+import time
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+
+from fwagents.cores import FastWeights
+from fwagents.cores.base import positive_int
+from fwagents.figures import attention_matrix
+from fwagents.figures.style import png
+from fwagents.inspection.episodes import trace_episodes
+from fwagents.inspection.film import film
+from fwagents.inspection.traces import Array, Trace
+from fwagents.inspection.video import gif
+from fwagents.sb3.board import board_writer
+from fwagents.sb3.policies import MemoryPolicy
+
+SHARE = 0.02  # of the run's time
+FIRST = 1.0  # seconds that the first one is taken to cost
+FRAMES = 40  # of a film; of longer episodes every so many steps
+FPS = 4.0
+
+
+class MemoryLogCallback(BaseCallback):
+    """Every so often, play an episode and put what its memory did into TensorBoard.
+
+    Under ``memory/``: ``attention``, the attention matrix (of cores but fast weights, gradients); ``film``, where the
+    environment has pictures; histograms ``units``, what the core put out, and ``looks_back``, how many steps back the
+    reads of fast weights look. Training is what it would be without.
+
+    It takes at most a fiftieth of the time: the next is put off until it has been earned, at the cost of the one
+    before, and what that was off by is made up for. The last is drawn when training ends, if it has been earned or
+    there is no other.
+
+    Args:
+        env: where to play, made with ``render_mode="rgb_array"`` if there is to be a film.
+        seed: of the episode, always the same.
+        every: environment steps between two, at least.
+
+    Attributes:
+        drawn: how many times.
+        spent: seconds that took.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], seed: int, every: int) -> None:
+        super().__init__()
+        self.env, self.seed, self.every = env, seed, positive_int("every", every)
+        self.last, self.drawn, self.spent, self.cost = 0, 0, 0.0, FIRST
+
+    def get_state(self) -> dict[str, Any]:
+        """When it was last done."""
+        return {"last": self.last}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.last = state["last"]
+
+    def _on_training_start(self) -> None:
+        self.begun = time.perf_counter()
+        meanings = getattr(self.env.unwrapped, "get_action_meanings", None)
+        self.action_names = None if meanings is None else meanings()
+
+    def _on_rollout_end(self) -> None:
+        if self.num_timesteps - self.last >= self.every and self._earned():
+            self._write()
+
+    def _on_training_end(self) -> None:
+        if self.num_timesteps > self.last and (self._earned() or not self.drawn):
+            self._write()
+        self.env.close()
+
+    def _earned(self) -> bool:
+        return self.spent + self.cost <= SHARE * (time.perf_counter() - self.begun)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _write(self) -> None:
+        begun = time.perf_counter()
+        self.last = self.num_timesteps
+        policy = self.model.policy
+        writer = board_writer(self.logger)
+        if writer is not None and isinstance(policy, MemoryPolicy):
+            normalizer = self.model.get_vec_normalize_env()
+            seen = trace_episodes(
+                policy,
+                self.env,
+                seed=self.seed,
+                normalize_obs=normalizer.normalize_obs if isinstance(normalizer, VecNormalize) else None,
+                growth=False,
+                attribution=not isinstance(policy.actor_core, FastWeights),
+            )
+            self._add(writer, seen)
+        self.cost = time.perf_counter() - begun
+        self.spent += self.cost
+        self.drawn += 1
+
+    def _add(self, writer: SummaryWriter, seen: Trace) -> None:
+        _add_image(writer, "memory/attention", png(attention_matrix(seen)), self.num_timesteps)
+        if seen.screens is not None and seen.screens.dtype == np.uint8:
+            pictures = film(seen, action_names=self.action_names, every=-(-len(seen.start) // FRAMES))
+            _add_image(writer, "memory/film", gif(pictures, FPS), self.num_timesteps)
+        writer.add_histogram("memory/units", seen.hidden, self.num_timesteps)
+        if seen.attention is not None:
+            _add_looks_back(writer, seen.attention[:, 0, -1], self.num_timesteps)
+
+
+def _add_image(writer: SummaryWriter, tag: str, encoded: bytes, step: int) -> None:
+    """A PNG or GIF as it is: ``add_image`` would encode it anew, and ``add_video`` wants another package."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded)) as image:
+        size = {"width": image.width, "height": image.height, "colorspace": 3}
+    value = Summary.Value(tag=tag, image=Summary.Image(**size, encoded_image_string=encoded))
+    file_writer: Any = cast(Any, writer)._get_file_writer()
+    file_writer.add_summary(Summary(value=[value]), step)
+
+
+def _add_looks_back(writer: SummaryWriter, weights: Array, step: int) -> None:
+    """The weights [T, T] of all reads of an episode, by age: the counts of this histogram are weights."""
+    T = len(weights)
+    ages = np.arange(1, T)
+    counts = np.array([np.trace(weights, -age) for age in ages.tolist()])
+    if not counts.sum() > 0:
+        return
+    writer.add_histogram_raw(
+        "memory/looks_back",
+        min=0.5,
+        max=T - 0.5,
+        num=float(counts.sum()),
+        sum=float((counts * ages).sum()),
+        sum_squares=float((counts * ages**2).sum()),
+        bucket_limits=[0.5, *(ages + 0.5).tolist()],
+        bucket_counts=[0.0, *counts.tolist()],
+        global_step=step,
+    )

@@ -1,0 +1,55 @@
+"""RL Zoo's own scripts, with our algorithms and environments known to them.
+
+``python -m fwagents.zoo train --algo memory_ppo --env PartialCatch-v0``
+"""
+
+import runpy
+import sys
+
+SCRIPTS = {
+    "train": "rl_zoo3.train",
+    "enjoy": "rl_zoo3.enjoy",
+    "record_video": "rl_zoo3.record_video",
+    "plot_train": "rl_zoo3.plots.plot_train",
+}
+
+
+def main() -> None:
+    """Make ours known, then run the script that is named first."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "nothing"
+    if name not in SCRIPTS:
+        sys.exit(f"error: python -m fwagents.zoo was given {name!r}, expected one of {', '.join(SCRIPTS)}")
+    try:
+        from rl_zoo3 import hyperparams_opt, utils
+    except ImportError:
+        sys.exit('error: RL Zoo is not installed: pip install "fwagents[zoo]"')
+    from fwagents.sb3 import MemoryA2C, MemoryPPO
+    from fwagents.zoo import sampling
+
+    utils.ALGOS |= {"memory_ppo": MemoryPPO, "memory_a2c": MemoryA2C}
+    hyperparams_opt.HYPERPARAMS_SAMPLER |= {
+        "memory_ppo": sampling.sample_memory_ppo_params,
+        "memory_a2c": sampling.sample_memory_a2c_params,
+    }
+    hyperparams_opt.HYPERPARAMS_CONVERTER |= {
+        "memory_ppo": sampling.convert_params,
+        "memory_a2c": sampling.convert_params,
+    }
+    arguments = sys.argv[2:]
+    if name == "train":
+        arguments = with_settings(arguments)
+    sys.argv = [SCRIPTS[name], *arguments]
+    runpy.run_module(SCRIPTS[name], run_name="__main__", alter_sys=True)
+
+
+def with_settings(arguments: list[str]) -> list[str]:
+    """The arguments with our settings for the algorithm, if it has some and no others are named."""
+    if "--algo" not in arguments[:-1] or {"-conf", "--conf-file"} & set(arguments):
+        return arguments
+    algo = arguments[arguments.index("--algo") + 1]
+    known = ("ppo_lstm", "memory_ppo", "memory_a2c")
+    return [*arguments, "--conf-file", f"fwagents.zoo.{algo}"] if algo in known else arguments
+
+
+if __name__ == "__main__":
+    main()

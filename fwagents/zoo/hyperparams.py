@@ -1,0 +1,57 @@
+"""What trains well by environment (:mod:`fwagents.settings`), in the words of RL Zoo."""
+
+from typing import Any
+
+from fwagents.settings import DEFAULTS, defaults_for
+
+GENERAL: dict[str, Any] = {"total_timesteps": 500_000, "num_envs": 32, "n_steps": 32, "learning_rate": 1e-3}
+ATARI: dict[str, Any] = {
+    **{"total_timesteps": 10_000_000, "num_envs": 8, "n_steps": 128, "learning_rate": 2.5e-4, "ent_coef": 0.01},
+    **{"hidden_size": 256, "critic_core": "shared", "gae_lambda": 0.95, "gamma": 0.99},
+}
+# Options of train/agent.py by their names in RL Zoo; those of the policy; and those that it takes as they are.
+RENAMED = {"num_envs": "n_envs", "total_timesteps": "n_timesteps"}
+OF_POLICY = ("hidden_size", "critic_core")
+AS_THEY_ARE = (
+    *("n_steps", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm", "normalize", "policy"),
+    *("env_wrapper",),
+)
+OF_PPO = ("n_epochs", "clip_range", "batch_size")
+OF_MEMORY_PPO = (*OF_PPO, "chunk_length")
+OPTIONS = {"ppo_lstm": OF_PPO, "memory_ppo": OF_MEMORY_PPO, "memory_a2c": ("chunk_length",)}
+
+
+def hyperparams_for(algo: str) -> dict[str, dict[str, Any]]:
+    """Settings by environment id, with "default" for all others and "atari", as RL Zoo reads them.
+
+    Args:
+        algo: "ppo_lstm" (sb3-contrib's RecurrentPPO), "memory_ppo" or "memory_a2c".
+    """
+    found = {env: translated(algo, {**GENERAL, **defaults_for(env, "fast_weights")}) for env in DEFAULTS}
+    atari = {
+        "policy": "fwagents.sb3.MemoryCnnPolicy",
+        "env_wrapper": [{"stable_baselines3.common.atari_wrappers.AtariWrapper": {"terminal_on_life_loss": False}}],
+    }
+    return {**found, "default": translated(algo, GENERAL), "atari": translated(algo, {**ATARI, **atari})}
+
+
+def translated(algo: str, setting: dict[str, Any]) -> dict[str, Any]:
+    """One environment's options of train/agent.py as RL Zoo's."""
+    taken = {name: setting[name] for name in (*AS_THEY_ARE, *OPTIONS[algo]) if name in setting}
+    if algo == "ppo_lstm":
+        # Its own default is 128 steps, whatever the rollout; ours is the whole of it.
+        taken.setdefault("batch_size", setting["n_steps"] * setting["num_envs"])
+    policy = {name: setting[name] for name in OF_POLICY if name in setting}
+    core = dict(_pair(word) for word in setting.get("core_kwargs", ()))
+    return {
+        "policy": "fwagents.sb3.MemoryPolicy",
+        **taken,
+        **{new: setting[old] for old, new in RENAMED.items()},
+        "learning_rate": f"lin_{setting['learning_rate']}",
+        "policy_kwargs": {"core": "fast_weights", **policy, **({"core_kwargs": core} if core else {})},
+    }
+
+
+def _pair(word: str) -> tuple[str, float]:
+    name, _, value = word.partition("=")
+    return name, float(value)

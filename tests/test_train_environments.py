@@ -1,0 +1,76 @@
+"""What --wrappers says, with the same wrappers put on by hand as the truth."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.wrappers import DelayObservation, FlattenObservation, RescaleObservation, TimeAwareObservation
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+TIMED = (
+    "gymnasium.wrappers:TimeAwareObservation(flatten=False, normalize_time=True)",
+    "gymnasium.wrappers:FlattenObservation",
+)
+
+
+def timed():
+    return FlattenObservation(TimeAwareObservation(gym.make("CartPole-v1"), flatten=False, normalize_time=True))
+
+
+def late():
+    """Alone it has a batch of its own, which knows of no wrapper."""
+    return DelayObservation(gym.make("PartialCatch-v0"), delay=2)
+
+
+@pytest.fixture
+def environments(monkeypatch):
+    """The module of train/."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "train"))
+    import environments
+
+    return environments
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "by_hand"),
+    [("CartPole-v1", TIMED, timed), ("PartialCatch-v0", ["gymnasium.wrappers:DelayObservation(delay=2)"], late)],
+)
+def test_wrappers_go_around_in_order(name, texts, by_hand, environments):
+    environment = environments.Environment(name, {}, tuple(map(environments.wrapper, texts)))
+    one, many = environment.one(), environment.many(2, seed=3)
+    loop = DummyVecEnv([by_hand] * 2)
+    loop.seed(3)
+    assert one.observation_space == many.observation_space == by_hand().observation_space
+    np.testing.assert_array_equal(many.reset(), loop.reset())
+    for action in (0, 1, 0, 1):
+        many.step_async(np.full(2, action))
+        loop.step_async(np.full(2, action))
+        for mine, theirs in zip(many.step_wait()[:3], loop.step_wait()[:3], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_values_are_python_literals(environments):
+    wrapped = environments.wrapper("gymnasium.wrappers:RescaleObservation(min_obs=-2, max_obs=2.5)")(
+        gym.make("PendulumNoVel-v1")
+    )
+    assert isinstance(wrapped, RescaleObservation)
+    assert (wrapped.observation_space.low.min(), wrapped.observation_space.high.max()) == (-2, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("FlattenObservation", "expected module:Class or"),
+        ("gymnasium.wrappers:", "expected module:Class or"),
+        ("gymnasium.wrappers:TimeLimit(5)", "expected module:Class or"),
+        ("gymnasium.wrappers:TimeLimit(max_episode_steps=n)", "expected module:Class or"),
+        ("gymnasium.wrappers:Flatten()()", "expected module:Class or"),
+        ("nowhere.at_all:Flatten", "No module named 'nowhere'"),
+        ("gymnasium.wrappers:Flatten", "has no attribute 'Flatten'"),
+    ],
+)
+def test_mistakes_are_named(text, message, environments):
+    with pytest.raises(ValueError, match=message) as raised:
+        environments.wrapper(text)
+    assert repr(text) in str(raised.value)

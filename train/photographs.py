@@ -1,0 +1,113 @@
+"""TensorBoard's own page, photographed: its server on a folder of runs, and a browser without a window."""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from fwagents.files import replacing
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Name, what stands behind the address, and the pixels that show it.
+PAGES = (
+    ("time-series", "#timeseries", (1440, 2060)),
+    ("images", "#images", (1440, 700)),
+    ("charts", "#custom_scalars", (1440, 1040)),
+)
+PATIENCE = 300.0  # seconds for the server to have read the runs, and for a photograph
+DRAWING = 30_000  # milliseconds of the page's own time to fetch and draw everything
+
+
+def photograph_board(log_dir: Path, output: Path) -> Iterator[Path]:
+    """Photograph the pages of TensorBoard, light and dark.
+
+    Args:
+        log_dir: the runs to show.
+        output: folder that the photographs go to.
+
+    Yields:
+        Every photograph, once it is there.
+
+    Raises:
+        FileNotFoundError: there is no browser; the message names those that would do.
+        TimeoutError: the server or the browser took too long.
+    """
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        raise FileNotFoundError(f"no browser to photograph TensorBoard with: expected one of {', '.join(BROWSERS)}")
+    with _server(log_dir) as address:
+        for name, page, size in PAGES:
+            for theme, dark in (("light", "false"), ("dark", "true")):
+                # As SVG, since on a canvas a worker may draw a curve after the photograph.
+                url = f"{address}?darkMode={dark}&forceSVG=true{page}"
+                path = output / f"tensorboard-{name}-{theme}.png"
+                with replacing(path) as file:
+                    file.write(_photograph(browser, url, size))
+                yield path
+
+
+@contextmanager
+def _server(log_dir: Path) -> Iterator[str]:
+    """TensorBoard at an address of its own, once it has read the runs."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    # The folder by its name alone: the page shows what it was called by.
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", log_dir.resolve().name, "--port", str(port)]
+    server = subprocess.Popen(
+        command, cwd=log_dir.resolve().parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    address = f"http://localhost:{port}/"
+    try:
+        end = time.monotonic() + PATIENCE
+        while _get(f"{address}data/plugin/scalars/tags") in ("", "{}"):
+            if server.poll() is not None or time.monotonic() > end:
+                raise TimeoutError(f"TensorBoard showed no run of {log_dir} within {PATIENCE:.0f} seconds")
+            time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _get(url: str) -> str:
+    """What is there; nothing while there is no server."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
+    except (urllib.error.URLError, OSError):
+        return ""
+
+
+def _photograph(browser: str, url: str, size: tuple[int, int]) -> bytes:
+    """A page as PNG, in few enough colours to be small."""
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "page.png"
+        command = [
+            *(browser, "--headless=new", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}/profile"),
+            "--run-all-compositor-stages-before-draw",
+            *(f"--window-size={size[0]},{size[1]}", f"--virtual-time-budget={DRAWING}", f"--screenshot={picture}"),
+            *(["--no-sandbox"] if os.geteuid() == 0 else []),  # it refuses to run as root otherwise
+            url,
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{browser} took more than {PATIENCE:.0f} seconds") from error
+        if not picture.exists():
+            raise RuntimeError(f"{browser} made no photograph: {done.stderr.strip()[-300:]}")
+        content = io.BytesIO()
+        with Image.open(picture) as image:
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+    return content.getvalue()
