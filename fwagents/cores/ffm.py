@@ -86,16 +86,16 @@ class FFM(MemoryCore[FFMState]):
         """A stretch without resets; see :meth:`MemoryCore.scan`."""
         m, H = self.memory_size, self.hidden_size
         value, value_gate, gate, through = self.gates(x).split([m, m, H, H], -1)
-        u = (value * value_gate.sigmoid()).unsqueeze(-1)  # [T, B, m, 1]
-        gamma = torch.polar(
-            (-self.alpha.abs()).exp().unsqueeze(1).expand(m, self.context_size), -self.omega.expand(m, -1)
-        )
-        S = torch.view_as_complex(state.S.contiguous())
-        sums = []
+        u = F.pad((value * value_gate.sigmoid())[..., None, None], (0, 1))  # [T, B, m, 1, 2], real
+        # The product with gamma, written in real numbers, which more of what reads the core can do.
+        decay = (-self.alpha.abs()).exp().unsqueeze(1)
+        straight = (decay * self.omega.cos()).unsqueeze(-1)
+        crossed = (decay * self.omega.sin()).unsqueeze(-1) * x.new_tensor([1.0, -1.0])
+        S, sums = state.S, []
         for u_t in u.unbind():
-            S = gamma * S + u_t
+            S = torch.addcmul(torch.addcmul(u_t, S, straight), S.flip(-1), crossed)
             sums.append(S)
-        all_sums = torch.view_as_real(torch.stack(sums))
+        all_sums = torch.stack(sums)
         z = F.layer_norm(self.mix(all_sums.flatten(2)), (H,))
         return torch.lerp(through, z, gate.sigmoid()), FFMState(all_sums[-1])
 

@@ -147,8 +147,9 @@ def execute(program: Program, W: Tensor) -> tuple[Tensor, Tensor]:
     between = (log_left - log_left.mT).tril().exp().tril()
     if program.rate is not None:
         rate = program.rate.permute(1, 2, 0).unsqueeze(-1)
-        target = rate * (u - left * (k @ W.mT))
-        u = torch.linalg.solve_triangular(rate * between * (k @ k.mT), target, upper=False, unitriangular=True)
+        u = rate * (u - left * (k @ W.mT))
+        if q.shape[2] > 1:
+            u = torch.linalg.solve_triangular(rate * between * (k @ k.mT), u, upper=False, unitriangular=True)
     reads = left * (q @ W.mT) + (between * (q @ k.mT)) @ u
     W = left[..., -1:, :] * W + (between[..., -1:, :].mT * u).mT @ k
     return reads.permute(2, 0, 1, 3), W
