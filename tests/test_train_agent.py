@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.sb3.board import CHARTS
 
-TRAIN = Path(__file__).parent.parent / "train"
+from .scripts import TRAIN, run
+
 TINY = [
     "--num-envs",
     "4",
@@ -36,10 +36,6 @@ TINY = [
 
 def command(script, *args):
     return [sys.executable, str(TRAIN / script), *map(str, args)]
-
-
-def run(script, *args, cwd):
-    return subprocess.run(command(script, *args), cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,15 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from fwagents.tasks.training import CHECKPOINT
 
-TRAIN = Path(__file__).parent.parent / "train"
+from .scripts import TRAIN
+from .scripts import run as run_script
+
 TINY = [
     *("--file", "text.txt", "--hidden-size", "8", "--embedding-size", "4", "--batch-size", "4", "--bptt", "10"),
     *("--updates", "60", "--eval-every", "20", "--learning-rate", "0.02"),
@@ -27,8 +28,7 @@ def cwd(tmp_path_factory):
 
 
 def run(*args, cwd):
-    command = [sys.executable, str(TRAIN / "language.py"), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+    return run_script("language.py", *args, cwd=cwd)
 
 
 def only_run(cwd, log_dir="runs"):
