@@ -1,7 +1,8 @@
 """The README and the pages of docs/: their Python runs, and what their commands and links name exists."""
 
-import ast
+import dataclasses
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -64,28 +65,20 @@ def test_make_targets_and_extras_exist(page):
         assert extra in extras
 
 
-def options(script):
-    """The options of a script: the fields of its class Args and of the classes that it stands on."""
-    found, todo = set(), [(script, "Args")]
-    while todo:
-        path, name = todo.pop()
-        tree = ast.parse(path.read_text())
-        (args,) = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name]
-        found |= {node.target.id for node in args.body if isinstance(node, ast.AnnAssign)}
-        for base in args.bases:
-            for module in ("supervised", "jobs"):
-                if (ROOT / "train" / f"{module}.py").read_text().count(f"class {base.id}"):
-                    todo.append((ROOT / "train" / f"{module}.py", base.id))
-    return {name.replace("_", "-") for name in found} | {"help"}
+def options(script, monkeypatch):
+    """The options of a script: the fields of its class Args."""
+    monkeypatch.syspath_prepend(str(script.parent))
+    names = {field.name for field in dataclasses.fields(runpy.run_path(str(script))["Args"])}
+    return {name.replace("_", "-") for name in names} | {"help"}
 
 
 @pytest.mark.parametrize(("page", "line"), [pair for pair in commands() if re.match(r"python (train|bench)", pair[1])])
-def test_scripts_have_the_options(page, line):
+def test_scripts_have_the_options(page, line, monkeypatch):
     words = line.split()
     script = ROOT / words[1]
     assert script.exists()
     given = {word.removeprefix("--").removeprefix("no-") for word in words[2:] if word.startswith("--")}
-    assert given <= {name.removeprefix("no-") for name in options(script)}, line
+    assert given <= {name.removeprefix("no-") for name in options(script, monkeypatch)}, line
 
 
 def test_commands_are_of_a_kind_that_is_tested():

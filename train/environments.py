@@ -12,6 +12,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
+from fwagents.sb3.policies import map_observations
 from fwagents.sb3.vec_env import VecEnvKind, Wrapper, make_env, make_vec_env
 
 Env = gym.Env[Any, Any]
@@ -90,19 +91,23 @@ class StackedFrames(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Begin with nothing but the first observation."""
         obs, info = self.env.reset(**kwargs)
-        return _mapped(lambda part: part[0], self.frames.reset(_mapped(lambda part: np.asarray(part)[None], obs))), info
+        return _first(self.frames.reset(_batch(obs))), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Push the oldest observation out."""
         obs, reward, terminated, truncated, info = self.env.step(action)
-        batch = _mapped(lambda part: np.asarray(part)[None], obs)
-        stacked, _ = self.frames.update(batch, np.zeros(1, bool), [{}])
-        return _mapped(lambda part: part[0], stacked), reward, terminated, truncated, info
+        stacked, _ = self.frames.update(_batch(obs), np.zeros(1, bool), [{}])
+        return _first(stacked), reward, terminated, truncated, info
 
 
-def _mapped(function: Callable[[Any], Any], obs: Any) -> Any:
-    """A function of an observation, or of each part of a Dict's."""
-    return {name: function(part) for name, part in obs.items()} if isinstance(obs, dict) else function(obs)
+def _batch(obs: Any) -> Any:
+    """A batch of one observation."""
+    return map_observations(lambda part: np.asarray(part)[None], obs)
+
+
+def _first(batch: Any) -> Any:
+    """The first observation of a batch."""
+    return map_observations(lambda part: part[0], batch)
 
 
 def wrapper(text: str) -> Wrapper:

@@ -5,7 +5,6 @@ been run yet is shown as such.
 """
 
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,12 @@ import inner_steps_report
 import suite_report
 from cells import CELLS, FEATURES, PAIRS, SIZES, Cell
 from cli import fail, parse
+from document import picture, table, write_section
 from figures import NAMES
 from paper import FIGURE_2, TABLE_1, TABLE_2
 from runs import read_json
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "benchmarks"))  # every document's tables and sections are written by the same functions
-from measuring import table, write_section  # noqa: E402
 
 NOT_RUN = "not run"
 LEVEL = 0.1  # nats, of Figure 2
@@ -195,12 +193,6 @@ def provenance(results: Results, table_name: str) -> str:
     return f"`make tables`: {len(runs)} of {sum(len(c.seeds) for c in cells)} runs are there{made if runs else ''}."
 
 
-def picture(args: Args, name: str, words: str) -> str:
-    """A figure's place in the document."""
-    path = args.figures / f"{name}.svg"
-    return f"![{words}]({path.relative_to(args.document.parent).as_posix()})" if path.exists() else ""
-
-
 def retrieval(args: Args, results: Results) -> str:
     """Table 1 and Figure 2."""
 
@@ -237,11 +229,11 @@ def retrieval(args: Args, results: Results) -> str:
         [
             provenance(results, "retrieval"),
             compared(results, labels, SIZES, name, TABLE_1, "R ="),
-            picture(args, "retrieval", "Test error against hidden units"),
+            picture(args.figures, "retrieval", "Test error against hidden units"),
             verdicts(claims),
             f"Updates until the test NLL at R = 50 is first seen below {LEVEL:g} (Figure 2), each seed:",
             table(("model", "updates", "paper"), reached),
-            picture(args, "figure-2", "Test NLL against updates at R = 50"),
+            picture(args.figures, "figure-2", "Test NLL against updates at R = 50"),
             "What the searches chose, and what the runs took:",
             settings(results, [name(label, size) for label in labels for size in SIZES]),
         ]
@@ -264,7 +256,7 @@ def harder(args: Args, results: Results) -> str:
         [
             provenance(results, "harder"),
             compared(results, labels, pairs, name, {}, "K ="),
-            picture(args, "harder", "Test error against pairs"),
+            picture(args.figures, "harder", "Test error against pairs"),
             settings(results, [name(label, count) for label in labels for count in PAIRS]),
         ]
     )
@@ -294,7 +286,7 @@ def glimpses(args: Args, results: Results) -> str:
         [
             provenance(results, "glimpses"),
             compared(results, labels, FEATURES, name, TABLE_2, "features"),
-            picture(args, "glimpses", "Test error against features"),
+            picture(args.figures, "glimpses", "Test error against features"),
             verdicts(claims),
             "What the searches chose, and what the runs took:",
             settings(results, [name(label, size) for label in labels for size in FEATURES]),
@@ -333,22 +325,22 @@ def language(args: Args, results: Results) -> str:
 
 def curves(args: Args, results: Results) -> str:
     """The paper's Figure 5."""
-    return curves_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
+    return curves_report.section(args.results, args.figures)
 
 
 def suite(args: Args, results: Results) -> str:
     """The memory suite."""
-    return suite_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
+    return suite_report.section(args.results, args.figures)
 
 
 def elsewhere(args: Args, results: Results) -> str:
     """Environments that others wrote."""
-    return elsewhere_report.section(args.results, table)
+    return elsewhere_report.section(args.results)
 
 
 def inner_steps(args: Args, results: Results) -> str:
     """How many reads."""
-    return inner_steps_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
+    return inner_steps_report.section(args.results, args.figures)
 
 
 SECTIONS = {
