@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 VENV_RAY := .venv-ray
 ARGS ?=
 
-.PHONY: agent watch pictures test test-slow test-gpu test-ray lint wheel-check bench bench-agent learning tables curves report clean
+.PHONY: agent watch pictures test test-slow test-gpu test-ray lint wheel-check docs test-lowest test-pythons bench bench-agent learning tables curves report clean
 
 agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
@@ -37,6 +37,17 @@ lint: $(VENV)/.installed  ## style and types
 
 wheel-check: $(VENV)/.installed  ## build the wheel and use it from a clean environment
 	PYTHON=$(PYTHON) tests/wheel_check.sh
+
+docs: $(VENV)/.installed  ## the documentation as a site, in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+
+test-pythons:  ## what needs no torch, under every supported Python that is here
+	tests/other_pythons.sh
+
+test-lowest:  ## the core tests with the lowest versions that are supported
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[render,figures]" pytest pytest-xdist hypothesis
+	$(VENV)-lowest/bin/python -m pytest -n auto --dist loadfile tests/envs tests/test_cores.py tests/test_fast_weights.py tests/sb3 tests/kernels tests/tasks
 
 bench: $(VENV)/.installed  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="--device cuda" on a GPU
 	$(RUN) benchmarks/scan.py $(ARGS)
@@ -70,4 +81,4 @@ $(VENV_RAY)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_RAY) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV_RAY) site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

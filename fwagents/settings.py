@@ -89,9 +89,11 @@ def defaults_for(env: str, core: str) -> dict[str, Any]:
     return {**DEFAULTS.get(name, {}), **CORE_DEFAULTS.get((name, core), {})}
 
 
-# Options of a core on a supervised task. Retrieval: the paper's decay (appendix A).
+# Options of a core on a supervised task. Retrieval: the paper's decay (appendix A). Language: some hundred units, whose
+# h.h drowns the input at the paper's rate, as an agent's does.
 TASK_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("retrieval", "fast_weights"): {"decay": 0.9, "fast_lr": 1.0},
+    ("language", "fast_weights"): {"normalize_storage": True, "fast_lr": 0.03},
 }
 
 

@@ -54,6 +54,7 @@ def test_walls(folder):
         ("fwagents.export", ["onnx", "onnxscript", "onnxruntime", "safetensors", "matplotlib"]),
         ("fwagents.files", ["torch", "numpy"]),
         ("fwagents.tasks.retrieval", ["gymnasium", "stable_baselines3", "matplotlib", "tensorboard"]),
+        ("fwagents.tasks.language", ["gymnasium", "stable_baselines3", "matplotlib", "tensorboard"]),
         ("fwagents.tasks.mnist", ["gymnasium", "stable_baselines3", "matplotlib", "pooch"]),
         ("fwagents.envs", ["torch", "stable_baselines3", "ray"]),
         ("fwagents.sb3", ["ray"]),

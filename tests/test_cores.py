@@ -26,6 +26,11 @@ FAMILY = [
     *((name, {}) for name in CORES),
     *(("fast_weights", options) for options in FAST_WEIGHT_OPTIONS),
     ("associative_lstm", {"num_copies": 1, "num_heads": 2}),
+    ("sum_rule", {"num_heads": 2, "conv_size": 2}),
+    ("delta_net", {"num_heads": 3, "conv_size": 3}),
+    ("gated_delta_net", {"num_heads": 2, "gate_bias": 1.0}),
+    ("hebbian", {"eta": 0.4}),
+    ("ffm", {"memory_size": 3, "context_size": 2, "max_period": 10}),
 ]
 T, B, D, H = 9, 3, 4, 6
 
@@ -167,7 +172,10 @@ def test_gradients_reach_the_initial_state(core):
 
 
 def test_gradcheck(core):
-    """Analytic gradients of every input and weight against finite differences, a start inside the sequence."""
+    """Analytic gradients of every input and weight against finite differences, a start inside the sequence.
+
+    Along random directions: whole Jacobians of the larger cores take a minute.
+    """
     core.eval()
     x, state = torch.randn(4, 2, D, requires_grad=True), random_state(core, 2)
     start = torch.tensor([[False, True], [False, False], [True, False], [False, False]])
@@ -179,7 +187,7 @@ def test_gradcheck(core):
         y, last = torch.func.functional_call(core, named, (x, type(state)(*leaves), start))
         return y, *last
 
-    assert torch.autograd.gradcheck(run, (x, *state, *weights))
+    assert torch.autograd.gradcheck(run, (x, *state, *weights), fast_mode=True)
 
 
 def test_pickle_and_state_dict(core):
@@ -200,7 +208,7 @@ def test_pickle_and_state_dict(core):
         (lambda c: c(torch.randn(T, B)), r"x has shape \(9, 3\)"),
         (lambda c: c(torch.randn(0, B, D)), r"x has shape \(0, 3, 4\)"),
         (lambda c: c.step(torch.randn(T, B, D), c.initial_state(B)), r"x has shape \(9, 3, 4\)"),
-        (lambda c: c(torch.randn(T, B, D), c.initial_state(B + 1)), r"state.h has shape \(4, 6\), expected \(3, 6\)"),
+        (lambda c: c(torch.randn(T, B, D), c.initial_state(B + 1)), r"state.\w+ has shape \(4, .*\), expected \(3, "),
         (lambda c: c(torch.randn(T, B, D), (torch.zeros(B, H),)), "state is a tuple"),
         (lambda c: c(torch.randn(T, B, D), None, torch.zeros(T, B)), "start is torch.float"),
         (lambda c: c(torch.randn(T, B, D), None, starts()[:, :1]), r"start is torch.bool of shape \(9, 1\)"),

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fwagents.sb3 import MemoryA2C, MemoryPPO, make_vec_env
 from fwagents.sb3.checkpoints import CheckpointCallback, newest_whole, read_resume, restore, save_model
 
-AGENT = [sys.executable, str(Path(__file__).parent.parent / "train" / "agent.py")]
+from .scripts import TRAIN, run
+
+AGENT = [sys.executable, str(TRAIN / "agent.py")]
 OPTIONS = [
     *("--env-kwargs", "size=6", "visible_frames=2", "--n-steps", "7", "--num-envs", "4", "--hidden-size", "8"),
     *("--total-timesteps", "5600", "--checkpoint-freq", "200", "--eval-freq", "500", "--eval-episodes", "6"),
@@ -29,7 +30,7 @@ OPTIONS = [
 
 
 def agent(*args, cwd):
-    return subprocess.run([*AGENT, *map(str, args)], cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+    return run("agent.py", *args, cwd=cwd)
 
 
 def run_dir(cwd):
@@ -76,7 +77,7 @@ def unbroken(tmp_path_factory):
     return run_dir(cwd)
 
 
-@pytest.mark.parametrize("kills", [[1], [6], [3, 8, 14]], ids=str)
+@pytest.mark.parametrize("kills", [[1], pytest.param([6], marks=pytest.mark.slow), [3, 8, 14]], ids=str)
 def test_killed_and_resumed_equals_unbroken(unbroken, kills, tmp_path):
     folder = killed(tmp_path, kills[0], *OPTIONS)
     for after in kills[1:]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.sb3.board import CHARTS
 
-TRAIN = Path(__file__).parent.parent / "train"
+from .scripts import TRAIN, run
+
 TINY = [
     "--num-envs",
     "4",
@@ -36,10 +36,6 @@ TINY = [
 
 def command(script, *args):
     return [sys.executable, str(TRAIN / script), *map(str, args)]
-
-
-def run(script, *args, cwd):
-    return subprocess.run(command(script, *args), cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +127,8 @@ def test_watch(trained, tmp_path):
         ["--env", "Pendulum-v1", "--core", "gru", "--critic-core", "none", "--lr-schedule", "constant"],
         ["--core", "irnn", "--critic-core", "shared", "--algo", "a2c"],
         ["--env", "TMaze-v0", "--env-kwargs", "length=3"],
-        ["--wrappers", "gymnasium.wrappers:FlattenObservation", "--core", "gru"],
+        ["--wrappers", "gymnasium.wrappers:FlattenObservation", "--core", "gru", "--frame-stack", "2", "--normalize"],
+        ["--vec-env", "subproc", "--core", "none", "--num-envs", "2"],
         ["--algo", "recurrent_ppo"],
         ["--chunk-length", "10", "--refresh-states"],
         ["--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
@@ -157,6 +154,8 @@ def test_other_environments_and_cores(args, tmp_path):
         (["--env-kwargs", "size"], "--env-kwargs got 'size', expected name=value"),
         (["--env-kwargs", "sizes=3"], "unexpected keyword argument 'sizes'"),
         (["--wrappers", "Flatten"], "wrapper is 'Flatten', expected module:Class or module:Class(name=value)"),
+        (["--frame-stack", "0"], "--frame-stack is 0, expected at least 1"),
+        (["--vec-env", "thread"], "thread"),
         (["--num-envs", "0"], "--num-envs is 0, expected at least 1"),
         (["--total-timesteps", "many"], "--total-timesteps: invalid literal for int() with base 10: 'many'"),
         (["--inner-steps", "-1"], "inner_steps is -1, expected an integer of at least 0, or 'adaptive'"),

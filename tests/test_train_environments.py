@@ -50,6 +50,39 @@ def test_wrappers_go_around_in_order(name, texts, by_hand, environments):
             np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("name", ["CartPole-v1", "PartialCatch-v0", "dict"])
+def test_stacked_frames_alone_are_those_of_a_batch(name, environments):
+    """Into the second episode, which begins with nothing but its own first observation."""
+    if name == "dict":
+        gym.register("Parts-v0", lambda: TimeAwareObservation(gym.make("CartPole-v1"), flatten=False))
+        name = "Parts-v0"
+    environment = environments.Environment(name, {}, frame_stack=3)
+    one, many = environment.one(), environment.many(1, seed=5)
+    assert one.observation_space == many.observation_space
+    (obs, _), batch = one.reset(seed=5), many.reset()
+    for step in range(40):
+        for part in obs if isinstance(obs, dict) else [None]:
+            alone, beside = (obs, batch) if part is None else (obs[part], batch[part])
+            np.testing.assert_array_equal(alone, beside[0], err_msg=str(step))
+        obs, _, terminated, truncated, _ = one.step(1)
+        batch, _, dones, _ = many.step(np.ones(1, int))
+        assert dones[0] == (terminated or truncated)
+        if dones[0]:
+            obs, _ = one.reset()
+
+
+@pytest.mark.parametrize("kind", ["auto", "dummy", "subproc"])
+def test_environments_play_alike_however_they_run(kind, environments):
+    found = []
+    for chosen in ("dummy", kind):
+        env = environments.Environment("PartialCatch-v0", {"size": 6}, vec_env=chosen).many(3, seed=2)
+        played = [env.reset(), *(part for _ in range(9) for part in env.step(np.array([0, 1, 2]))[:3])]
+        found.append([np.asarray(part) for part in played])
+        env.close()
+    for first, second in zip(*found, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
 def test_values_are_python_literals(environments):
     wrapped = environments.wrapper("gymnasium.wrappers:RescaleObservation(min_obs=-2, max_obs=2.5)")(
         gym.make("PendulumNoVel-v1")

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,9 @@ from PIL import Image
 
 from fwagents.tasks.training import CHECKPOINT
 
-TRAIN = Path(__file__).parent.parent / "train"
+from .scripts import TRAIN
+from .scripts import run as run_script
+
 TINY = [
     *("--data-dir", "mnist", "--validation-images", "40", "--updates", "30", "--eval-every", "10"),
     *("--batch-size", "8", "--hidden-size", "6"),
@@ -46,8 +47,7 @@ def cwd(tmp_path_factory):
 
 
 def run(*args, cwd):
-    command = [sys.executable, str(TRAIN / "glimpses.py"), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+    return run_script("glimpses.py", *args, cwd=cwd)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "results.md").read_text()
 PAGE = (ROOT / "docs" / "inner-steps.md").read_text()
-SECTIONS = ("retrieval", "harder", "glimpses")
+SECTIONS = ("retrieval", "harder", "glimpses", "language")
 
 
 @pytest.fixture
@@ -34,7 +34,11 @@ def results(tmp_path, train):
             path = tmp_path / "results" / cell.script / f"{name}-s{seed}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             result = {
-                "test_error": error,
+                **(
+                    {"test_bits": error, "validation_bits": 1.7, "test_error": 55.0, "hidden_size": 436}
+                    if cell.table == "language"
+                    else {"test_error": error}
+                ),
                 "updates": 3000,
                 "seconds": 6.3,
                 "parameters": 12345,
@@ -146,6 +150,20 @@ def test_the_other_tables(train, results, tmp_path):
         assert row(text, claim)[1] == verdict, claim
 
 
+def test_language(train, results, tmp_path):
+    """Bits of 2, 2.5 and 3 have the mean 2.5 and its standard error 1/sqrt(12)."""
+    results("language-fast_weights-250k", 2.0, 2.5, 3.0)
+    results("language-lstm-250k", 2.6, 2.6, 2.6)
+    results("language-gru-250k", 2.25)
+    text = report(train, tmp_path)["language"]
+    assert "7 of 9 runs are there" in text
+    assert row(text, "fast weights") == ["12,345", "436", "2.50 ± 0.29", "1.70", "55.00"]
+    assert row(text, "GRU")[2] == "2.25 (1 of 3 seeds)"
+    assert row(text, "fast weights no worse than the LSTM") == ["2.50 ± 0.29 against 2.60 ± 0.00", "yes"]
+    assert row(text, "fast weights no worse than the GRU")[1] == "not run"
+    assert row(text, "language-lstm-250k")[0] == "0.002"
+
+
 def test_figures(train, results, tmp_path):
     """Drawn for what there is, labelled, linked from the document, and the same bytes the second time."""
     results("fast_weights-50", 0.0, 0.0, 0.0)
@@ -177,7 +195,7 @@ def test_every_series_has_a_look_of_its_own(train):
     for place in range(3):
         looks = [style[place] for style in STYLES.values()]
         assert len(set(looks)) == len(looks)
-    models = {cell.name.removeprefix("mnist-").split("-")[0] for cell in train.cells.CELLS}
+    models = {cell.name.removeprefix("mnist-").removeprefix("language-").split("-")[0] for cell in train.cells.CELLS}
     assert models <= set(STYLES)
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fwagents.tasks.training import CHECKPOINT
 
-TRAIN = Path(__file__).parent.parent / "train"
+from .scripts import TRAIN
+from .scripts import run as run_script
+
 TINY = [
     *("--hidden-size", "6", "--pairs", "2", "--alphabet", "abcd", "--batch-size", "8", "--eval-every", "20"),
     *("--train-strings", "300", "--validation-strings", "60", "--test-strings", "50", "--learning-rate", "0.01"),
@@ -27,7 +28,7 @@ def command(*args):
 
 
 def run(*args, cwd):
-    return subprocess.run(command(*args), cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+    return run_script("retrieval.py", *args, cwd=cwd)
 
 
 def run_dir(cwd):

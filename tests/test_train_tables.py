@@ -290,7 +290,7 @@ def test_with_the_real_script(train, tmp_path):
 
 
 def test_the_cells_are_commands_that_exist(train, monkeypatch):
-    """Every option is one of the script's; the search is one for all, and fast weights alone have a stage more."""
+    """Every option is one of the script's; the search is one for all; some have constants of their own to try."""
     from dataclasses import fields
     from importlib import import_module
 
@@ -306,7 +306,12 @@ def test_the_cells_are_commands_that_exist(train, monkeypatch):
         of_it = [cell for cell in cells if cell.table == table]
         assert all(cell.stages[:3] == of_it[0].stages[:3] for cell in of_it)
         more = {cell.name.rpartition("-")[0] for cell in of_it if len(cell.stages) > 3}
-        assert more == ({"fast_weights"} if table == "retrieval" else {"mnist-fast_weights", "mnist-multilevel"})
+        ours = {"fast_weights"} if table == "retrieval" else {"mnist-fast_weights", "mnist-multilevel"}
+        assert more == ours | {"irnn" if table == "retrieval" else "mnist-irnn"}
+    language = [cell for cell in cells if cell.table == "language"]
+    assert all(cell.stages[:2] == language[0].stages[:2] for cell in language)
+    assert {cell.options["core"] for cell in language if len(cell.stages) > 2} == {"fast_weights"}
+    assert len({cell.options["parameters"] for cell in language}) == 1
 
 
 def test_dry_run_lists_every_cell(train, capsys):

@@ -1,19 +1,17 @@
 """train/tune.py as a user runs it: it searches, goes on, and says what it did."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-TRAIN = Path(__file__).parent.parent / "train"
+from .scripts import TRAIN
+from .scripts import run as run_script
+
 TINY = ["--env", "PartialCatch-v0", "--steps", "400", "--hidden-size", "4", "--seeds", "100", "101"]
 
 
 def run(*args, cwd):
-    command = [sys.executable, str(TRAIN / "tune.py"), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+    return run_script("tune.py", *args, cwd=cwd)
 
 
 COMMON = {"learning_rate", "vf_coef", "ent_coef", "gae_lambda", "critic_core", "max_grad_norm", "num_envs"}

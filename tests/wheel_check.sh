@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it into a clean environment, and uses it from another directory: every registered id is
-# made, single and batched, and an agent trains for 1,000 steps.
+# Builds the source distribution and from it the wheel, has both checked, installs the wheel into a clean environment,
+# and uses it from another directory: every registered id is made, single and batched, and an agent trains for 1,000
+# steps.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=$(mktemp -d)
@@ -9,7 +10,9 @@ trap 'rm -rf "$dir"' EXIT
 git -C "$root" ls-files -z --cached --others --exclude-standard | (cd "$root" && tar -c --null -T -) | (mkdir "$dir/src" && tar -x -C "$dir/src")
 "${PYTHON:-python3}" -m venv "$dir/venv"
 pip=("$dir/venv/bin/python" -m pip --quiet --disable-pip-version-check)
-"${pip[@]}" wheel --no-deps -w "$dir" "$dir/src"
+"${pip[@]}" install -c "$root/constraints.txt" build twine
+"$dir/venv/bin/python" -m build --outdir "$dir" "$dir/src" > "$dir/build.log" || { cat "$dir/build.log"; exit 1; }
+"$dir/venv/bin/python" -m twine check --strict "$dir"/fwagents-*
 "${pip[@]}" install -c "$root/constraints.txt" "$dir"/fwagents-*.whl
 cd "$dir"
 "$dir/venv/bin/python" - <<'PY'

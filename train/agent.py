@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from cli import core_options, fail, key_values, parse
+from cli import CoreName, core_options, fail, key_values, parse
 from fwagents.settings import defaults_for
 from runs import read_config
 
@@ -26,7 +26,11 @@ class Args:
     """Keyword arguments of the environment: size=20 visible_frames=2"""
     wrappers: tuple[str, ...] = ()
     """Around each environment, the innermost first: module:Class or "module:Class(name=value)"."""
-    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
+    frame_stack: int = 1
+    """Last observations side by side as one; 1 for none but the present one."""
+    vec_env: Literal["auto", "dummy", "subproc"] = "auto"
+    """Environments as one batch where there is a native one; in a loop; or each in a process of its own."""
+    core: CoreName = "fast_weights"
     """The memory."""
     hidden_size: int = 128
     """Units of the memory."""
@@ -118,7 +122,7 @@ class Args:
 
 
 AT_LEAST_ONE = [
-    *("total_timesteps", "num_envs", "threads", "eval_episodes", "final_episodes"),
+    *("total_timesteps", "num_envs", "threads", "frame_stack", "eval_episodes", "final_episodes"),
     *("n_steps", "n_epochs"),
 ]
 

@@ -5,12 +5,26 @@ import contextlib
 import io
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import tyro
 
 T = TypeVar("T")
 INTERRUPTED = 130  # exit code after Ctrl-C
+# The keys of fwagents.cores.CORES, so that help and mistakes need no torch.
+CoreName = Literal[
+    "fast_weights",
+    "irnn",
+    "lstm",
+    "gru",
+    "associative_lstm",
+    "sum_rule",
+    "delta_net",
+    "gated_delta_net",
+    "hebbian",
+    "ffm",
+    "none",
+]
 CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # those with a flag of their own
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import figures
 from agent_cells import CELLS, GAMES, AgentCell
+from document import picture, table
 from figures import NAMES
 
 REPS = 5_000  # bootstrap samples
@@ -128,14 +129,12 @@ def rows(curves: Curves) -> list[tuple[str, ...]]:
     ]
 
 
-def section(results: Path, folder: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
+def section(results: Path, folder: Path) -> str:
     """Figures and tables of what was run.
 
     Args:
         results: folder of the results.
         folder: of the figures.
-        picture: puts a figure of a name, with words for it, into the document.
-        table: makes a table of a head and rows.
     """
     parts: list[str] = []
     for env in GAMES:
@@ -154,7 +153,7 @@ def section(results: Path, folder: Path, picture: Callable[[str, str], str], tab
             parts += [
                 f"### {title}",
                 f"{done} of {all_of_them} runs are there, at {', '.join(commits)}; {curves.steps()[-1]:,} steps each.",
-                picture(figure, f"Mean return against steps, {title}"),
+                picture(folder, figure, f"Mean return against steps, {title}"),
                 table(head, rows(curves)),
             ]
     return "\n\n".join(part for part in parts if part)

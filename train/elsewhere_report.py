@@ -1,19 +1,18 @@
 """The section of docs/results.md on environments that others wrote: the same agents, one setting for all cores."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from agent_cells import CELLS, CORES, ELSEWHERE
 from curves_report import Curves, means
+from document import table
 from figures import NAMES
 
 
-def section(results: Path, table: Callable[..., str]) -> str:
+def section(results: Path) -> str:
     """The table of what was run.
 
     Args:
         results: folder of the results.
-        table: makes a table of a head and rows.
     """
     rows, commits = [], set()
     for name, setting in ELSEWHERE.items():

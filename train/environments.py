@@ -3,35 +3,54 @@
 import ast
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
-from stable_baselines3.common.vec_env import VecEnv
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from fwagents.sb3.vec_env import make_env, make_vec_env
+from fwagents.sb3.policies import map_observations
+from fwagents.sb3.vec_env import VecEnvKind, Wrapper, make_env, make_vec_env
 
 Env = gym.Env[Any, Any]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What ``--env``, ``--env-kwargs`` and ``--wrappers`` say.
+    """What ``--env`` and the options beside it say.
 
     Attributes:
         id: Gymnasium id; "module:Id" imports the module first.
         kwargs: keyword arguments of ``gymnasium.make``.
         wrappers: what goes around each environment, the innermost first.
+        frame_stack: observations side by side.
+        vec_env: see :func:`fwagents.sb3.make_vec_env`.
     """
 
     id: str
     kwargs: dict[str, Any]
-    wrappers: tuple[Callable[[Env], Env], ...] = ()
+    wrappers: tuple[Wrapper, ...] = ()
+    frame_stack: int = 1
+    vec_env: VecEnvKind = "auto"
+
+    @classmethod
+    def of(cls, args: Mapping[str, Any], kwargs: dict[str, Any]) -> "Environment":
+        """From the options of train/agent.py.
+
+        Args:
+            args: all of them, by name.
+            kwargs: what ``--env-kwargs`` came to.
+        """
+        wrappers = tuple(map(wrapper, args["wrappers"]))
+        return cls(args["env"], kwargs, wrappers, args["frame_stack"], args["vec_env"])
 
     def one(self, **kwargs: Any) -> Env:
         """One alone, with further keyword arguments."""
-        return make_env(self.id, self.wrappers, **{**self.kwargs, **kwargs})
+        env = make_env(self.id, self.wrappers, **{**self.kwargs, **kwargs})
+        return env if self.frame_stack == 1 else StackedFrames(env, self.frame_stack)
 
     def many(self, count: int, seed: int | None) -> VecEnv:
         """Many side by side, for SB3.
@@ -40,9 +59,10 @@ class Environment:
             ValueError: there is no such environment, or it cannot be made so.
         """
         try:
-            return make_vec_env(self.id, count, seed=seed, wrappers=self.wrappers, **self.kwargs)
+            env = make_vec_env(self.id, count, seed=seed, wrappers=self.wrappers, vec_env=self.vec_env, **self.kwargs)
         except gym.error.Error as error:
             raise ValueError(str(error)) from error
+        return env if self.frame_stack == 1 else VecFrameStack(env, self.frame_stack)
 
     def render_mode(self, modes: Sequence[str]) -> str | None:
         """The first of some ways of drawing it that it knows; None if it knows none of them."""
@@ -55,7 +75,42 @@ class Environment:
         return modes
 
 
-def wrapper(text: str) -> Callable[[Env], Env]:
+class StackedFrames(gym.Wrapper[Any, Any, Any, Any]):
+    """SB3's ``VecFrameStack`` for one environment alone.
+
+    Args:
+        env: whose observations are put side by side.
+        count: how many.
+    """
+
+    def __init__(self, env: Env, count: int) -> None:
+        super().__init__(env)
+        self.frames = StackedObservations(1, count, cast(Any, env.observation_space))
+        self.observation_space = self.frames.stacked_observation_space
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin with nothing but the first observation."""
+        obs, info = self.env.reset(**kwargs)
+        return _first(self.frames.reset(_batch(obs))), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Push the oldest observation out."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        stacked, _ = self.frames.update(_batch(obs), np.zeros(1, bool), [{}])
+        return _first(stacked), reward, terminated, truncated, info
+
+
+def _batch(obs: Any) -> Any:
+    """A batch of one observation."""
+    return map_observations(lambda part: np.asarray(part)[None], obs)
+
+
+def _first(batch: Any) -> Any:
+    """The first observation of a batch."""
+    return map_observations(lambda part: part[0], batch)
+
+
+def wrapper(text: str) -> Wrapper:
     """``"module:Class"`` or ``"module:Class(name=value)"`` as a function of an environment; values are Python literals.
 
     Raises:

@@ -2,13 +2,13 @@
 
 import json
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import figures
 from agent_cells import CELLS as AGENT_CELLS
 from agent_cells import GAMES
 from cells import INNER_STEPS, PER_STEP, READ_MS
+from document import picture, table
 
 NORMS = {"": "one norm", "-per-step": "a norm each"}
 
@@ -31,14 +31,12 @@ def listed(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values) or "not run"
 
 
-def section(results: Path, folder: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
+def section(results: Path, folder: Path) -> str:
     """Tables and figure of what was run.
 
     Args:
         results: folder of the results.
         folder: of the figures.
-        picture: puts a figure of a name, with words for it, into the document.
-        table: makes a table of a head and rows.
     """
     retrieval = {
         (size, norm): {steps: errors(results, size, steps, norm) for steps in (INNER_STEPS if norm == "" else PER_STEP)}
@@ -65,5 +63,5 @@ def section(results: Path, folder: Path, picture: Callable[[str, str], str], tab
     }
     if any(values for lines in panels.values() for found in lines.values() for values in found.values()):
         figures.inner_steps(folder / "inner-steps", panels, INNER_STEPS)
-    parts = [table(head, rows), picture("inner-steps", "Test error and area against inner steps")]
+    parts = [table(head, rows), picture(folder, "inner-steps", "Test error and area against inner steps")]
     return "\n\n".join(part for part in parts if part)

@@ -7,7 +7,7 @@ from typing import Any
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from algorithms import load_model
-from environments import Environment, wrapper
+from environments import Environment
 from fwagents.export.normalization import Normalization
 from fwagents.sb3.checkpoints import load_normalizer
 from fwagents.sb3.policies import MemoryPolicy
@@ -33,7 +33,7 @@ class Player:
 
     def __init__(self, config: dict[str, Any], model_path: Path, modes: Sequence[str] = ()) -> None:
         args = config["args"]
-        environment = Environment(args["env"], config["env_kwargs"], tuple(map(wrapper, args["wrappers"])))
+        environment = Environment.of(args, config["env_kwargs"])
         self.model = load_model(args["algo"], model_path)
         mode = environment.render_mode(modes)
         if modes and mode is None:

@@ -1,11 +1,10 @@
 """Turn results into sections of docs/results.md, and figures.
 
-``python train/report.py`` reads results/retrieval, results/glimpses and results/curves. What has not been run yet is
-shown as such.
+``python train/report.py`` reads results/retrieval, results/glimpses, results/language and results/curves. What has not
+been run yet is shown as such.
 """
 
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,12 @@ import inner_steps_report
 import suite_report
 from cells import CELLS, FEATURES, PAIRS, SIZES, Cell
 from cli import fail, parse
+from document import picture, table, write_section
 from figures import NAMES
 from paper import FIGURE_2, TABLE_1, TABLE_2
 from runs import read_json
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "benchmarks"))  # every document's tables and sections are written by the same functions
-from measuring import table, write_section  # noqa: E402
 
 NOT_RUN = "not run"
 LEVEL = 0.1  # nats, of Figure 2
@@ -64,8 +62,9 @@ class Results:
             self.runs[name] = [run for path in paths if (run := read_json(path)) is not None]
 
     def errors(self, name: str) -> list[float]:
-        """Test errors of the seeds, percent."""
-        return [run["test_error"] for run in self.runs[name] if run["test_error"] is not None]
+        """What the cell reports of its seeds: test errors, percent, or bits."""
+        measure = self.cells[name].measure
+        return [run[measure] for run in self.runs[name] if run[measure] is not None]
 
     def mean(self, name: str) -> float | None:
         """Their mean; None where a seed is missing."""
@@ -116,10 +115,12 @@ def no_worse(results: Results, name: str, others: Sequence[str], words: str) -> 
     return words, shown, ours <= min(theirs)
 
 
-def verdicts(claims: Iterable[Claim]) -> str:
+def verdicts(claims: Iterable[Claim], unit: str = "%") -> str:
     """Claims as a table."""
     words = {True: "yes", False: "no", None: NOT_RUN}
-    return table(("claim", "measured, %", "holds"), [(claim, shown, words[holds]) for claim, shown, holds in claims])
+    return table(
+        ("claim", f"measured, {unit}", "holds"), [(claim, shown, words[holds]) for claim, shown, holds in claims]
+    )
 
 
 def compared(
@@ -192,12 +193,6 @@ def provenance(results: Results, table_name: str) -> str:
     return f"`make tables`: {len(runs)} of {sum(len(c.seeds) for c in cells)} runs are there{made if runs else ''}."
 
 
-def picture(args: Args, name: str, words: str) -> str:
-    """A figure's place in the document."""
-    path = args.figures / f"{name}.svg"
-    return f"![{words}]({path.relative_to(args.document.parent).as_posix()})" if path.exists() else ""
-
-
 def retrieval(args: Args, results: Results) -> str:
     """Table 1 and Figure 2."""
 
@@ -234,11 +229,11 @@ def retrieval(args: Args, results: Results) -> str:
         [
             provenance(results, "retrieval"),
             compared(results, labels, SIZES, name, TABLE_1, "R ="),
-            picture(args, "retrieval", "Test error against hidden units"),
+            picture(args.figures, "retrieval", "Test error against hidden units"),
             verdicts(claims),
             f"Updates until the test NLL at R = 50 is first seen below {LEVEL:g} (Figure 2), each seed:",
             table(("model", "updates", "paper"), reached),
-            picture(args, "figure-2", "Test NLL against updates at R = 50"),
+            picture(args.figures, "figure-2", "Test NLL against updates at R = 50"),
             "What the searches chose, and what the runs took:",
             settings(results, [name(label, size) for label in labels for size in SIZES]),
         ]
@@ -261,7 +256,7 @@ def harder(args: Args, results: Results) -> str:
         [
             provenance(results, "harder"),
             compared(results, labels, pairs, name, {}, "K ="),
-            picture(args, "harder", "Test error against pairs"),
+            picture(args.figures, "harder", "Test error against pairs"),
             settings(results, [name(label, count) for label in labels for count in PAIRS]),
         ]
     )
@@ -291,7 +286,7 @@ def glimpses(args: Args, results: Results) -> str:
         [
             provenance(results, "glimpses"),
             compared(results, labels, FEATURES, name, TABLE_2, "features"),
-            picture(args, "glimpses", "Test error against features"),
+            picture(args.figures, "glimpses", "Test error against features"),
             verdicts(claims),
             "What the searches chose, and what the runs took:",
             settings(results, [name(label, size) for label in labels for size in FEATURES]),
@@ -299,30 +294,60 @@ def glimpses(args: Args, results: Results) -> str:
     )
 
 
+def language(args: Args, results: Results) -> str:
+    """Bits per character at equal parameters."""
+    cells = [cell for cell in results.cells.values() if cell.table == "language"]
+    rows = []
+    for cell in cells:
+        runs = [run for run in results.runs[cell.name] if run["test_bits"] is not None]
+        sizes = [f"{runs[0][of]:,}" if runs else "" for of in ("parameters", "hidden_size")]
+        means = [
+            f"{statistics.fmean(run[of] for run in runs):.2f}" if runs else ""
+            for of in ("validation_bits", "test_error")
+        ]
+        rows.append((NAMES[cell.options["core"]], *sizes, results.text(cell.name), *means))
+    ours, *rivals = cells
+    claims = [
+        no_worse(results, ours.name, [rival.name], f"fast weights no worse than the {NAMES[rival.options['core']]}")
+        for rival in rivals
+    ]
+    head = ("model", "weights", "hidden units", "test, bits per character", "validation", "next characters missed, %")
+    return paragraphs(
+        [
+            provenance(results, "language"),
+            table(head, rows),
+            verdicts(claims, "bits"),
+            "What the searches chose, and what the runs took:",
+            settings(results, [cell.name for cell in cells]),
+        ]
+    )
+
+
 def curves(args: Args, results: Results) -> str:
     """The paper's Figure 5."""
-    return curves_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
+    return curves_report.section(args.results, args.figures)
 
 
 def suite(args: Args, results: Results) -> str:
     """The memory suite."""
-    return suite_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
+    return suite_report.section(args.results, args.figures)
 
 
 def elsewhere(args: Args, results: Results) -> str:
     """Environments that others wrote."""
-    return elsewhere_report.section(args.results, table)
+    return elsewhere_report.section(args.results)
 
 
 def inner_steps(args: Args, results: Results) -> str:
     """How many reads."""
-    return inner_steps_report.section(args.results, args.figures, lambda name, words: picture(args, name, words), table)
+    return inner_steps_report.section(args.results, args.figures)
 
 
 SECTIONS = {
     "retrieval": retrieval,
     "harder": harder,
     "glimpses": glimpses,
+    "language": language,
     "curves": curves,
     "suite": suite,
     "elsewhere": elsewhere,

@@ -2,11 +2,11 @@
 
 import json
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import figures
 from agent_cells import CELLS, CORES, DIFFICULTIES, SUITE_SETTING
+from document import picture, table
 from figures import NAMES
 from fwagents.envs import reference_returns
 
@@ -20,14 +20,12 @@ def shares(results: Path, env: str, difficulty: int, core: str) -> list[float]:
     return [(final - returns.memoryless) / (returns.optimal - returns.memoryless) for final in finals]
 
 
-def section(results: Path, folder: Path, picture: Callable[[str, str], str], table: Callable[..., str]) -> str:
+def section(results: Path, folder: Path) -> str:
     """Figure and tables of what was run.
 
     Args:
         results: folder of the results.
         folder: of the figures.
-        picture: puts a figure of a name, with words for it, into the document.
-        table: makes a table of a head and rows.
     """
     parts, panels = [], {}
     for env, (parameter, rollouts) in DIFFICULTIES.items():
@@ -48,5 +46,5 @@ def section(results: Path, folder: Path, picture: Callable[[str, str], str], tab
             for env, (parameter, found) in panels.items()
         }
         figures.scaling(folder / "suite", medians, f"{SUITE_SETTING['total_timesteps']:,} steps")
-        parts.insert(0, picture("suite", "Share of what memory is worth against difficulty"))
+        parts.insert(0, picture(folder, "suite", "Share of what memory is worth against difficulty"))
     return "\n\n".join(part for part in parts if part)

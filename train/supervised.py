@@ -1,4 +1,4 @@
-"""What train/retrieval.py and train/glimpses.py share: their common options, and a run from begin to result file."""
+"""What the scripts of supervised tasks share: their common options, and a run from begin to result file."""
 
 import math
 import signal
@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from cli import INTERRUPTED, core_options, fail, parse
+from cli import INTERRUPTED, CoreName, core_options, fail, parse
 from fwagents.settings import core_defaults_for
 from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, write_json, write_result
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fwagents.tasks.data import Splits
     from fwagents.tasks.training import Trainer
 
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class SupervisedArgs:
     """Options of every supervised task."""
 
-    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
+    core: CoreName = "fast_weights"
     """The memory."""
     hidden_size: int = 50
     """Units of the memory."""
@@ -55,7 +54,7 @@ class SupervisedArgs:
     eval_every: int = 1000
     """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
     patience: int | None = None
-    """Validations in a row without a lower error that end the run; None for none."""
+    """Validations in a row that are no better and end the run; None for none."""
     solved_evals: int | None = 10
     """Validations in a row without any error that end the run; None for none."""
     test: bool = True
@@ -70,25 +69,27 @@ class SupervisedArgs:
 
 
 ArgsT = TypeVar("ArgsT", bound=SupervisedArgs)
-PATHS = ("log_dir", "output", "data_dir")
+PATHS = ("log_dir", "output", "data_dir", "file")
 
 
 class Problem(NamedTuple):
     """What a task's script builds from its options.
 
     Attributes:
-        model: maps inputs to unnormalised scores.
-        splits: the data.
+        model: what is trained.
+        splits: the data, as the trainer takes it.
         core: the result's ``core``.
         label: what stands for the model in the run's name.
         classes: names of the classes, if the accuracy on each is to be reported.
+        trainer: makes the Trainer, if not ``Trainer`` itself; called alike.
     """
 
     model: "nn.Module"
-    splits: "Splits"
+    splits: Any
     core: str
     label: str
     classes: Sequence[str] = ()
+    trainer: "Callable[..., Trainer] | None" = None
 
 
 def read(args_type: type[ArgsT], argv: Sequence[str], task: str, option: str) -> tuple[ArgsT, dict[str, Any]]:
@@ -137,7 +138,9 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
             folder = args.resume
             if (folder / RESULT).exists():
                 raise ValueError(f"{folder} is finished: it has a {RESULT}")
-        trainer = Trainer(problem.model, problem.splits, options, folder, test_curve=getattr(args, "test_curve", False))
+        trainer = (problem.trainer or Trainer)(
+            problem.model, problem.splits, options, folder, test_curve=getattr(args, "test_curve", False)
+        )
         if args.resume is not None:
             trainer.load()
             print(f"Resumed {folder} at {trainer.update:,} updates")
@@ -168,7 +171,7 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
         print(f"stopped: {diverged}", file=sys.stderr)
         print(f"The last checkpoint is in {folder}")
         return 1
-    _report(result, folder, args)
+    _report(result, trainer, args)
     return 0
 
 
@@ -194,7 +197,8 @@ def _result(
     """The result file: what came out, what it took, and what it takes to run it again."""
     described = read_config(trainer.folder, _script(task), "core")
     best = trainer.best if trainer.curve else {}
-    columns = ["update", "loss", "validation_error", "validation_nll", *(["test_nll"] if trainer.test_curve else [])]
+    validated = [f"validation_{name}" for name in trainer.measured]
+    columns = ["update", "loss", *validated, *(["test_nll"] if trainer.test_curve else [])]
     result = {
         "task": task,
         "core": problem.core,
@@ -202,10 +206,8 @@ def _result(
         "seed": args.seed,
         "updates": trainer.update,
         "stopped": diverged or trainer.stopped,
-        "test_error": None if score is None else score.error,
-        "test_nll": None if score is None else score.nll,
-        "validation_error": best.get("validation_error"),
-        "validation_nll": best.get("validation_nll"),
+        **{f"test_{name}": None if score is None else getattr(score, name) for name in trainer.measured},
+        **{name: best.get(name) for name in validated},
         "best_update": best.get("update"),
         "seconds": round(trainer.seconds, 1),
         "parameters": sum(p.numel() for p in trainer.parameters),
@@ -220,15 +222,17 @@ def _result(
     return result
 
 
-def _report(result: dict[str, Any], folder: Path, args: SupervisedArgs) -> None:
+def _report(result: dict[str, Any], trainer: "Trainer", args: SupervisedArgs) -> None:
     """The closing lines."""
+    if shown := trainer.closing():
+        print(shown)
     print(
-        f"{result['updates']:,} updates in {result['seconds']:.0f} s; best validation error "
-        f"{result['validation_error']:.2f} % at {result['best_update']:,}"
+        f"{result['updates']:,} updates in {result['seconds']:.0f} s; at {result['best_update']:,} the best validation "
+        f"{trainer.describe(result, 'validation')}"
     )
     if result["test_error"] is not None:
-        print(f"Test error {result['test_error']:.2f} %, NLL {result['test_nll']:.4f}")
+        print(f"Test {trainer.describe(result, 'test')}")
     for name, accuracy in result.get("class_accuracy", {}).items():
         print(f"  {name}: {accuracy:.2f} % right")
-    print(f"Result:           {args.output or folder / RESULT}")
+    print(f"Result:           {args.output or trainer.folder / RESULT}")
     print(f"Learning curves:  tensorboard --logdir {args.log_dir}")

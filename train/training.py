@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from algorithms import ALGORITHMS, load_model
 from cli import INTERRUPTED
-from environments import Environment, wrapper
+from environments import Environment
 from fwagents.sb3.board import describe_run
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
@@ -46,7 +46,7 @@ class Run:
 
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
         self.args, self.env_kwargs = args, env_kwargs
-        self.environment = Environment(args.env, env_kwargs, tuple(map(wrapper, args.wrappers)))
+        self.environment = Environment.of(vars(args), env_kwargs)
         if args.log_memory:
             importlib.import_module("fwagents.figures")  # if it cannot be, that is said before anything is written
         self.console = Console()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cli import fail, key_values, parse
+from cli import CoreName, fail, key_values, parse
 from fwagents.settings import defaults_for
 
 
@@ -57,7 +57,7 @@ class Args:
 
     env: str = "PartialCatch-v0"
     """Any Gymnasium id; "module:Id" imports the module first."""
-    core: Literal["fast_weights", "irnn", "lstm", "gru", "associative_lstm", "none"] = "fast_weights"
+    core: CoreName = "fast_weights"
     """The memory."""
     algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"
     """The algorithm."""

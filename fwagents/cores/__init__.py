@@ -5,25 +5,39 @@ from typing import Any
 
 from fwagents.cores.associative_lstm import AssociativeLSTM, AssociativeLSTMState
 from fwagents.cores.base import HiddenState, MemoryCore
+from fwagents.cores.delta_net import DeltaNet
 from fwagents.cores.fast_weights import FastWeights, FastWeightsState
+from fwagents.cores.ffm import FFM, FFMState
+from fwagents.cores.gated_delta_net import GatedDeltaNet
 from fwagents.cores.gru import GRU
+from fwagents.cores.hebbian import Hebbian, HebbianState
 from fwagents.cores.irnn import IRNN
 from fwagents.cores.lstm import LSTM, LSTMState
 from fwagents.cores.no_memory import NoMemory
+from fwagents.cores.programmer import ProgrammerState
+from fwagents.cores.sum_rule import SumRule
 
 __all__ = [
     "CORES",
+    "FFM",
     "GRU",
     "IRNN",
     "LSTM",
     "AssociativeLSTM",
     "AssociativeLSTMState",
+    "DeltaNet",
+    "FFMState",
     "FastWeights",
     "FastWeightsState",
+    "GatedDeltaNet",
+    "Hebbian",
+    "HebbianState",
     "HiddenState",
     "LSTMState",
     "MemoryCore",
     "NoMemory",
+    "ProgrammerState",
+    "SumRule",
     "make_core",
 ]
 
@@ -33,6 +47,11 @@ CORES: dict[str, type[MemoryCore[Any]]] = {
     "lstm": LSTM,
     "gru": GRU,
     "associative_lstm": AssociativeLSTM,
+    "sum_rule": SumRule,
+    "delta_net": DeltaNet,
+    "gated_delta_net": GatedDeltaNet,
+    "hebbian": Hebbian,
+    "ffm": FFM,
     "none": NoMemory,
 }
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from math import prod
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -60,35 +59,35 @@ def _bucket(size: int) -> int:
 
 
 class _Pool:
-    """Free blocks by size, the longest unused dropped first."""
+    """Free blocks by size, the longest unused dropped first.
+
+    There is no lock: Python drops an interrupt that falls into a destructor, which could leave one locked for good.
+    Each operation on ``free`` is whole by itself; where threads or an interrupt come between two of them, a block is
+    lost to the pool and freed, no more.
+    """
 
     def __init__(self) -> None:
         self.free: dict[int, list[Tensor]] = {}
-        self.kept = 0
-        self.lock = Lock()
+
+    @property
+    def kept(self) -> int:
+        """Floats in free blocks."""
+        return sum(size * len(blocks) for size, blocks in list(self.free.items()))
 
     def take(self, floats: int) -> Tensor:
         size = _bucket(floats)
-        with self.lock:
-            blocks = self.free.get(size)
-            if blocks:
-                self.kept -= size
-                return blocks.pop()
-        return _fresh(size)
+        try:
+            return self.free[size].pop()
+        except (KeyError, IndexError):
+            return _fresh(size)
 
     def give_back(self, block: Tensor) -> None:
-        if not self.lock.acquire(blocking=False):  # a collection may run this while this thread is in ``take``
-            return
-        try:
-            size = block.numel()
-            blocks = self.free.pop(size, [])
-            self.free[size] = [*blocks, block]
-            self.kept += size
-            while 4 * self.kept > _kept_bytes():
-                oldest = next(iter(self.free))
-                self.kept -= oldest * len(self.free.pop(oldest))
-        finally:
-            self.lock.release()
+        size = block.numel()
+        blocks = self.free.pop(size, [])
+        blocks.append(block)
+        self.free[size] = blocks
+        while 4 * self.kept > _kept_bytes():
+            self.free.pop(next(iter(list(self.free)), 0), None)
 
 
 @cache
@@ -101,8 +100,6 @@ def _kept_bytes() -> int:
 
 
 _pool = _Pool()
-if hasattr(os, "register_at_fork"):  # another thread of the parent may have held the lock
-    os.register_at_fork(after_in_child=lambda: setattr(_pool, "lock", Lock()))
 
 
 def borrowed(*shape: int) -> Tensor:

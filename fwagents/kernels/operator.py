@@ -87,36 +87,21 @@ def _forward(
     norm_eps: float,
     tolerance: float | None,
     traced: bool,
-    backend: str = "numba",
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns y, h, A and the trace, which is empty unless asked for."""
     options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
     return PASSES[backend].forward(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options, traced)
 
 
+# What stands in for an operator while compiling takes whatever it is given: the schema is the operator's.
 @_forward.register_fake
 def _(
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    weight_ih: Tensor | None,
-    bias: Tensor | None,
-    inner_steps: int,
-    decay: float,
-    fast_lr: float,
-    sustained: bool,
-    normalize_storage: bool,
-    norm_eps: float,
-    tolerance: float | None,
-    traced: bool,
-    backend: str = "numba",
+    drive: Tensor, weight_hh: Tensor, h: Tensor | None, A: Tensor | None, start: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gain, _, _, _, *constants, traced, backend = rest
     steps, batch, size = map(int, (*drive.shape[:2], len(weight_hh)))  # fixed: the trace's size follows from them
-    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
+    options = ScanOptions(*constants)
     norms, shape = 0 if gain is None else len(gain), (steps, batch, size)
     floats = PASSES[backend].trace_floats(shape, options, norms, A is not None, start is not None) if traced else 0
     A_out, trace = drive.new_empty(batch, size, size), drive.new_empty(floats, dtype=torch.float32)
@@ -146,7 +131,7 @@ def _backward(
     tolerance: float | None,
     wants_drive: bool,
     wants_A: bool,
-    backend: str = "numba",
+    backend: str,
 ) -> list[Tensor]:
     """Returns the gradients at drive, weight_hh, h, A, gain, shift, weight_ih and bias; empty where there is none."""
     options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
@@ -158,29 +143,10 @@ def _backward(
 
 @_backward.register_fake
 def _(
-    dy: Tensor | None,
-    dh_out: Tensor | None,
-    dA_out: Tensor | None,
-    y: Tensor,
-    trace: Tensor,
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    weight_ih: Tensor | None,
-    inner_steps: int,
-    decay: float,
-    fast_lr: float,
-    sustained: bool,
-    normalize_storage: bool,
-    norm_eps: float,
-    tolerance: float | None,
-    wants_drive: bool,
-    wants_A: bool,
-    backend: str = "numba",
+    dy: Tensor | None, dh_out: Tensor | None, dA_out: Tensor | None, y: Tensor, trace: Tensor, *rest: Any
 ) -> list[Tensor]:
+    drive, weight_hh, h, A, _, gain, weight_ih, *_, wants_drive, wants_A, _ = rest
+
     def like(x: Tensor | None, wanted: bool = True) -> Tensor:
         return y.new_empty(0) if x is None or not wanted else y.new_empty(x.shape)
 

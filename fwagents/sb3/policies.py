@@ -261,8 +261,8 @@ class MemoryMultiInputPolicy(MemoryPolicy):
     features_extractor_default = MultiInputExtractor
 
 
-def map_observations(function: Callable[[Tensor], Tensor], obs: Any) -> Any:
-    """Apply a function to a tensor, or to every one of a dict."""
+def map_observations(function: Callable[[Any], Any], obs: Any) -> Any:
+    """Apply a function to an observation, or to every part of a dict."""
     return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)
 
 

@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class TrainingOptions:
             rise from zero over the first tenth.
         max_grad_norm: norm at which gradients are clipped; None for never.
         eval_every: updates between two validations; a checkpoint follows each.
-        patience: validations in a row without a lower error that end training; None for none.
+        patience: validations in a row that are no better and end training; None for none.
         solved_evals: validations in a row without any error that end training; None for none.
         seed: of the order of the examples.
 
@@ -89,6 +89,11 @@ class Score(NamedTuple):
     nll: float
     accuracy: list[float]
 
+    @property
+    def bits(self) -> float:
+        """The NLL in bits."""
+        return self.nll / math.log(2)
+
 
 @torch.no_grad()
 def evaluate(model: nn.Module, examples: Examples, batch_size: int = 500) -> Score:
@@ -110,7 +115,8 @@ class Trainer:
     """Trains a model, choosing its weights by validation, so that it can be killed at any moment and go on.
 
     The order of the examples and the learning rate follow from the number of the update, and when to stop follows
-    from the curve, so a checkpoint is the weights, Adam's moments, the best weights and the curve.
+    from the curve, so a checkpoint is the weights, Adam's moments, the best weights and the curve; and what a task
+    carries from one update to the next.
 
     Args:
         model: maps inputs [B, ...] to unnormalised scores [B, classes].
@@ -121,10 +127,14 @@ class Trainer:
 
     Attributes:
         update: batches learned from so far.
-        curve: a row for each validation: update, validation_error, validation_nll; the mean training loss since the
-            last one, but for the first; test_nll if asked for.
+        curve: a row for each validation: update, and what was measured, such as validation_error, validation_nll; the
+            mean training loss since the last one, but for the first; test_nll if asked for.
         seconds: what it took so far, those of earlier processes counted in.
+        carried: tensors that a task carries from one update to the next; none here.
     """
+
+    measured: ClassVar[tuple[str, ...]] = ("error", "nll")  # of a Score, in the curve and the result
+    chosen_by: ClassVar[tuple[str, ...]] = ("validation_error", "validation_nll")  # the lowest; those behind break ties
 
     def __init__(
         self, model: nn.Module, splits: Splits, options: TrainingOptions, folder: Path, *, test_curve: bool = False
@@ -137,12 +147,13 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self.best_weights: dict[str, Tensor] = {}
         self.seconds = 0.0
+        self.carried: tuple[Tensor, ...] = ()
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     @property
     def best(self) -> dict[str, float]:
-        """The row of the curve whose weights are kept: the lowest validation error, then the lowest NLL."""
-        return min(self.curve, key=_rank)
+        """The row of the curve whose weights are kept."""
+        return min(self.curve, key=self._rank)
 
     @property
     def stopped(self) -> str | None:
@@ -150,10 +161,11 @@ class Trainer:
         options, errors = self.options, [row["validation_error"] for row in self.curve]
         if not errors:
             return None
+        values = [row[self.chosen_by[0]] for row in self.curve]
         solved = next((i for i, error in enumerate(reversed(errors)) if error), len(errors))  # the last ones without
         if options.solved_evals is not None and solved >= options.solved_evals:
             return "solved"
-        if options.patience is not None and len(errors) - 1 - errors.index(min(errors)) >= options.patience:
+        if options.patience is not None and len(values) - 1 - values.index(min(values)) >= options.patience:
             return "patience"
         return "updates" if self.update >= options.updates else None
 
@@ -181,7 +193,27 @@ class Trainer:
     def test(self) -> Score:
         """Score the best weights, which the model then holds, on the test set."""
         self.model.load_state_dict(self.best_weights)
-        return evaluate(self.model, self.splits.test)
+        return self.score(self.splits.test)
+
+    def loss(self) -> Tensor:
+        """The loss of this update's batch."""
+        train, rows = self.splits.train, self._batch()
+        return F.cross_entropy(self.model(train.inputs[rows]), train.labels[rows])
+
+    def score(self, examples: Examples) -> Score:
+        """Score the model as it is."""
+        return evaluate(self.model, examples)
+
+    def describe(self, measured: Mapping[str, Any], split: str) -> str:
+        """In words, what a row of the curve or a result says of a split."""
+        return f"error {measured[f'{split}_error']:.2f} %, NLL {measured[f'{split}_nll']:.4f}"
+
+    def log(self, writer: SummaryWriter) -> None:
+        """What a task shows in TensorBoard after a validation, beside what is measured; nothing here."""
+
+    def closing(self) -> str:
+        """What a task shows when all is done, of the best weights; nothing here."""
+        return ""
 
     def load(self) -> None:
         """Go on from the folder's checkpoint.
@@ -196,7 +228,7 @@ class Trainer:
             self.model.load_state_dict(kept["model"])
             self.optimizer.load_state_dict(kept["optimizer"])
             self.update, self.curve, self.seconds = kept["update"], kept["curve"], kept["seconds"]
-            self.best_weights = kept["best_weights"]
+            self.best_weights, self.carried = kept["best_weights"], tuple(kept.get("carried", ()))
             torch.set_rng_state(kept["torch"])
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.folder} has no {CHECKPOINT} to go on from") from None
@@ -211,6 +243,7 @@ class Trainer:
             "curve": self.curve,
             "seconds": self.seconds,
             "best_weights": self.best_weights,
+            "carried": list(self.carried),
             "torch": torch.get_rng_state(),  # for a model that draws as it learns
         }
         with replacing(self.folder / CHECKPOINT) as file:
@@ -228,7 +261,7 @@ class Trainer:
                 writer.add_scalar("train/loss", mean, self.update)
                 writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], self.update)
                 bar.update(len(losses))
-                bar.set_postfix_str(f"loss {mean:.3f}, validation error {self.curve[-1]['validation_error']:.2f} %")
+                bar.set_postfix_str(f"loss {mean:.3f}, validation {self.describe(self.curve[-1], 'validation')}")
                 total += math.fsum(losses)
                 losses.clear()
         return total / (end - first)
@@ -236,11 +269,9 @@ class Trainer:
     def _step(self) -> float:
         """One update; returns its loss."""
         options = self.options
-        rows = self._batch()
         rate = options.learning_rate * SCHEDULES[options.lr_schedule](self.update / options.updates)
         self.optimizer.param_groups[0]["lr"] = rate
-        train = self.splits.train
-        loss = F.cross_entropy(self.model(train.inputs[rows]), train.labels[rows])
+        loss = self.loss()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         value = self._finite("training loss", loss.item())
@@ -263,25 +294,30 @@ class Trainer:
 
     def _validate(self, writer: SummaryWriter, bar: "tqdm[Any]", loss: float | None = None) -> None:
         begin = time.perf_counter()
-        score = evaluate(self.model, self.splits.validation)
+        score = self.score(self.splits.validation)
         self._finite("validation NLL", score.nll)
-        row = {"update": self.update, "validation_error": score.error, "validation_nll": score.nll}
+        measured = {name: getattr(score, name) for name in self.measured}
+        row = {"update": self.update, **{f"validation_{name}": value for name, value in measured.items()}}
         if loss is not None:
             row["loss"] = loss
-        writer.add_scalar("validation/error", score.error, self.update)
-        writer.add_scalar("validation/nll", score.nll, self.update)
+        for name, value in measured.items():
+            writer.add_scalar(f"validation/{name}", value, self.update)
         self.seconds += time.perf_counter() - begin
         if self.test_curve:
-            row["test_nll"] = evaluate(self.model, self.splits.test).nll
+            row["test_nll"] = self.score(self.splits.test).nll
             writer.add_scalar("test/nll", row["test_nll"], self.update)
-        if not self.curve or _rank(row) < _rank(self.best):
+        if not self.curve or self._rank(row) < self._rank(self.best):
             self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.curve.append(row)
         if bar.disable:
-            print(f"{self.update:,} updates: validation error {score.error:.2f} %, NLL {score.nll:.4f}", flush=True)
+            print(f"{self.update:,} updates: validation {self.describe(row, 'validation')}", flush=True)
+        self.log(writer)
         # Before the checkpoint: whoever goes on from it finds in the log all that was before.
         writer.flush()
         self._save()
+
+    def _rank(self, row: dict[str, float]) -> tuple[float, ...]:
+        return tuple(row[name] for name in self.chosen_by)
 
     def _finite(self, name: str, value: float) -> float:
         if not math.isfinite(value):
@@ -299,7 +335,3 @@ def load_best(model: nn.Module, folder: Path) -> None:
     if not (folder / CHECKPOINT).is_file():
         raise FileNotFoundError(f"{folder} has no {CHECKPOINT} yet")
     model.load_state_dict(torch.load(folder / CHECKPOINT, weights_only=True)["best_weights"])
-
-
-def _rank(row: dict[str, float]) -> tuple[float, float]:
-    return row["validation_error"], row["validation_nll"]

@@ -6,6 +6,8 @@
 import runpy
 import sys
 
+from fwagents.zoo.hyperparams import OPTIONS
+
 SCRIPTS = {
     "train": "rl_zoo3.train",
     "enjoy": "rl_zoo3.enjoy",
@@ -47,8 +49,7 @@ def with_settings(arguments: list[str]) -> list[str]:
     if "--algo" not in arguments[:-1] or {"-conf", "--conf-file"} & set(arguments):
         return arguments
     algo = arguments[arguments.index("--algo") + 1]
-    known = ("ppo_lstm", "memory_ppo", "memory_a2c")
-    return [*arguments, "--conf-file", f"fwagents.zoo.{algo}"] if algo in known else arguments
+    return [*arguments, "--conf-file", f"fwagents.zoo.{algo}"] if algo in OPTIONS else arguments
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-# A core's own options. One core's must not be drawn for another, so each has its core's name before it.
 CORES = ("fast_weights", "lstm", "gru")
 
 

@@ -17,7 +17,7 @@ from tests.kernels.problems import distance, random_scan, results
 def test_opcheck(options, state):
     scan = random_scan(5, 3, 20, options, state=state, starts=0.2)
     inputs = [x if x is None or x.dtype == torch.bool else x.requires_grad_() for x in scan[:7]]
-    torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, None, None, *options, True))
+    torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, None, None, *options, True, "numba"))
 
 
 @pytest.mark.parametrize("wants_x", [False, True])
@@ -25,7 +25,7 @@ def test_opcheck_with_the_input_weights(wants_x):
     scan = random_scan(5, 3, 20, starts=0.2)
     x, weight_ih, bias = torch.randn(5, 3, 7, requires_grad=wants_x), torch.randn(20, 7), torch.randn(20)
     inputs = (x, *scan[1:7], weight_ih.requires_grad_(), bias.requires_grad_())
-    torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, *scan.options, True))
+    torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, *scan.options, True, "numba"))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_is_not_covered_goes_to_the_reference(dtype, monkeypatch):
 
 def test_no_trace_without_gradients():
     scan = random_scan(3, 2, 5)
-    *_, trace = torch.ops.fwagents.fast_weight_scan(*scan[:7], None, None, *scan.options, False)
+    *_, trace = torch.ops.fwagents.fast_weight_scan(*scan[:7], None, None, *scan.options, False, "numba")
     assert trace.numel() == 0
 
 

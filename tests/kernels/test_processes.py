@@ -101,6 +101,7 @@ def test_an_interrupt_at_any_moment_leaves_the_scan_whole():
     assert (found.stdout, found.returncode) == ("30 True\n", 0), found.stderr
 
 
+@pytest.mark.slow
 def test_processes_share_a_fresh_cache(tmp_path):
     """They compile and save at the same time; whoever comes after them loads, and says nothing."""
     runs = [start_run(tmp_path) for _ in range(2)]

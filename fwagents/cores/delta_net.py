@@ -1,0 +1,41 @@
+"""DeltaNet: a fast-weight programmer that corrects what it has stored."""
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fwagents.cores.programmer import FastWeightProgrammer, Program
+
+
+class DeltaNet(FastWeightProgrammer):
+    r"""Schlag et al., "Linear Transformers Are Secretly Fast Weight Programmers" (2021), arXiv:2102.11174.
+
+    With q, k and v as :class:`~fwagents.cores.programmer.FastWeightProgrammer` projects them::
+
+        q, k, v <- silu(q), silu(k), silu(v)      q, k <- q / |q|, k / |k|
+        beta(t) = sigmoid(c . x(t) + b)           one number a head
+        W(t)    = W(t-1) + beta(t) (v(t) - W(t-1) k(t)) k(t)^T
+        y(t)    = W(t) q(t)
+
+    The value under a key moves to the new one, by beta of the way; at beta = 1 it is overwritten, exactly, and what is
+    stored under keys at right angles stays. The rule is Widrow and Hoff's (1960). The Euclidean norm, silu and the
+    convolution are those of Yang et al. (2024), arXiv:2406.06484, as is the way many steps are computed at once.
+
+    Args:
+        input_size: D.
+        hidden_size: H, a multiple of num_heads.
+        num_heads: fast nets side by side.
+        conv_size: steps that the convolution before q, k and v reaches over.
+
+    Shapes:
+        state ``(recent [B, c-1, 3H], W [B, heads, H/heads, H/heads])``; parameters those of
+        ``FastWeightProgrammer``, the last rows of the projection being the betas'.
+    """
+
+    gates_per_head: ClassVar[int] = 1
+
+    def program(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
+        """The delta rule along the direction of the key."""
+        query, key = F.normalize(F.silu(q), dim=-1), F.normalize(F.silu(k), dim=-1)
+        return Program(query, key, F.silu(v), gates[:, :, 0].sigmoid())

@@ -1,0 +1,155 @@
+"""Fast-weight programmers: what those cores share in which a slow net tells a fast one what to store and to read."""
+
+from abc import abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fwagents.cores.base import MemoryCore, positive_int
+
+CHUNK = 64  # steps that are computed at once; the work of a step grows with it, the calls for a step fall
+
+
+class ProgrammerState(NamedTuple):
+    """Projections in the convolution's reach ``recent [B, c-1, 3H]``, fast weights ``W [B, heads, E, d]``."""
+
+    recent: Tensor
+    W: Tensor
+
+
+class Program(NamedTuple):
+    """What a slow net tells a fast one to do at every step.
+
+    Attributes:
+        query: where to read [T, B, heads, d].
+        key: where to write [T, B, heads, d].
+        value: what to write [T, B, heads, E].
+        rate: [T, B, heads]; how far what is stored under the key moves to the value. None adds the value to it.
+        log_decay: [T, B, heads], at most 0; the logarithm of what is left of W before it is written to. None is 0.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    rate: Tensor | None = None
+    log_decay: Tensor | None = None
+
+
+class FastWeightProgrammer(MemoryCore[ProgrammerState]):
+    r"""A slow net that programs a fast one by keys, values and queries, H/heads = d numbers each in every head.
+
+    ::
+
+        p(t)             = C x(t) + b
+        q(t), k(t), v(t) = sum_{j<c} w_j * p(t-j)      a short causal convolution, each channel its own
+
+    What becomes of them is the rule of each core; all rules write at one place, the key, and read y(t) = W(t) q(t).
+    The convolution lets one layer tie this step's key to an earlier one's value. A block's output norm, gate and
+    projection are the caller's, as for every core.
+
+    W is a linear function of what is written, so a stretch of steps needs no loop: :func:`execute`.
+
+    Args:
+        input_size: D.
+        hidden_size: H, a multiple of num_heads.
+        num_heads: fast nets side by side.
+        conv_size: steps that the convolution reaches over (c), at least 2.
+
+    Shapes:
+        ``projection.weight [3H + gates, D]`` (C) and ``projection.bias``, torch's initialisation; ``taps [c, 3H]``, w
+        of the oldest step first, uniform in +-1/sqrt(c); state ``(recent [B, c-1, 3H], W [B, heads, E, d])``.
+
+    Raises:
+        ValueError: an option is not as above.
+    """
+
+    state_type = ProgrammerState
+    gates_per_head: ClassVar[int] = 0
+    extra_rows: ClassVar[int] = 0  # E - d
+
+    def __init__(self, input_size: int, hidden_size: int, *, num_heads: int = 1, conv_size: int = 4) -> None:
+        super().__init__(input_size, hidden_size)
+        self.num_heads = positive_int("num_heads", num_heads)
+        if hidden_size % num_heads:
+            raise ValueError(f"hidden_size is {hidden_size}, expected a multiple of num_heads, {num_heads}")
+        self.conv_size = positive_int("conv_size", conv_size)
+        if conv_size < 2:
+            raise ValueError(f"conv_size is {conv_size}, expected at least 2")
+        self.projection = nn.Linear(input_size, 3 * hidden_size + self.gates_per_head * num_heads)
+        self.taps = nn.Parameter(torch.empty(conv_size, 3 * hidden_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights."""
+        self.projection.reset_parameters()
+        bound = self.conv_size**-0.5
+        nn.init.uniform_(self.taps, -bound, bound)
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of recent and W for one row."""
+        d = self.hidden_size // self.num_heads
+        return (self.conv_size - 1, 3 * self.hidden_size), (self.num_heads, d + self.extra_rows, d)
+
+    @abstractmethod
+    def program(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
+        """The core's rule, from q, k and v [T, B, heads, d] and gates [T, B, gates_per_head, heads] as projected."""
+
+    def read_out(self, read: Tensor) -> Tensor:
+        """W q [T, B, heads, E] -> outputs [T, B, heads, d]."""
+        return read
+
+    def scan(self, x: Tensor, state: ProgrammerState) -> tuple[Tensor, ProgrammerState]:
+        """A stretch without resets, ``CHUNK`` steps at once; see :meth:`MemoryCore.scan`."""
+        T, B, _ = x.shape
+        projected, gates = self.projection(x).split([3 * self.hidden_size, self.gates_per_head * self.num_heads], -1)
+        reach = torch.cat([state.recent.transpose(0, 1), projected])
+        mixed = self.taps[0] * reach[:T]
+        for j in range(1, self.conv_size):
+            mixed = torch.addcmul(mixed, self.taps[j], reach[j : j + T])
+        q, k, v = mixed.view(T, B, 3, self.num_heads, -1).unbind(2)
+        program = self.program(q, k, v, gates.unflatten(-1, (self.gates_per_head, self.num_heads)))
+        reads, W = [], state.W
+        for begin in range(0, T, CHUNK):
+            some = Program._make(None if part is None else part[begin : begin + CHUNK] for part in program)
+            read, W = execute(some, W)
+            reads.append(read)
+        y = self.read_out(torch.cat(reads) if len(reads) > 1 else reads[0]).flatten(2)
+        return y, ProgrammerState(reach[T:].transpose(0, 1), W)
+
+    def extra_repr(self) -> str:
+        """The sizes, for ``print``."""
+        return f"{self.input_size}, {self.hidden_size}, num_heads={self.num_heads}, conv_size={self.conv_size}"
+
+
+def execute(program: Program, W: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Run a program on fast weights ``W [B, heads, E, d]``, all of its T steps at once; T^2 work.
+
+    With g(t) the decay of step t, step by step it is::
+
+        W(t) = g(t) W(t-1) + u(t) k(t)^T      u(t) = v(t), or rate(t) (v(t) - g(t) W(t-1) k(t))
+        y(t) = W(t) q(t)
+
+    W(t) is a sum of the u so far, decayed; so the u are the solution of one triangular system, each being corrected by
+    those before it, and the reads are attention to them (Yang et al., 2024, arXiv:2406.06484, section 3).
+
+    Returns:
+        Reads [T, B, heads, E], and W after the last step.
+    """
+    q, k, u = (part.permute(1, 2, 0, 3) for part in program[:3])  # [B, heads, T, ...]
+    if program.log_decay is None:
+        log_left = q.new_zeros(q.shape[2], 1)
+    else:
+        log_left = program.log_decay.permute(1, 2, 0).cumsum(-1).unsqueeze(-1)
+    left = log_left.exp()  # of W, at each step [..., T, 1]
+    # Of what column s wrote, at row t. Nothing above the diagonal, where the exponential could overflow.
+    between = (log_left - log_left.mT).tril().exp().tril()
+    if program.rate is not None:
+        rate = program.rate.permute(1, 2, 0).unsqueeze(-1)
+        u = rate * (u - left * (k @ W.mT))
+        if q.shape[2] > 1:
+            u = torch.linalg.solve_triangular(rate * between * (k @ k.mT), u, upper=False, unitriangular=True)
+    reads = left * (q @ W.mT) + (between * (q @ k.mT)) @ u
+    W = left[..., -1:, :] * W + (between[..., -1:, :].mT * u).mT @ k
+    return reads.permute(2, 0, 1, 3), W

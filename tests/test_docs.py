@@ -1,0 +1,110 @@
+"""The README and the pages of docs/: their Python runs, and what their commands and links name exists."""
+
+import dataclasses
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from fwagents.cores import CORES
+from fwagents.envs import ENVIRONMENTS
+
+ROOT = Path(__file__).parent.parent
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+
+
+def blocks(language, page):
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
+
+
+def commands():
+    """Every command line of every page, comments left out, with its page."""
+    return [
+        (page, line.split("  #")[0].strip())
+        for page in PAGES
+        for block in blocks("bash", page)
+        for line in block.splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+
+
+@pytest.fixture
+def _cores_as_before():
+    """One of the pages adds a core."""
+    before = dict(CORES)
+    yield
+    CORES.clear()
+    CORES.update(before)
+
+
+@pytest.mark.usefixtures("_cores_as_before")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)])
+def test_python_runs(page, tmp_path, monkeypatch):
+    """Top to bottom, each page by itself."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {"__name__": page}
+    for block in blocks("python", page):
+        exec(compile(block, page, "exec"), namespace)
+
+
+def test_every_block_is_of_a_kind_that_is_tested():
+    for page, text in PAGES.items():
+        kinds = re.findall(r"^```(.*)$", text, re.MULTILINE)[::2]
+        assert set(kinds) <= {"python", "bash", ""}, page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_and_extras_exist(page):
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"[`\n]make ([a-z-]+)", PAGES[page]):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    project = (ROOT / "pyproject.toml").read_text()
+    extras = re.findall(r"^([a-z]+) = \[", project[project.index("[project.optional-dependencies]") :], re.MULTILINE)
+    for extra in re.findall(r"fwagents\[([a-z]+)\]", PAGES[page]):
+        assert extra in extras
+
+
+def options(script, monkeypatch):
+    """The options of a script: the fields of its class Args."""
+    monkeypatch.syspath_prepend(str(script.parent))
+    names = {field.name for field in dataclasses.fields(runpy.run_path(str(script))["Args"])}
+    return {name.replace("_", "-") for name in names} | {"help"}
+
+
+@pytest.mark.parametrize(("page", "line"), [pair for pair in commands() if re.match(r"python (train|bench)", pair[1])])
+def test_scripts_have_the_options(page, line, monkeypatch):
+    words = line.split()
+    script = ROOT / words[1]
+    assert script.exists()
+    given = {word.removeprefix("--").removeprefix("no-") for word in words[2:] if word.startswith("--")}
+    assert given <= {name.removeprefix("no-") for name in options(script, monkeypatch)}, line
+
+
+def test_commands_are_of_a_kind_that_is_tested():
+    """Those of RL Zoo run in test_zoo.py."""
+    known = ("make ", "python train/", "python benchmarks/", "python -m fwagents.zoo ", "python -m rl_zoo3.")
+    for page, line in commands():
+        assert line.startswith((*known, "tensorboard --logdir ", "pip install ")), (page, line)
+
+
+@pytest.mark.parametrize("name", [name for name, environment in ENVIRONMENTS.items() if environment.returns])
+def test_every_environment_has_its_row_of_returns(name):
+    from fwagents.envs import reference_returns
+
+    (row,) = re.findall(rf"^\| `{name}` \|.*$", PAGES["docs/environments.md"], re.MULTILINE)
+    cells = [float(cell) for cell in row.split("|")[4:7]]
+    assert cells == [pytest.approx(value, abs=5e-4) for value in reference_returns(name)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_exist(page):
+    folder = (ROOT / page).parent
+    links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", PAGES[page]) + re.findall(r'src(?:set)?="([^"]+)"', PAGES[page])
+    for link in links:
+        assert (folder / link).exists(), link
+
+
+def test_every_page_is_on_the_site():
+    pages = set(re.findall(r"([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert pages == {path.name for path in (ROOT / "docs").glob("*.md")}

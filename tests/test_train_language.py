@@ -1,0 +1,113 @@
+"""train/language.py as a user runs it, on a text that is written here."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fwagents.tasks.training import CHECKPOINT
+
+from .scripts import TRAIN
+from .scripts import run as run_script
+
+TINY = [
+    *("--file", "text.txt", "--hidden-size", "8", "--embedding-size", "4", "--batch-size", "4", "--bptt", "10"),
+    *("--updates", "60", "--eval-every", "20", "--learning-rate", "0.02"),
+]
+
+
+@pytest.fixture(scope="module")
+def cwd(tmp_path_factory):
+    """A folder with a text that is easy to learn."""
+    cwd = tmp_path_factory.mktemp("work")
+    (cwd / "text.txt").write_text("abcd\n" * 400)
+    return cwd
+
+
+def run(*args, cwd):
+    return run_script("language.py", *args, cwd=cwd)
+
+
+def only_run(cwd, log_dir="runs"):
+    (folder,) = (cwd / log_dir / "language").iterdir()
+    return folder
+
+
+def test_a_run_and_its_result(cwd):
+    """The next character of this text follows from the last one, so the bits fall far below log2 5."""
+    done = run(*TINY, "--parameters", "130", "--output", "out/result.json", "--log-dir", "first", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    folder = only_run(cwd, "first")
+    assert folder.name.startswith("fast_weights-4-s0-")
+    found = json.loads((folder / "result.json").read_text())
+    assert found == json.loads((cwd / "out" / "result.json").read_text())
+    assert (found["task"], found["core"], found["updates"]) == ("language", "fast_weights", 60)
+    # 5 characters, D = 4, R = 4: embedding 20, scores 25, core R (R + D + 1) and a gain and a bias for each unit.
+    assert (found["hidden_size"], found["parameters"]) == (4, 20 + 25 + 36 + 8)
+    assert found["config"]["file"] == "text.txt"
+    assert found["config"]["parameters"] == 130
+    for split in ("validation", "test"):
+        assert found[f"{split}_bits"] == pytest.approx(found[f"{split}_nll"] / math.log(2))
+    assert found["curve"]["update"] == [0, 20, 40, 60]
+    assert found["best_update"] == 60
+    assert found["curve"]["validation_bits"][-1] == found["validation_bits"] < found["curve"]["validation_bits"][0]
+    assert f"Test {found['test_bits']:.4f} bits per character, error {found['test_error']:.2f} %" in done.stdout
+    sample = done.stdout[done.stdout.index("Sample:\n") :]
+    assert "abcd" in sample
+    assert list(folder.glob("events.out.tfevents.*"))
+
+
+def test_killed_and_resumed_equals_unbroken(cwd):
+    """Interrupted by a test that steps in after the second validation: the same numbers as at one go."""
+    options = [*TINY, "--core", "lstm", "--no-test"]
+    whole = run(*options, "--log-dir", "whole", cwd=cwd)
+    assert whole.returncode == 0, whole.stderr
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "from fwagents.tasks.bptt import LanguageTrainer as T\n"
+        "loss = T.loss\n"
+        "T.loss = lambda self: loss(self) if self.update < 27 else sys.exit(9)\n"
+        "import language; language.main()"
+    )
+    command = [sys.executable, "-c", code, str(TRAIN), *options, "--log-dir", "parts"]
+    assert subprocess.run(command, cwd=cwd, capture_output=True, check=False, timeout=120).returncode == 9
+    folder = only_run(cwd, "parts")
+    done = run("--resume", folder.relative_to(cwd), cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert "at 20 updates" in done.stdout
+    results = [json.loads((only_run(cwd, name) / "result.json").read_text()) for name in ("whole", "parts")]
+    assert results[0]["curve"] == results[1]["curve"]
+    assert results[0]["test_bits"] is None
+    kept = [torch.load(only_run(cwd, name) / CHECKPOINT, weights_only=True) for name in ("whole", "parts")]
+    torch.testing.assert_close(kept[0]["model"], kept[1]["model"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--file", "nowhere.txt"], "nowhere.txt is no file, expected a text"),
+        ([*TINY, "--bptt", "0"], "bptt is 0"),
+        ([*TINY, "--batch-size", "200"], "the training text has 1799 characters, expected at least 2009"),
+        ([*TINY, "--parameters", "10"], "parameters is 10, expected at least 89"),
+        ([*TINY, "--core", "gru", "--decay", "0.9"], "core 'gru' has no option 'decay'"),
+        ([*TINY, "--embedding-size", "0"], "input_size is 0"),
+        (["--resume", "text.txt"], "is no run"),
+    ],
+    ids=lambda p: p if isinstance(p, str) else "",
+)
+def test_a_mistake_is_one_clear_line(args, message, cwd, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TRAIN))
+    monkeypatch.chdir(cwd)
+    from language import main
+
+    before = sorted(cwd.rglob("*"))
+    with pytest.raises(SystemExit) as left:
+        main(args)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert message in said
+    assert sorted(cwd.rglob("*")) == before

@@ -1,0 +1,14 @@
+"""What every section of the documents that results go into is made of: tables, and figures beside the document."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))  # whose documents are written by the same functions
+from measuring import table, write_section
+
+__all__ = ["picture", "table", "write_section"]
+
+
+def picture(figures: Path, name: str, words: str) -> str:
+    """A figure's place in the document that its folder stands beside; empty if there is no such figure."""
+    return f"![{words}]({figures.name}/{name}.svg)" if (figures / f"{name}.svg").exists() else ""
