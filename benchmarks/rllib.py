@@ -9,13 +9,16 @@ warm up and the median of the others counts. Then both train with the environmen
 episodes are good enough, or the budget is spent.
 """
 
+import contextlib
 import json
 import pickle
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,10 +50,12 @@ class Args:
     """env runners"""
     envs_per_runner: int = 32
     """environments of each runner"""
-    iterations: int = 30
+    iterations: int = 60
     """of each size, of which the median counts, after a third as many to warm up"""
     learn_steps: int = 3_000_000
-    """budget of the learning runs; 0 for none"""
+    """budget of the learning runs, over which the learning rate falls; 0 for none"""
+    learn_minutes: float = 6
+    """the same in minutes, for each"""
     threshold: float = 0.9
     """mean return of the latest 100 episodes at which learning ends"""
     gigabits: float = 10.0
@@ -91,7 +96,7 @@ def fit(rows: list[dict[str, float]], cores: int, network: float) -> CostModel:
     """Least squares on measured iterations, no cost below zero.
 
     Args:
-        rows: ``runners``, and median seconds ``sample``, ``learn`` and ``all`` of an iteration.
+        rows: ``runners``, and median seconds of an iteration, ``all``, and of the update in it, ``learn``.
         cores: of the machine, for which more runners queue.
         network: seconds of a runner's bytes on the wire; there is none in what was measured.
     """
@@ -124,41 +129,41 @@ def agent_args(args: Args, **options: Any) -> Any:
 
 
 def time_rllib(args: Args, runners: int) -> dict[str, float]:
-    """Median seconds of an iteration and of its parts."""
+    """Median seconds of an iteration, and of the update in it."""
+    import ray
+
     from ray_training import RayRun, connect
 
     options = agent_args(args, engine="ray", num_workers=runners, num_envs=runners * args.envs_per_runner)
     connect(None, runners)
     algorithm = RayRun(options, {}, {}).config.build_algo()
+    # RLlib's own timers are moving averages, of which the first call, which compiles, is still most of it.
+    learned: list[float] = []
+    algorithm.learner_group.update = timed(algorithm.learner_group.update, learned)
     try:
         taken = []
         for _ in range(args.iterations + args.iterations // 3):
             begin = time.perf_counter()
-            result = algorithm.train()
-            taken.append({"all": time.perf_counter() - begin, **timers(result)})
+            algorithm.train()
+            taken.append(time.perf_counter() - begin)
     finally:
         algorithm.stop()
-        disconnect()
-    kept = taken[args.iterations // 3 :]
-    medians = {name: statistics.median(row[name] for row in kept) for name in kept[0]}
+        ray.shutdown()
+    whole, learn = (statistics.median(seconds[args.iterations // 3 :]) for seconds in (taken, learned))
     steps = runners * args.envs_per_runner * options.n_steps
-    return {"runners": runners, "steps": steps, **medians, "steps_per_second": steps / medians["all"]}
+    return {"runners": runners, "steps": steps, "all": whole, "learn": learn, "steps_per_second": steps / whole}
 
 
-def timers(result: dict[str, Any]) -> dict[str, float]:
-    """RLlib's own, in seconds."""
-    found = result["timers"]
-    return {
-        "sample": float(found["env_runner_sampling_timer"]),
-        "learn": float(found["learner_update_timer"]),
-        "weights": float(found["synch_weights"]),
-    }
+def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """The function, which also notes how long each call took."""
 
+    def call(*args: Any, **kwargs: Any) -> Any:
+        begin = time.perf_counter()
+        found = function(*args, **kwargs)
+        seconds.append(time.perf_counter() - begin)
+        return found
 
-def disconnect() -> None:
-    import ray
-
-    ray.shutdown()
+    return call
 
 
 def time_memory_ppo(args: Args, num_envs: int) -> dict[str, float]:
@@ -211,15 +216,18 @@ def learn(args: Args, engine: str) -> dict[str, Any]:
             from training import Run as Made
         run = Made(agent_args(args, engine=engine, num_workers=2, log_dir=Path(folder), **options), {}, {})
 
-        class Solved(Exception):
-            """Good enough."""
+        class Enough(Exception):
+            """Good enough, or no time left."""
 
         class Watch(BaseCallback):
+            best = -np.inf
+
             def _on_rollout_end(self) -> None:
                 rows = self.model.ep_info_buffer
-                self.best = max(getattr(self, "best", -np.inf), np.mean([row["r"] for row in rows] or [-np.inf]))
-                if self.best >= args.threshold:
-                    raise Solved
+                if len(rows) == rows.maxlen:
+                    self.best = max(self.best, float(np.mean([row["r"] for row in rows])))
+                if self.best >= args.threshold or time.perf_counter() - begin > 60 * args.learn_minutes:
+                    raise Enough
 
             def _on_step(self) -> bool:
                 return True
@@ -227,23 +235,20 @@ def learn(args: Args, engine: str) -> dict[str, Any]:
         run.begin()
         watch = Watch()
         run.callbacks.append(watch)
-        begin, solved = time.perf_counter(), False
-        try:
+        begin = time.perf_counter()
+        with contextlib.suppress(Enough):
             run._learn()
-        except Solved:
-            solved = True
         seconds = time.perf_counter() - begin
-    return {
-        "engine": engine,
-        "solved": solved,
-        "steps": run.model.num_timesteps,
-        "seconds": seconds,
-        "best": float(watch.best),
-    }
+    best = watch.best
+    steps = run.model.num_timesteps
+    return {"engine": engine, "solved": best >= args.threshold, "steps": steps, "seconds": seconds, "best": best}
 
 
 def measure(args: Args) -> dict[str, Any]:
-    results: dict[str, Any] = {"machine": machine(), "settings": {"env": args.env, "threshold": args.threshold}}
+    settings = {
+        name: getattr(args, name) for name in ("env", "envs_per_runner", "threshold", "learn_steps", "learn_minutes")
+    }
+    results: dict[str, Any] = {"machine": {**machine(), "ray": version("ray")}, "settings": settings}
     results["traffic"] = bytes_ = traffic(args)
     results["memory_ppo"] = [time_memory_ppo(args, n * args.envs_per_runner) for n in args.runners]
     results["rllib"] = rows = [time_rllib(args, n) for n in args.runners]
@@ -253,7 +258,11 @@ def measure(args: Args) -> dict[str, Any]:
     results["model"] = {**model._asdict(), "steps_per_runner": steps, "gigabits": args.gigabits}
     results["fitted"] = [fitted(model, row, args.cores) for row in rows]
     results["predicted"] = [predict(model, steps, n) for n in CLUSTERS]
-    results["learning"] = [learn(args, engine) for engine in ("sb3", "ray")] if args.learn_steps else []
+    results["learning"] = []
+    for engine in ("sb3", "ray") if args.learn_steps else ():
+        if not args.quick:
+            write_results(args.out, results)  # learning takes the longest
+        results["learning"].append(learn(args, engine))
     return results
 
 
@@ -266,6 +275,14 @@ def fitted(model: CostModel, row: dict[str, float], cores: int) -> dict[str, flo
 
 def report(results: dict[str, Any]) -> None:
     """The tables of docs/scaling.md."""
+    at, settings = results["machine"], results["settings"]
+    write_section(
+        DOCUMENT,
+        "machine",
+        f"`{at['command']}` at commit {at['commit']}, {at['date']}: {at['cpu']}, {at['cores']} cores, "
+        f"torch {at['torch']}, Ray {at['ray']}; {settings['env']}, {settings['envs_per_runner']} environments each. "
+        "[The numbers themselves](../results/rllib.json).",
+    )
     speed = table(
         ["env runners", "environments", "RLlib, steps/s", "MemoryPPO on as many, steps/s", "of it"],
         [
@@ -280,9 +297,15 @@ def report(results: dict[str, Any]) -> None:
         ],
     )
     learned = table(
-        ["engine", "steps", "minutes", f"reached {results['settings']['threshold']}"],
+        ["engine", "steps", "minutes", f"reached {settings['threshold']}", "best"],
         [
-            (row["engine"], f"{row['steps']:,}", f"{row['seconds'] / 60:.1f}", "yes" if row["solved"] else "no")
+            (
+                row["engine"],
+                f"{row['steps']:,}",
+                f"{row['seconds'] / 60:.1f}",
+                "yes" if row["solved"] else "no",
+                f"{row['best']:.3f}",
+            )
             for row in results["learning"]
         ],
     )

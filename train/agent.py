@@ -4,6 +4,7 @@
 """
 
 import argparse
+import importlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -151,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         # Imported here, so that --help and mistakes answer at once.
         if args.engine == "ray":
+            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
             from ray_training import RayRun as Run
         else:
             from training import Run

@@ -18,6 +18,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.tune.registry import register_env
 from stable_baselines3.common.callbacks import CallbackList
 
 from environments import Environment
@@ -32,6 +33,7 @@ OBJECT_STORE = 200_000_000  # bytes, of a cluster of this machine alone; what is
 PARTIAL = ".partial-"
 RUN_STATE = "run.pkl"
 MODULE = "default_policy"
+AROUND = "fwagents-wrapped"  # the registered name of an environment with something around it
 # What SB3's agents can and RLlib's cannot, and the value that is not to be changed.
 NOT_HERE = {
     "normalize": False,
@@ -68,6 +70,8 @@ class RayRun(Run):
                 raise ValueError(f"{option} is {getattr(args, name)!r}, expected {value!r} with --engine ray")
         if args.algo not in ("memory_ppo", "appo"):
             raise ValueError(f"--algo is {args.algo!r}, expected memory_ppo or appo with --engine ray")
+        if args.vec_env == "subproc":
+            raise ValueError("--vec-env is 'subproc', expected auto or dummy with --engine ray: runners are processes")
         if args.num_workers < 0 or args.num_envs % max(1, args.num_workers):
             raise ValueError(
                 f"--num-workers is {args.num_workers}, expected 0 or a divisor of --num-envs, {args.num_envs}"
@@ -202,17 +206,17 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
     rate, workers = args.learning_rate, args.num_workers
     asynchronous = args.algo == "appo"
     config: Any = APPOConfig() if asynchronous else PPOConfig()
-    native = gym.spec(environment.id.rpartition(":")[2]).vector_entry_point is not None
-    alone = bool(environment.wrappers) or "max_episode_steps" in environment.kwargs or not native
-    config.environment(
-        _Maker(environment) if environment.wrappers else environment.id,
-        env_config={} if environment.wrappers else environment.kwargs,
-    )
+    plain = not environment.wrappers and environment.frame_stack == 1
+    if plain:
+        config.environment(environment.id, env_config=environment.kwargs)
+    else:
+        register_env(AROUND, lambda _: environment.one())
+        config.environment(AROUND)
     config.env_runners(
         num_env_runners=workers,
         num_envs_per_env_runner=args.num_envs // max(1, workers),
         rollout_fragment_length=args.n_steps,
-        gym_env_vectorize_mode="sync" if alone else "vector_entry_point",
+        gym_env_vectorize_mode="vector_entry_point" if plain and _has_batch(environment) else "sync",
     )
     config.training(
         lr=[[0, rate], [args.total_timesteps, 0.1 * rate]] if args.lr_schedule == "linear" else rate,
@@ -245,11 +249,7 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
     return made
 
 
-class _Maker:
-    """Makes the environment where an env runner asks for it."""
-
-    def __init__(self, environment: Environment) -> None:
-        self.environment = environment
-
-    def __call__(self, _: Any) -> Any:
-        return self.environment.one()
+def _has_batch(environment: Environment) -> bool:
+    """Whether it is to run as a native batch, which has no time limit but its own."""
+    native = gym.spec(environment.id.rpartition(":")[2]).vector_entry_point
+    return native is not None and environment.vec_env == "auto" and "max_episode_steps" not in environment.kwargs

@@ -5,6 +5,8 @@ time that they have trained three times as long.
 """
 
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from runs import provenance, read_json, write_json
 from tune import PIECES, Choice, Range, check_same, describe, known_setting, result_path, space, train
 
 HALVING = 3
+EVERY = "1"  # seconds between two states of the search on disk, so much may be lost
 GRACE = PIECES // 4  # pieces of the first seed's run before any trial is cut
 
 
@@ -34,6 +37,7 @@ def search(args: Any) -> None:
     about = folder / "search.json"
     check_same(read_json(about) or {}, described, folder)
     write_json(about, described)
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", EVERY)
     connect(args.address, args.num_workers)
     try:
         results = tuner(args, folder).fit()
@@ -47,13 +51,17 @@ def search(args: Any) -> None:
 def tuner(args: Any, folder: Path) -> tune.Tuner:
     """A new search, or the one in the folder as far as it has come."""
     trainable = tune.with_parameters(trial, args=args)
-    path = str(folder / "trials")
-    if tune.Tuner.can_restore(path):
-        return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
+    param_space = {name: domain(part) for name, part in space(args.core).items()}
+    trials = folder / "trials"
+    if any(trials.glob("experiment_state-*.json")):
+        return tune.Tuner.restore(
+            str(trials), trainable, resume_unfinished=True, restart_errored=True, param_space=param_space
+        )
+    shutil.rmtree(trials, ignore_errors=True)  # of a search that was killed before it had tried anything
     known = known_setting(args)
     return tune.Tuner(
         trainable,
-        param_space={name: domain(part) for name, part in space(args.core).items()},
+        param_space=param_space,
         tune_config=tune.TuneConfig(
             metric="area",
             mode="max",
@@ -97,7 +105,8 @@ def domain(part: Range | Choice) -> Any:
 def write(output: Path, described: dict[str, Any], results: Any) -> None:
     """The space, every trial and the winner; only a trial that was not cut short can win."""
     rows = []
-    for number, result in enumerate(results):
+    # Gone on with, a search lists them in another order; their folders are trial_<search>_<number>_...
+    for number, result in enumerate(sorted(results, key=lambda result: Path(result.path).name.split("_")[2])):
         metrics = result.metrics or {}
         value = metrics.get("area", -math.inf)
         rows.append(

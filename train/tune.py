@@ -6,6 +6,7 @@ Needs Optuna: ``pip install "fwagents[tune]"``. A search that was stopped goes o
 one process at a time. With ``--engine ray`` (``pip install "fwagents[ray]"``) Ray Tune runs many trials at once.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail("--seeds is empty, expected at least one")
     try:
         if args.engine == "ray":
+            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
             import ray_tuning
 
             ray_tuning.search(args)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,9 @@ from ray.cluster_utils import Cluster
 
 from fwagents.sb3 import MemoryPPO
 
-TRAIN = Path(__file__).parent.parent.parent / "train"
+from ..scripts import TRAIN
+from ..scripts import run as run_script
+
 TINY = [
     *("--engine", "ray", "--num-envs", "8", "--env-kwargs", "size=6", "--hidden-size", "8", "--n-steps", "6"),
     *("--final-episodes", "8", "--eval-episodes", "4", "--eval-freq", "96", "--checkpoint-freq", "96"),
@@ -83,6 +84,18 @@ def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path):
     assert model.policy.actor_core.hidden_size == 8
 
 
+def test_what_goes_around_the_environment_goes_around_it_on_the_runners(tmp_path):
+    around = ("--wrappers", "gymnasium.wrappers:DelayObservation(delay=1)", "--frame-stack", 2)
+    done = run(*TINY, *around, "--num-workers", 1, "--total-timesteps", 96, "--core", "gru", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(tmp_path)
+    # A board of 6 x 6, twice; and a game of five steps, the ball's last place unseen.
+    model = MemoryPPO.load(folder / "final_model.zip")
+    assert model.observation_space.shape[0] == 2 * 36
+    lengths = {row.split(",")[1] for row in (folder / "monitor.csv").read_text().splitlines()[2:]}
+    assert lengths == {"5"}
+
+
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
     process = subprocess.Popen(command(*TINY, "--num-workers", 1, "--total-timesteps", 100_000), cwd=tmp_path)
     wait_until(lambda: run_folder(tmp_path) and len(steps_of(run_folder(tmp_path))) > 2, process)
@@ -138,12 +151,16 @@ def test_a_run_survives_the_loss_of_a_node(cluster, tmp_path):
         (["--normalize"], "--normalize is True, expected False with --engine ray"),
         (["--algo", "a2c"], "--algo is 'a2c', expected memory_ppo or appo with --engine ray"),
         (["--num-workers", "3"], "--num-workers is 3, expected 0 or a divisor of --num-envs, 8"),
+        (
+            ["--vec-env", "subproc"],
+            "--vec-env is 'subproc', expected auto or dummy with --engine ray: runners are processes",
+        ),
         (["--engine", "sb3", "--algo", "appo"], "--algo is 'appo', which needs --engine ray"),
     ],
     ids=lambda p: p if isinstance(p, str) else "",
 )
 def test_a_mistake_is_one_clear_line(args, message, tmp_path):
-    done = run(*TINY, *args, cwd=tmp_path)
+    done = run_script("agent.py", *TINY, *args, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"error: {message}\n"
     assert not os.listdir(tmp_path)

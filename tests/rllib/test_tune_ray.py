@@ -3,19 +3,23 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
+import time
 
 import pytest
 
 pytest.importorskip("ray.tune")
 
-TUNE = Path(__file__).parent.parent.parent / "train" / "tune.py"
+from ..scripts import TRAIN
+
 TINY = ["--engine", "ray", "--steps", "2000", "--hidden-size", "4", "--seeds", "100", "101", "--trials", "3"]
 
 
+def command(*args):
+    return [sys.executable, str(TRAIN / "tune.py"), *map(str, args)]
+
+
 def run(*args, cwd):
-    command = [sys.executable, str(TUNE), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command(*args), cwd=cwd, capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_a_search_tries_all_and_knows_what_it_has_done(tmp_path):
@@ -40,3 +44,49 @@ def test_a_search_tries_all_and_knows_what_it_has_done(tmp_path):
     other = run(*TINY, "--steps", "500", cwd=tmp_path)
     assert other.returncode == 2
     assert "holds a search with steps 2000, expected 500" in other.stderr
+
+
+def test_a_killed_search_keeps_what_is_finished(tmp_path):
+    """One trial at a time, killed in the second: the first is not tried again, the second is."""
+    output = tmp_path / "found.json"
+    args = [*TINY, "--num-workers", "1", "--output", output]
+
+    def reported():
+        """What each trial has reported, the first to have begun first."""
+        kept = (output.with_suffix(".ray") / "trials").glob("trial_*/result.json")
+        return {path: path.read_text().splitlines() for path in sorted(kept, key=lambda path: path.parent.name[:20])}
+
+    process = subprocess.Popen(command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 400
+    while len(reported()) < 2 or not [*reported().values()][1]:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not output.exists()
+    (path, lines), _ = reported().items()
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert reported()[path] == lines
+    assert len(lines) == 40
+    result = json.loads(output.read_text())
+    assert len(result["trials"]) == 3
+    assert result["trials"][0]["value"] == json.loads(lines[-1])["area"]
+    assert result["winner"]["pieces"] == 40
+
+
+def test_a_search_killed_before_it_has_tried_anything_begins_again(tmp_path):
+    output = tmp_path / "found.json"
+    args = [*TINY, "--trials", "1", "--output", output]
+    process = subprocess.Popen(command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 400
+    while not (output.with_suffix(".ray") / "trials" / "tuner.pkl").exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(output.read_text())["trials"]) == 1
