@@ -120,6 +120,19 @@ def predict(model: CostModel, steps_per_runner: int, runners: int) -> dict[str, 
     }
 
 
+def break_even(model: CostModel, steps_per_runner: int, runners: int, steps_per_second: float) -> float:
+    """Seconds that an environment's step must take for so many runners to be as fast as MemoryPPO in one process.
+
+    Args:
+        model: of iterations with an environment whose steps take next to nothing.
+        steps_per_runner: in an iteration.
+        runners: at least 2.
+        steps_per_second: MemoryPPO's, with that environment.
+    """
+    costs = sum(model.parts(runners).values())
+    return (costs - runners * steps_per_runner / steps_per_second) / (steps_per_runner * (runners - 1))
+
+
 def agent_args(args: Args, **options: Any) -> Any:
     """The options of train/agent.py: the environment's defaults, and over them those given."""
     from agent import Args as AgentArgs
@@ -325,16 +338,19 @@ def report(results: dict[str, Any]) -> None:
         ),
     )
     model = results["model"]
-    names = ("play", "gather", "learn", "fixed", "network")
-    costs = table(["cost", "ms"], [(name, f"{1e3 * model[name]:.2f}") for name in names])
+    costs = table(["cost", "ms"], [(name, f"{1e3 * model[name]:.2f}") for name in CostModel._fields])
     fits = table(
         ["env runners", "measured, ms", "model, ms"],
         [(r["runners"], f"{1e3 * r['measured']:.1f}", f"{1e3 * r['model']:.1f}") for r in results["fitted"]],
     )
-    predictions = table(
-        ["env runners", "steps/s", "most of it goes to"],
-        [(r["runners"], f"{r['steps_per_second']:,.0f}", r["bottleneck"]) for r in results["predicted"]],
-    )
+    fitted_costs = CostModel(*(model[name] for name in CostModel._fields))
+    best = max(row["steps_per_second"] for row in results["memory_ppo"])
+    rows = []
+    for found in results["predicted"]:
+        n = found["runners"]
+        pays = f"{1e3 * break_even(fitted_costs, model['steps_per_runner'], n, best):.2f} ms" if n > 1 else ""
+        rows.append((n, f"{found['steps_per_second']:,.0f}", found["bottleneck"], pays))
+    predictions = table(["env runners", "steps/s", "most of it goes to", "pays for environments slower than"], rows)
     write_section(DOCUMENT, "model", f"{costs}\n\n{fits}\n\n{predictions}")
 
 
