@@ -1,5 +1,7 @@
 """The policy under RLlib says what it says under SB3: over chunks, zeros and cuts, for every core."""
 
+import copy
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from gymnasium import spaces
 
 pytest.importorskip("ray.rllib")
 
+import ray
 from ray.rllib.algorithms.appo import APPOConfig
+from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate
 from ray.rllib.core.columns import Columns
@@ -107,6 +111,48 @@ def test_chunks_agree_with_whole_episodes(core, chunk_length):
                 torch.testing.assert_close(stretch, truth[begin : begin + length + 1], rtol=1e-4, atol=1e-5)
             row += rows
         assert row == len(learned_values)
+
+
+def test_importance_ratios_are_one_where_nothing_was_learned():
+    """APPO and IMPALA weigh what was played by them: the same weights say the same, over chunks that begin anywhere."""
+    module = from_sb3(trained("fast_weights"), 4)
+    config = with_memory(IMPALAConfig(), chunk_length=4, **module.model_config["policy_kwargs"])
+    config.environment(ENV, env_config=SIZE).env_runners(num_env_runners=0, num_envs_per_env_runner=3)
+    runner = SingleAgentEnvRunner(config=config)
+    runner.module.set_state(module.get_state(inference_only=True))
+    runner.sample(num_timesteps=7 * 3)
+    pipeline = config.build_learner_connector(module.observation_space, module.action_space)
+    sample = runner.sample(num_timesteps=7 * 3)
+    assert any(stretch.t_started > 0 for stretch in sample)
+    steps = sum(map(len, sample))  # before the learner adds one to each
+    batch = pipeline(rl_module=module, batch={}, episodes=sample, shared_data={})
+    inputs = module.forward_train(batch)[Columns.ACTION_DIST_INPUTS]
+    said = module.get_train_action_dist_cls().from_logits(inputs).logp(batch[Columns.ACTIONS])
+    played = batch[Columns.LOSS_MASK]
+    assert played.sum() == steps
+    torch.testing.assert_close(said[played], batch[Columns.ACTION_LOGP][played], rtol=1e-4, atol=1e-5)
+
+
+def test_impala_trains():
+    config = with_memory(IMPALAConfig(), core="fast_weights", hidden_size=8, critic_core="separate", chunk_length=4)
+    config.environment(ENV, env_config=SIZE).learners(num_learners=0)
+    config.env_runners(num_env_runners=1, num_envs_per_env_runner=4, rollout_fragment_length=7)
+    config.training(train_batch_size_per_learner=28, lr=0.01).reporting(min_time_s_per_iteration=0)
+    ray.init(num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False)
+    try:
+        algorithm = config.build_algo()
+        begun = copy.deepcopy(algorithm.learner_group.get_weights()["default_policy"])
+        for _ in range(1000):
+            algorithm.train()
+            weights = algorithm.learner_group.get_weights()["default_policy"]
+            if all((weights[name] != begun[name]).any() for name in begun if "weight_hh" in name):
+                break
+        moved = {name for name in begun if (weights[name] != begun[name]).any()}
+        assert {"policy.actor_core.weight_hh", "policy.critic_core.weight_hh"} <= moved
+        assert all(np.isfinite(part).all() for part in weights.values())
+        algorithm.stop()
+    finally:
+        ray.shutdown()
 
 
 @pytest.mark.parametrize("critic_core", ["shared", "detached", "separate", "none"])
