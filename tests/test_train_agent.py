@@ -240,21 +240,15 @@ def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
     assert MemoryPPO.load(saved).num_timesteps > 0
 
 
-def test_watch_what_cannot_be_drawn_as_text(tmp_path):
+def test_watch_what_cannot_be_drawn_as_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     options = ["--env", "CartPole-v1", "--eval-freq", "0", "--checkpoint-freq", "0"]
     assert run("agent.py", *TINY, *options, "--core", "gru", cwd=tmp_path).returncode == 0
     (folder,) = (tmp_path / "runs" / "CartPole-v1").iterdir()
     done = run("watch.py", folder, "--episodes", "1", "--output", "cart.gif", cwd=tmp_path)
     assert (done.returncode, (tmp_path / "cart.gif").exists()) == (0, True), done.stderr
     for where, drawn in [("--window", False), ("--no-window", True)]:
-        shown = subprocess.run(
-            command("watch.py", folder, "--episodes", "1", "--fps", "1000", where),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "SDL_VIDEODRIVER": "dummy"},
-            check=False,
-        )
+        shown = run("watch.py", folder, "--episodes", "1", "--fps", "1000", where, cwd=tmp_path)
         assert shown.returncode == 0, shown.stderr
         assert "episode 1: return" in shown.stdout
         assert ("▀" in shown.stdout) == drawn
