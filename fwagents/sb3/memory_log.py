@@ -16,7 +16,7 @@ from fwagents.cores.base import positive_int
 from fwagents.figures import attention_matrix
 from fwagents.figures.style import png
 from fwagents.inspection.episodes import trace_episodes
-from fwagents.inspection.film import film
+from fwagents.inspection.film import action_names_of, film
 from fwagents.inspection.traces import Array, Trace
 from fwagents.inspection.video import gif
 from fwagents.sb3.board import board_writer
@@ -64,8 +64,7 @@ class MemoryLogCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self.begun = time.perf_counter()
-        meanings = getattr(self.env.unwrapped, "get_action_meanings", None)
-        self.action_names = None if meanings is None else meanings()
+        self.action_names = action_names_of(self.env)
 
     def _on_rollout_end(self) -> None:
         if self.num_timesteps - self.last >= self.every and self._earned():
