@@ -46,8 +46,8 @@ class Args:
 
     quick: bool = False
     """tiny sizes; prints the results and writes nothing"""
-    steps: int = 1_000_000
-    """environment steps of each run"""
+    steps: int = 3_000_000
+    """environment steps of each run; 3,000,000 are what train/agent.py trains for"""
     pairs: int = 3
     """pairs of runs; every other one begins with the pictures"""
     out: Path = ROOT / "results" / "memory-log.json"

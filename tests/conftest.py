@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 import pytest
 import torch
@@ -14,6 +15,12 @@ os.environ["TRITON_INTERPRET"] = "0" if torch.cuda.is_available() else "1"
 
 # The tests run side by side, a process a core; threads of their own would only get in each other's way.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Stable-Baselines3 makes a temporary folder for every model that learns, and leaves it there."""
+    tempfile.tempdir = str(tmp_path_factory.mktemp("temporary"))
 
 
 @pytest.fixture(autouse=True)

@@ -77,7 +77,10 @@ def unbroken(tmp_path_factory):
     return run_dir(cwd)
 
 
-@pytest.mark.parametrize("kills", [[1], pytest.param([6], marks=pytest.mark.slow), [3, 8, 14]], ids=str)
+ONCE = [pytest.param([after], marks=pytest.mark.slow) for after in (1, 6)]
+
+
+@pytest.mark.parametrize("kills", [*ONCE, [3, 8, 14]], ids=str)
 def test_killed_and_resumed_equals_unbroken(unbroken, kills, tmp_path):
     folder = killed(tmp_path, kills[0], *OPTIONS)
     for after in kills[1:]:

@@ -32,6 +32,7 @@ TINY = [
     "--total-timesteps",
     "600",
 ]
+FILTER = "gymnasium.wrappers:FilterObservation"
 
 
 def command(script, *args):
@@ -133,6 +134,10 @@ def test_watch(trained, tmp_path):
         ["--chunk-length", "10", "--refresh-states"],
         ["--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
         ["--inner-steps", "adaptive", "--core-kwargs", "tolerance=0.2", "max_inner_steps=3"],
+        ["--env", "ale_py:ALE/Pong-v5", "--wrappers", "gymnasium.wrappers:TimeLimit(max_episode_steps=9)"],
+        ["--env", "minigrid:MiniGrid-MemoryS7-v0", "--wrappers", f"{FILTER}(filter_keys=['image', 'direction'])"],
+        ["--env", "minigrid:MiniGrid-MemoryS7-v0", "--wrappers", "minigrid.wrappers:ImgObsWrapper"],
+        ["--env", "HalfCheetah-v5", "--env-kwargs", "max_episode_steps=9", "--normalize"],
     ],
     ids=lambda args: " ".join(args[:4]),
 )
@@ -144,7 +149,8 @@ def test_other_environments_and_cores(args, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--env", "NoSuch-v0"], "NoSuch"),
+        (["--env", "NoSuch-v0"], "Another package's is module:Id"),
+        (["--env", "minigrid:MiniGrid-MemoryS7-v0"], "observation 'mission' is a MissionSpace, expected Box, Discrete"),
         (["--env", "nomodule:NoSuch-v0"], "No module named 'nomodule'"),
         (["--env"], "--env"),
         (["--n-steps", "1", "--num-envs", "1"], "expected at least 2"),
@@ -240,21 +246,15 @@ def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
     assert MemoryPPO.load(saved).num_timesteps > 0
 
 
-def test_watch_what_cannot_be_drawn_as_text(tmp_path):
+def test_watch_what_cannot_be_drawn_as_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     options = ["--env", "CartPole-v1", "--eval-freq", "0", "--checkpoint-freq", "0"]
     assert run("agent.py", *TINY, *options, "--core", "gru", cwd=tmp_path).returncode == 0
     (folder,) = (tmp_path / "runs" / "CartPole-v1").iterdir()
     done = run("watch.py", folder, "--episodes", "1", "--output", "cart.gif", cwd=tmp_path)
     assert (done.returncode, (tmp_path / "cart.gif").exists()) == (0, True), done.stderr
     for where, drawn in [("--window", False), ("--no-window", True)]:
-        shown = subprocess.run(
-            command("watch.py", folder, "--episodes", "1", "--fps", "1000", where),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "SDL_VIDEODRIVER": "dummy"},
-            check=False,
-        )
+        shown = run("watch.py", folder, "--episodes", "1", "--fps", "1000", where, cwd=tmp_path)
         assert shown.returncode == 0, shown.stderr
         assert "episode 1: return" in shown.stdout
         assert ("▀" in shown.stdout) == drawn

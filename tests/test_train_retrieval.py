@@ -89,7 +89,7 @@ def test_tensorboard(trained):
     assert scalars["validation/error"] == scalars["validation/nll"] == scalars["test/nll"] == list(range(0, 301, 20))
 
 
-@pytest.mark.parametrize("kills", [[1], [4, 9]], ids=str)
+@pytest.mark.parametrize("kills", [pytest.param([1], marks=pytest.mark.slow), [4, 9]], ids=str)
 def test_killed_and_resumed_equals_unbroken(trained, kills, tmp_path):
     """SIGKILL a random moment after so many validations; weights, moments, curve and result to the bit."""
     arguments = OPTIONS

@@ -28,10 +28,10 @@ class Search:
 
     env: str
     core: str
-    trials: int = 21
-    steps: int = 1_000_000
+    trials: int = 16
+    steps: int = 700_000
     seeds: tuple[int, ...] = (100, 101)
-    seconds: float = 1800.0
+    seconds: float = 960.0
 
     @property
     def name(self) -> str:

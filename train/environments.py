@@ -61,7 +61,8 @@ class Environment:
         try:
             env = make_vec_env(self.id, count, seed=seed, wrappers=self.wrappers, vec_env=self.vec_env, **self.kwargs)
         except gym.error.Error as error:
-            raise ValueError(str(error)) from error
+            elsewhere = "" if ":" in self.id else " Another package's is module:Id, such as ale_py:ALE/Pong-v5."
+            raise ValueError(f"{error}{elsewhere}") from error
         return env if self.frame_stack == 1 else VecFrameStack(env, self.frame_stack)
 
     def render_mode(self, modes: Sequence[str]) -> str | None:

@@ -9,6 +9,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from algorithms import load_model
 from environments import Environment
 from fwagents.export.normalization import Normalization
+from fwagents.inspection.film import action_names_of
 from fwagents.sb3.checkpoints import load_normalizer
 from fwagents.sb3.policies import MemoryPolicy
 
@@ -42,8 +43,7 @@ class Player:
         self.env = environment.one(render_mode=mode)
         normalizer = load_normalizer(model_path, DummyVecEnv([lambda: self.env]))
         self.normalization = Normalization.of(normalizer) if isinstance(normalizer, VecNormalize) else None
-        meanings = getattr(self.env.unwrapped, "get_action_meanings", None)
-        self.action_names: Sequence[str] | None = None if meanings is None else meanings()
+        self.action_names = action_names_of(self.env)
 
     @property
     def policy(self) -> MemoryPolicy:

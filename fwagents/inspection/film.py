@@ -1,8 +1,9 @@
 """An episode as pictures, one a step: the true screen, what the agent saw, what it did, and what it looked back at."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,6 +18,12 @@ SIDE, GAP, LINE = 320, 16, 22  # pixels
 BARS, CHART = 8, 90  # actions with a line of their own; height of the lowest panel
 LATEST = 60  # steps that the lowest panel reaches back
 FEWEST_FOR_A_GRID = 25  # numbers
+
+
+def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
+    """What the environment calls its actions, as Atari games do and ours; None if it does not say."""
+    meanings = getattr(env.unwrapped, "get_action_meanings", None)
+    return None if meanings is None else list(meanings())
 
 
 def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None, *, every: int = 1) -> Iterator[Array]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.monitor import Monitor
@@ -19,6 +20,8 @@ from fwagents.cores.base import positive_int
 
 VecEnvKind = Literal["auto", "dummy", "subproc"]
 Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
+# What SB3 holds, as an observation or a part of one.
+_FLAT = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -185,7 +188,7 @@ def make_vec_env(
 
     Raises:
         gymnasium.error.Error: no such environment.
-        ValueError, TypeError: an argument is not as above.
+        ValueError, TypeError: an argument is not as above, or SB3 has no use for the observations.
     """
     positive_int("n_envs", n_envs)
     if vec_env not in get_args(VecEnvKind):
@@ -203,7 +206,20 @@ def make_vec_env(
         batch = gym.make_vec(name, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
         env: VecEnv = GymnasiumVecEnv(batch)
     else:
+        _checked(make_env(env_id, wrappers, **env_kwargs)).close()
         kind = SubprocVecEnv if vec_env == "subproc" else DummyVecEnv
         env = VecMonitor(kind([lambda: make_env(env_id, wrappers, **env_kwargs)] * n_envs))
     env.seed(seed)
+    return env
+
+
+def _checked(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """The environment, if SB3 can hold its observations."""
+    space = env.observation_space
+    parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    for name, part in parts.items():
+        if not isinstance(part, _FLAT):
+            what = f"observation {name!r}" if name else "the observation"
+            expected = ", ".join(kind.__name__ for kind in _FLAT)
+            raise ValueError(f"{what} is a {type(part).__name__}, expected {expected}, or a Dict of these")
     return env
