@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
 @pytest.fixture
 def cluster():
     """A cluster of three nodes in processes of this machine, of which the first does not play."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -127,7 +127,7 @@ def cluster():
 @pytest.mark.slow
 def test_a_run_survives_the_loss_of_a_node(cluster, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
-    args = [*TINY, "--num-workers", 2, "--address", cluster.address, "--total-timesteps", 60_000]
+    args = [*TINY, "--num-workers", 2, "--address", cluster.address, "--total-timesteps", 1_000_000]
     process = subprocess.Popen(command(*args), cwd=tmp_path)
     wait_until(lambda: run_folder(tmp_path) and len(steps_of(run_folder(tmp_path))) > 2, process)
     folder = run_folder(tmp_path)
