@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# RLlib holds Gymnasium at another version than the one we develop with.
+VENV_RAY := .venv-ray
 ARGS ?=
 
-.PHONY: agent watch pictures test test-slow test-gpu lint wheel-check docs test-lowest test-pythons bench bench-agent learning tables curves report clean
+.PHONY: agent watch pictures test test-slow test-gpu test-ray lint wheel-check docs test-lowest test-pythons bench bench-agent learning tables curves report clean
 
 agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
@@ -23,6 +25,9 @@ test-slow: $(VENV)/.installed  ## the tests that take longer than a minute
 
 test-gpu: $(VENV)/.installed  ## the tests that need a GPU and a CUDA build of torch
 	$(RUN) -m pytest -m gpu $(ARGS)
+
+test-ray: $(VENV_RAY)/.installed  ## the tests that need Ray RLlib, in a virtual environment of its own
+	$(VENV_RAY)/bin/python -m pytest tests/rllib "tests/test_docs.py::test_python_runs[docs/scaling.md]" -m "not gpu" $(ARGS)
 
 lint: $(VENV)/.installed  ## style and types
 	$(RUN) -m ruff check .
@@ -69,5 +74,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(VENV_RAY)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV_RAY)
+	grep -v "^gymnasium==" constraints.txt > $(VENV_RAY)/constraints.txt
+	$(VENV_RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV_RAY)/constraints.txt -e ".[ray]" pytest
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV_RAY) site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,7 +17,8 @@ WALLS = {
     "fwagents/figures": {"gymnasium", "stable_baselines3", "fwagents.sb3", "fwagents.tasks", "matplotlib.pyplot"},
     "fwagents/inspection": {"fwagents.tasks", "fwagents.kernels", "matplotlib"},
     "fwagents/kernels": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.cores"},
-    "fwagents/sb3": {"fwagents.tasks"},
+    "fwagents/sb3": {"fwagents.tasks", "fwagents.rllib", "ray"},
+    "fwagents/rllib": {"fwagents.tasks", "matplotlib"},
     "fwagents/settings.py": {"torch", "gymnasium", "stable_baselines3"},
     "fwagents/tasks": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.kernels"},
 }
@@ -55,7 +56,8 @@ def test_walls(folder):
         ("fwagents.tasks.retrieval", ["gymnasium", "stable_baselines3", "matplotlib", "tensorboard"]),
         ("fwagents.tasks.language", ["gymnasium", "stable_baselines3", "matplotlib", "tensorboard"]),
         ("fwagents.tasks.mnist", ["gymnasium", "stable_baselines3", "matplotlib", "pooch"]),
-        ("fwagents.envs", ["torch", "stable_baselines3"]),
+        ("fwagents.envs", ["torch", "stable_baselines3", "ray"]),
+        ("fwagents.sb3", ["ray"]),
     ],
 )
 def test_light_to_import(module, absent):

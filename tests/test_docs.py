@@ -42,6 +42,8 @@ def _cores_as_before():
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)])
 def test_python_runs(page, tmp_path, monkeypatch):
     """Top to bottom, each page by itself."""
+    if "from ray" in PAGES[page]:
+        pytest.importorskip("ray.rllib")  # `make test-ray` has it
     monkeypatch.chdir(tmp_path)
     namespace: dict = {"__name__": page}
     for block in blocks("python", page):
@@ -85,7 +87,7 @@ def test_commands_are_of_a_kind_that_is_tested():
     """Those of RL Zoo run in test_zoo.py."""
     known = ("make ", "python train/", "python benchmarks/", "python -m fwagents.zoo ", "python -m rl_zoo3.")
     for page, line in commands():
-        assert line.startswith((*known, "tensorboard --logdir ", "pip install ")), (page, line)
+        assert line.startswith((*known, "tensorboard --logdir ", "pip install ", "ray start ")), (page, line)
 
 
 @pytest.mark.parametrize("name", [name for name, environment in ENVIRONMENTS.items() if environment.returns])

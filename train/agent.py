@@ -4,6 +4,7 @@
 """
 
 import argparse
+import importlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -45,8 +46,15 @@ class Args:
     """Further options of the core: normalize_storage=False identity_scale=0.05 tolerance=0.05 max_inner_steps=20"""
     critic_core: Literal["shared", "detached", "separate", "none"] = "separate"
     """Where the value's memory comes from; see MemoryPolicy."""
-    algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"
-    """Our MemoryPPO or MemoryA2C, or sb3-contrib's RecurrentPPO."""
+    algo: Literal["memory_ppo", "a2c", "recurrent_ppo", "appo"] = "memory_ppo"
+    """Our MemoryPPO or MemoryA2C, or sb3-contrib's RecurrentPPO; with --engine ray RLlib's PPO, or its asynchronous
+    APPO."""
+    engine: Literal["sb3", "ray"] = "sb3"
+    """Stable-Baselines3 on this machine, or Ray RLlib on this one or a cluster."""
+    num_workers: int = 2
+    """ray: env runners, among which the environments are shared out; 0 plays in the learner's own process."""
+    address: str | None = None
+    """ray: of a running cluster, or "auto" for the one that this machine is part of; None starts one here."""
     normalize: bool = False
     """Observations and rewards to unit variance by running statistics (VecNormalize), saved with the agent."""
 
@@ -136,13 +144,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
     if args.log_memory_freq is not None and args.log_memory_freq < 1:
         fail(f"--log-memory-freq is {args.log_memory_freq}, expected at least 1")
+    if args.algo == "appo" and args.engine != "ray":
+        fail("--algo is 'appo', which needs --engine ray")
     if args.n_steps * args.num_envs < 2:
         fail("--n-steps times --num-envs is 1, expected at least 2: one step has no spread to normalise by")
 
-    # Imported here, so that --help and mistakes answer at once.
-    from training import Run
-
     try:
+        # Imported here, so that --help and mistakes answer at once.
+        if args.engine == "ray":
+            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
+            from ray_training import RayRun as Run
+        else:
+            from training import Run
         run = Run(args, env_kwargs, core_kwargs)
         if args.resume is None:
             run.begin()

@@ -32,6 +32,7 @@ ALGORITHMS = {
     "memory_ppo": Algorithm(MemoryPPO, (*PPO, "chunk_length", "refresh_states")),
     "a2c": Algorithm(MemoryA2C, (*COMMON, "chunk_length", "use_rms_prop")),
     "recurrent_ppo": Algorithm(RecurrentPPO, PPO),
+    "appo": Algorithm(MemoryPPO, (*PPO, "chunk_length")),  # RLlib trains it; what it has learned is played by this
 }
 
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -25,19 +23,13 @@ from fwagents.sb3.board import describe_run
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.logging import run_logger
+from fwagents.sb3.policies import policy_for
 from runs import CONFIG, RESULT, new_run_dir, provenance, write_json
 
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
 CHECKPOINTS = "checkpoints"
 COMPARED = ("env", "core", "hidden_size", "algo", "learning_rate", "seed")  # columns of TensorBoard's table of runs
-
-
-def policy_for(space: spaces.Space[Any]) -> str:
-    """The policy whose encoder suits the observations."""
-    if isinstance(space, spaces.Dict):
-        return "MemoryMultiInputPolicy"
-    return "MemoryCnnPolicy" if is_image_space(space) else "MemoryPolicy"
 
 
 class Run:
@@ -119,15 +111,9 @@ class Run:
 
     def go(self) -> int:
         """Train, save, evaluate; returns the exit code, 130 after an interrupt."""
-        args, model = self.args, self.model
-        log_interval = max(1, args.total_timesteps // (args.n_steps * args.num_envs) // 200)
+        model = self.model
         try:
-            model.learn(
-                args.total_timesteps - model.num_timesteps,
-                callback=[*self.callbacks, *self.checkpoints],
-                log_interval=log_interval,
-                reset_num_timesteps=False,
-            )
+            self._learn()
         except KeyboardInterrupt:
             path = self.dir / "interrupted_model.zip"
             save_model(model, path)
@@ -149,14 +135,32 @@ class Run:
             return INTERRUPTED
         return 0
 
+    @property
+    def _log_interval(self) -> int:
+        """Rollouts between two lines of the log: about 200 lines in all."""
+        return max(1, self.args.total_timesteps // (self.args.n_steps * self.args.num_envs) // 200)
+
+    def _learn(self) -> None:
+        self.model.learn(
+            self.args.total_timesteps - self.model.num_timesteps,
+            callback=[*self.callbacks, *self.checkpoints],
+            log_interval=self._log_interval,
+            reset_num_timesteps=False,
+        )
+
     def _say_how_to_go_on(self) -> None:
-        kept = sorted((self.dir / CHECKPOINTS).glob("step_*.zip"))
+        kept = sorted((self.dir / CHECKPOINTS).glob("step_*"))
         if kept:
             steps = int(kept[-1].stem.removeprefix("step_"))
             self.console.print(
                 f"Go on from the last checkpoint, at {steps:,} steps:  python train/agent.py --resume {self.dir}",
                 soft_wrap=True,
             )
+
+    @property
+    def _steps_per_call(self) -> int:
+        """Environment steps between two calls of the callbacks."""
+        return int(self.args.num_envs)
 
     def _make_callbacks(self) -> None:
         """What watches the run, and apart from it what saves it, after all the others have done their part."""
@@ -172,7 +176,7 @@ class Run:
             if args.normalize:  # the callback carries the statistics over
                 env = VecNormalize(env, training=False, norm_reward=False)
             self.callbacks.append(
-                EvaluationCallback(env, seed, args.eval_episodes, args.eval_freq, self.dir, args.num_envs)
+                EvaluationCallback(env, seed, args.eval_episodes, args.eval_freq, self.dir, self._steps_per_call)
             )
         if args.log_memory:
             from fwagents.sb3.memory_log import MemoryLogCallback

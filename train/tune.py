@@ -3,10 +3,11 @@
 ``python train/tune.py --env PartialCatch-v0 --core lstm --trials 50 --steps 200000``
 
 Needs Optuna: ``pip install "fwagents[tune]"``. A search that was stopped goes on when the same command is given again;
-one process at a time.
+one process at a time. With ``--engine ray`` (``pip install "fwagents[ray]"``) Ray Tune runs many trials at once.
 """
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -47,6 +48,7 @@ CORES: dict[str, dict[str, Range | Choice]] = {
         "identity_scale": Choice((0.05, 0.5, 1.0)),
     },
 }
+PIECES = 20  # of a run, for its area
 OBJECTIVE = "mean return of the training episodes, averaged over equal pieces of the run and then over the seeds"
 
 
@@ -71,7 +73,14 @@ class Args:
     threads: int = 1
     """Torch threads."""
     output: Path | None = None
-    """Result, by default results/tuning/<env>-<core>.json; the search itself is kept beside it, as .sqlite3."""
+    """Result, by default results/tuning/<env>-<core>.json; the search is kept beside it, as .sqlite3 or .ray."""
+    engine: Literal["optuna", "ray"] = "optuna"
+    """Optuna, a trial after the other, each learning from those before; or Ray Tune, many at once, at random and the
+    poor ones cut short (ASHA)."""
+    num_workers: int = 2
+    """ray: trials at once."""
+    address: str | None = None
+    """ray: of a running cluster, or "auto" for the one that this machine is part of; None starts one here."""
 
 
 def space(core: str) -> dict[str, Range | Choice]:
@@ -82,19 +91,39 @@ def space(core: str) -> dict[str, Range | Choice]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, search, write."""
     args = parse(Args, argv)
-    for name in ("trials", "steps", "hidden_size", "threads"):
+    for name in ("trials", "steps", "hidden_size", "threads", "num_workers"):
         if getattr(args, name) < 1:
             fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
     if not args.seeds:
         fail("--seeds is empty, expected at least one")
     try:
-        import optuna
-    except ImportError:
-        fail('the search needs Optuna: pip install "fwagents[tune]"')
-    try:
+        if args.engine == "ray":
+            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
+            import ray_tuning
+
+            ray_tuning.search(args)
+            return
+        try:
+            import optuna
+        except ImportError:
+            fail('the search needs Optuna: pip install "fwagents[tune]"')
         search(args, optuna)
-    except (ValueError, TypeError, AssertionError, OSError) as error:
+    except (ValueError, TypeError, AssertionError, OSError, ImportError) as error:
         fail(str(error))
+
+
+def result_path(args: Args) -> Path:
+    """Where the result goes; its folder is made."""
+    name = f"{args.env.rpartition(':')[2].replace('/', '-')}-{args.core}.json"
+    output = args.output or Path("results") / "tuning" / name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def describe(args: Args) -> dict[str, Any]:
+    """What makes two searches the same."""
+    settings = {name: getattr(args, name) for name in ("env", "core", "algo", "steps", "hidden_size")}
+    return {**settings, "seeds": list(args.seeds), "space": described_space(args.core), "objective": OBJECTIVE}
 
 
 def search(args: Args, optuna: Any) -> None:
@@ -104,18 +133,14 @@ def search(args: Args, optuna: Any) -> None:
         ValueError: the search that is to go on had other settings.
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what stops the search is said below, in one line
-    name = f"{args.env.rpartition(':')[2].replace('/', '-')}-{args.core}.json"
-    output = args.output or Path("results") / "tuning" / name
-    output.parent.mkdir(parents=True, exist_ok=True)
-    settings = {name: getattr(args, name) for name in ("env", "core", "algo", "steps", "hidden_size")}
-    described = {**settings, "seeds": list(args.seeds), "space": described_space(args.core), "objective": OBJECTIVE}
+    output, described = result_path(args), describe(args)
     study = optuna.create_study(
         study_name="search",
         storage=f"sqlite:///{output.with_suffix('.sqlite3')}",
         direction="maximize",
         load_if_exists=True,
     )
-    check_same(study.user_attrs, described, output)
+    check_same(study.user_attrs, described, output.with_suffix(".sqlite3"))
     for key, value in described.items():
         study.set_user_attr(key, value)
     states = optuna.trial.TrialState
@@ -149,13 +174,13 @@ def search(args: Args, optuna: Any) -> None:
     write(output, described, tried())
 
 
-def check_same(known: dict[str, Any], described: dict[str, Any], output: Path) -> None:
+def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
     """ValueError unless the search that is to go on is the same one."""
     for key, value in described.items():
         if key in known and known[key] != value:
             raise ValueError(
-                f"{output.with_suffix('.sqlite3')} holds a search with {key} {known[key]!r}, expected {value!r}: "
-                "give another --output, or remove the file"
+                f"{kept} holds a search with {key} {known[key]!r}, expected {value!r}: "
+                "give another --output, or remove it"
             )
 
 
@@ -196,8 +221,8 @@ def known_setting(args: Args) -> dict[str, Any]:
     }
 
 
-def train(args: Args, setting: dict[str, Any], seed: int) -> float:
-    """Train once; the area under the curve of returns."""
+def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[float], None] | None = None) -> float:
+    """Train once; the area under the curve of returns, which is also reported after every piece of the run."""
     from agent import Args as AgentArgs
     from training import Run
 
@@ -214,13 +239,19 @@ def train(args: Args, setting: dict[str, Any], seed: int) -> float:
             if "episode" in info:
                 steps.append(model.num_timesteps)
                 returns.append(float(info["episode"]["r"]))
+        done = min(model.num_timesteps * PIECES // args.steps, PIECES)
+        if report is not None and returns:
+            for piece in range(len(reported) + 1, done + 1):
+                reported.append(piece)
+                report(area(steps, returns, model.num_timesteps, piece))
         return True
 
+    reported: list[int] = []
     model.learn(args.steps, callback=note)
     return area(steps, returns, args.steps)
 
 
-def area(steps: Sequence[int], returns: Sequence[float], total: int, pieces: int = 20) -> float:
+def area(steps: Sequence[int], returns: Sequence[float], total: int, pieces: int = PIECES) -> float:
     """The mean return of each piece of the run, averaged; a piece where no episode ended lies between its neighbours.
 
     Raises:

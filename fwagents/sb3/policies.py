@@ -9,6 +9,7 @@ from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
@@ -278,3 +279,10 @@ POLICIES: Mapping[str, type[MemoryPolicy]] = {
     "MemoryCnnPolicy": MemoryCnnPolicy,
     "MemoryMultiInputPolicy": MemoryMultiInputPolicy,
 }
+
+
+def policy_for(space: spaces.Space[Any]) -> str:
+    """The name in :data:`POLICIES` of the policy whose encoder suits the observations."""
+    if isinstance(space, spaces.Dict):
+        return "MemoryMultiInputPolicy"
+    return "MemoryCnnPolicy" if is_image_space(space) else "MemoryPolicy"

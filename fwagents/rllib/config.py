@@ -1,0 +1,50 @@
+"""An RLlib configuration whose agent has a memory."""
+
+from typing import Any, TypeVar
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.connectors.common import AddObservationsFromEpisodesToBatch, AddTimeDimToBatchAndZeroPad
+from ray.rllib.connectors.learner import AddColumnsFromEpisodesToTrainBatch
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from fwagents.cores.base import positive_int
+from fwagents.rllib.module import CHUNK_LENGTH, MemoryRLModule
+from fwagents.rllib.states import KeepOpenings, OpeningStates
+
+ConfigT = TypeVar("ConfigT", bound=AlgorithmConfig)
+
+
+def with_memory(config: ConfigT, *, chunk_length: int = 32, policy: str | None = None, **policy_kwargs: Any) -> ConfigT:
+    """Put a :class:`MemoryRLModule` into a configuration of PPO, APPO or IMPALA, which is changed and returned.
+
+    Args:
+        config: a configuration with its callbacks, if it has any of its own. One learner.
+        chunk_length: steps over which gradients flow back (RLlib's ``max_seq_len``). RLlib adds one step behind every
+            stretch to bootstrap from, so rollouts of n steps fit into chunks of n + 1.
+        policy: name in ``fwagents.sb3.policies.POLICIES``; by default the one that suits the observations.
+        **policy_kwargs: options of :class:`fwagents.sb3.MemoryPolicy`.
+
+    Raises:
+        ValueError: the chunk length is no positive integer.
+    """
+    positive_int("chunk_length", chunk_length)
+    model_config = {"policy": policy, "policy_kwargs": policy_kwargs, CHUNK_LENGTH: chunk_length}
+    spec = RLModuleSpec(module_class=MemoryRLModule, model_config=model_config)
+    own = config.callbacks_class
+    callbacks = own if isinstance(own, list) else [own]
+    config.rl_module(rl_module_spec=spec)
+    config.callbacks(callbacks_class=[*callbacks, KeepOpenings])
+    config.learners(learner_connector=_learner_connector)
+    # As on SB3: actions are clipped, never rescaled.
+    config.environment(normalize_actions=False, clip_actions=True)
+    return config
+
+
+def _learner_connector(observation_space: Any, action_space: Any) -> list[Any]:
+    """RLlib's own pieces as far as the states, then ours; what they have added, its own then leave alone."""
+    return [
+        AddObservationsFromEpisodesToBatch(as_learner_connector=True),
+        AddColumnsFromEpisodesToTrainBatch(),
+        AddTimeDimToBatchAndZeroPad(as_learner_connector=True),
+        OpeningStates(),
+    ]

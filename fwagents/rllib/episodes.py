@@ -1,0 +1,29 @@
+"""What becomes of finished episodes: returns, lengths and successes, as the other agents log them."""
+
+import time
+from typing import Any
+
+from ray.rllib.callbacks.callbacks import RLlibCallback
+
+EPISODES = "finished_episodes"
+
+
+class EpisodeLog(RLlibCallback):  # type: ignore[misc]
+    """Send every finished episode's return ``r``, length ``l``, time ``t`` and success along with the metrics.
+
+    They arrive in ``result["env_runners"]["finished_episodes"]``, each once.
+    """
+
+    def on_episode_end(
+        self, *, episode: Any, prev_episode_chunks: Any = None, metrics_logger: Any, **kwargs: Any
+    ) -> None:
+        """Add up the stretches that the episode was cut into."""
+        parts = [*(prev_episode_chunks or []), episode]
+        last = episode.get_infos(-1)
+        row = {
+            "r": float(sum(part.get_return() for part in parts)),
+            "l": sum(map(len, parts)),
+            "t": time.time(),
+            "success": bool(last["is_success"]) if "is_success" in last else None,
+        }
+        metrics_logger.log_value(EPISODES, row, reduce="item_series")

@@ -1,0 +1,215 @@
+"""A memory policy as an RLModule: the same network as on SB3, so that weights go either way."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import TorchMultiCategorical
+from ray.rllib.core.learner.utils import make_target_network
+from ray.rllib.core.rl_module.apis import (
+    TARGET_NETWORK_ACTION_DIST_INPUTS,
+    InferenceOnlyAPI,
+    TargetNetworkAPI,
+    ValueFunctionAPI,
+)
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecTransposeImage
+from torch import Tensor
+
+from fwagents.cores import MemoryCore
+from fwagents.sb3.policies import POLICIES, MemoryPolicy, map_observations, policy_for
+
+Batch = dict[str, Any]
+CHUNK_LENGTH = "max_seq_len"  # RLlib's name for it
+
+
+class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFunctionAPI):  # type: ignore[misc]
+    """A :class:`fwagents.sb3.MemoryPolicy` with any core, for RLlib's PPO, APPO and IMPALA.
+
+    RLlib brings every chunk of an episode as a row of its own, [B, T, ...], zeros behind its end, with the state
+    before its first step. So no row holds two episodes and no start mask is needed: a chunk that opens an episode has
+    the initial state, and what is behind the end of a row comes too late to change what is before it.
+
+    The state is a dict of the leaves of the actor's core, and of the critic's where that has one, named ``actor_h``,
+    ``actor_A``, ``critic_h`` and so on.
+
+    Args:
+        observation_space: any space that the policy takes; images may have their channels last.
+        action_space: Discrete, MultiDiscrete or Box.
+        inference_only: leave out what acting does not need.
+        model_config: ``max_seq_len``, the length of a chunk; ``policy_kwargs``, the options of the policy; ``policy``,
+            a name in ``fwagents.sb3.policies.POLICIES``, by default the one that suits the observations.
+
+    Raises:
+        ValueError: another action space, or an option out of range.
+        TypeError: there is no such option.
+    """
+
+    policy: MemoryPolicy
+
+    def setup(self) -> None:
+        """Build the policy."""
+        config = self.model_config or {}  # to which RLlib has added options of its own
+        options = config.get("policy_kwargs", {})
+        action_space = self.action_space
+        if not isinstance(action_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)):
+            raise ValueError(f"action_space is {action_space}, expected Discrete, MultiDiscrete or Box")
+        if options.get("use_sde"):
+            raise ValueError("use_sde is True, expected False: RLlib has no such distribution")
+        if isinstance(action_space, spaces.MultiDiscrete):
+            self.action_dist_cls = TorchMultiCategorical.get_partial_dist_cls(input_lens=action_space.nvec.tolist())
+        seen = channels_first(self.observation_space)
+        self.moved = moved_parts(self.observation_space)
+        make = POLICIES[config.get("policy") or policy_for(seen)]
+        self.policy = make(seen, action_space, lambda _: 0.0, **options)
+        del self.policy.optimizer  # the learner has its own
+
+    def cores(self) -> dict[str, MemoryCore[Any]]:
+        """The memories, by the name that their leaves begin with."""
+        critic = self.policy.critic_core
+        return {"actor": self.policy.actor_core} | ({} if critic is None else {"critic": critic})
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        """Leaves without a batch axis."""
+        return {
+            f"{name}_{field}": leaf.detach()[0]
+            for name, core in self.cores().items()
+            for field, leaf in core.initial_state(1)._asdict().items()
+        }
+
+    def _forward(self, batch: Batch, **kwargs: Any) -> Batch:
+        latent, _, state = self._recall(self.policy, batch)
+        return {Columns.ACTION_DIST_INPUTS: self._action_inputs(self.policy, latent), Columns.STATE_OUT: state}
+
+    def _forward_train(self, batch: Batch, **kwargs: Any) -> Batch:
+        latent, critic, state = self._recall(self.policy, batch)
+        return {
+            Columns.ACTION_DIST_INPUTS: self._action_inputs(self.policy, latent),
+            Columns.STATE_OUT: state,
+            Columns.EMBEDDINGS: critic,
+        }
+
+    def compute_values(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+        """Values [B, T]; ``embeddings``, where given, is what ``forward_train`` returned under that name."""
+        if embeddings is None:
+            _, embeddings, _ = self._recall(self.policy, batch)
+        values: Tensor = self.policy.value_net(self.policy.mlp_extractor.forward_critic(embeddings))
+        return values.squeeze(-1)
+
+    def make_target_networks(self) -> None:
+        """APPO's slow copy."""
+        self.target = make_target_network(self.policy)
+
+    def get_target_network_pairs(self) -> list[tuple[Any, Any]]:
+        """What follows what."""
+        return [(self.policy, self.target)]
+
+    def forward_target(self, batch: Batch) -> Batch:
+        """Action distribution of the slow copy."""
+        latent, _, _ = self._recall(self.target, batch)
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._action_inputs(self.target, latent)}
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """What env runners do without. The critic's memory is not among it: chunks begin with its state."""
+        return ["target"]
+
+    def _recall(self, policy: MemoryPolicy, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """What the heads read [B, T, H], for the actor and for the critic, and the state after the last step."""
+        obs = self._observations(batch[Columns.OBS])
+        first: Tensor = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        shape = first.shape[:2]
+        features, critic_features = policy.encode(map_observations(lambda x: x.flatten(0, 1), obs))
+        latent, state = _run(policy.actor_core, features.view(*shape, -1), batch[Columns.STATE_IN], "actor")
+        own = None
+        if policy.critic_core is not None:
+            own, more = _run(policy.critic_core, critic_features.view(*shape, -1), batch[Columns.STATE_IN], "critic")
+            state |= more
+        return latent, policy.critic_latent(latent, own, critic_features.view(*shape, -1)), state
+
+    def _observations(self, obs: Any) -> Any:
+        """Channels moved to the front of images that have them last."""
+        if isinstance(obs, dict):
+            return {key: x.movedim(-1, -3) if key in self.moved else x for key, x in obs.items()}
+        return obs.movedim(-1, -3) if self.moved else obs
+
+    def _action_inputs(self, policy: MemoryPolicy, latent: Tensor) -> Tensor:
+        """What RLlib's distribution is made from: logits, or means and logarithms of deviations."""
+        inputs: Tensor = policy.action_net(policy.mlp_extractor.forward_actor(latent))
+        if isinstance(self.action_space, spaces.Box):
+            inputs = torch.cat([inputs, policy.log_std.expand_as(inputs)], dim=-1)
+        return inputs
+
+
+def _run(core: MemoryCore[Any], x: Tensor, state_in: dict[str, Tensor], name: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """A core over ``x [B, T, D]`` from its part of the state; outputs [B, T, H] and that part after the last step."""
+    fields = core.state_type._fields
+    y, state = core(x.transpose(0, 1), core.state_type(*(state_in[f"{name}_{field}"] for field in fields)))
+    return y.transpose(0, 1), {f"{name}_{field}": leaf for field, leaf in zip(fields, state, strict=True)}
+
+
+def moved_parts(space: spaces.Space[Any]) -> set[str]:
+    """The images of a space that have their channels last, by name; {""} where the space itself is one."""
+    if isinstance(space, spaces.Dict):
+        return {key for key, part in space.items() if channels_first(part) != part}
+    return {""} if channels_first(space) != space else set()
+
+
+def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """A space as SB3 has it learned from, with the channels of every image in front."""
+    from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: channels_first(part) for key, part in space.items()})
+    if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
+        return VecTransposeImage.transpose_space(space)
+    return space
+
+
+def from_sb3(model: BaseAlgorithm, chunk_length: int | None = None) -> MemoryRLModule:
+    """An SB3 agent's policy as an RLModule, with its weights.
+
+    Args:
+        model: an agent whose policy is a :class:`MemoryPolicy`, such as MemoryPPO.
+        chunk_length: RLlib's ``max_seq_len``; by default the agent's own, or its ``n_steps``.
+
+    Raises:
+        TypeError: its policy is another.
+    """
+    policy = _memory_policy(model)
+    given: Any = model
+    config = {
+        "policy_kwargs": given.policy_kwargs,
+        "policy": next(name for name, cls in POLICIES.items() if cls is type(policy)),
+        CHUNK_LENGTH: chunk_length or getattr(given, "chunk_length", None) or given.n_steps,
+    }
+    module = MemoryRLModule(
+        observation_space=policy.observation_space, action_space=policy.action_space, model_config=config
+    )
+    module.policy.load_state_dict(policy.state_dict())
+    return module
+
+
+def to_sb3(module: MemoryRLModule | Mapping[str, Any], model: BaseAlgorithm) -> None:
+    """Carry a module's weights into an SB3 agent of the same policy.
+
+    Args:
+        module: the module, or its ``get_state()``, as in ``algorithm.learner_group.get_weights()["default_policy"]``.
+        model: the agent.
+
+    Raises:
+        TypeError: the agent's policy is no :class:`MemoryPolicy`.
+        RuntimeError: it has other weights.
+    """
+    state = module.get_state() if isinstance(module, MemoryRLModule) else module
+    own = "policy."
+    weights = {name.removeprefix(own): torch.as_tensor(x) for name, x in state.items() if name.startswith(own)}
+    _memory_policy(model).load_state_dict(weights)
+
+
+def _memory_policy(model: BaseAlgorithm) -> MemoryPolicy:
+    if not isinstance(model.policy, MemoryPolicy):
+        raise TypeError(f"the agent's policy is a {type(model.policy).__name__}, expected a MemoryPolicy")
+    return model.policy
