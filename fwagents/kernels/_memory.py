@@ -6,18 +6,22 @@ A trace is written once and read once, so the page faults of a fresh one can cos
 import ctypes
 import os
 import sys
+import weakref
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+
 HUGE_PAGE = 1 << 21
 ADVICE_HUGE_PAGE = 14  # MADV_HUGEPAGE in Linux's sys/mman.h
-KEEP = 1 << 30  # bytes of free blocks, at most
+KEEP = 1 << 30  # bytes of blocks, at most; what goes beyond is not kept
 POOLED = 1 << 12  # floats; malloc gives larger ones back to the system and faults them in again
 
 
@@ -41,15 +45,11 @@ def _fresh(floats: int) -> Tensor:
     return out
 
 
-class _Lease(np.ndarray[Any, np.dtype[np.float32]]):
-    """A block on loan; the tensor made from it holds the only reference, so its end gives the block back."""
+class _Block(NamedTuple):
+    """Memory of the pool, and what it was last lent as: once that is gone, it is free."""
 
-    block: Tensor
-
-    def __del__(self) -> None:
-        block = getattr(self, "block", None)  # a view has none
-        if block is not None:
-            _pool.give_back(block)
+    memory: Tensor
+    lease: weakref.ref[Array]
 
 
 def _bucket(size: int) -> int:
@@ -59,40 +59,66 @@ def _bucket(size: int) -> int:
 
 
 class _Pool:
-    """Free blocks by size, the longest unused dropped first.
+    """Blocks by size, lent and free ones.
 
-    There is no lock: Python drops an interrupt that falls into a destructor, which could leave one locked for good.
-    Each operation on ``free`` is whole by itself; where threads or an interrupt come between two of them, a block is
-    lost to the pool and freed, no more.
+    There is neither a destructor nor a lock: Python drops an interrupt that falls into a destructor, so Ctrl-C would
+    now and then do nothing. Each operation on a deque is whole by itself; where an interrupt comes between two of them,
+    a block is lost to the pool and freed, no more.
     """
 
     def __init__(self) -> None:
-        self.free: dict[int, list[Tensor]] = {}
+        self.blocks: dict[int, deque[_Block]] = {}
 
     @property
-    def kept(self) -> int:
-        """Floats in free blocks."""
-        return sum(size * len(blocks) for size, blocks in list(self.free.items()))
+    def held(self) -> int:
+        """Floats of all blocks."""
+        return sum(size * len(blocks) for size, blocks in list(self.blocks.items()))
 
-    def take(self, floats: int) -> Tensor:
+    def lend(self, floats: int) -> Array:
+        """Uninitialised, and nobody else's until it is gone."""
         size = _bucket(floats)
-        try:
-            return self.free[size].pop()
-        except (KeyError, IndexError):
-            return _fresh(size)
+        free = self._free(size)
+        if free is not None:
+            return self._lent(free, floats)
+        memory = _fresh(size)
+        if self._has_room(size):
+            return self._lent(memory, floats)
+        array: Array = memory.numpy()[:floats]
+        return array
 
-    def give_back(self, block: Tensor) -> None:
-        size = block.numel()
-        blocks = self.free.pop(size, [])
-        blocks.append(block)
-        self.free[size] = blocks
-        while 4 * self.kept > _kept_bytes():
-            self.free.pop(next(iter(list(self.free)), 0), None)
+    def _free(self, size: int) -> Tensor | None:
+        """Take a free block of this size out of the pool."""
+        blocks = self.blocks.get(size, deque())
+        for _ in range(len(blocks)):
+            try:
+                block = blocks.popleft()
+            except IndexError:  # another thread was sooner
+                return None
+            if block.lease() is None:
+                return block.memory
+            blocks.append(block)
+        return None
+
+    def _lent(self, memory: Tensor, floats: int) -> Array:
+        """Put a block into the pool, as lent."""
+        lease: Array = memory.numpy()[:floats]
+        size = memory.numel()
+        blocks = self.blocks.pop(size, deque())  # and to the end: sizes stand in the order of their use
+        blocks.append(_Block(memory, weakref.ref(lease)))
+        self.blocks[size] = blocks
+        return lease
+
+    def _has_room(self, floats: int) -> bool:
+        """Drop free blocks, the sizes unused for longest first, as far as it takes to hold so many more floats."""
+        for size in list(self.blocks):
+            while 4 * (self.held + floats) > _held_bytes() and self._free(size) is not None:
+                pass
+        return 4 * (self.held + floats) <= _held_bytes()
 
 
 @cache
-def _kept_bytes() -> int:
-    """How much the pool may hold: an eighth of the machine's memory, at most KEEP."""
+def _held_bytes() -> int:
+    """How much the pool may hold, lent or free: an eighth of the machine's memory, at most KEEP."""
     try:
         return min(KEEP, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
     except (AttributeError, ValueError):
@@ -107,7 +133,5 @@ def borrowed(*shape: int) -> Tensor:
     floats = prod(shape)
     if floats < POOLED:
         return torch.empty(shape, dtype=torch.float32, device="cpu")
-    block = _pool.take(floats)
-    lease = block.numpy()[:floats].view(_Lease)
-    lease.block = block
-    return torch.from_numpy(lease).view(shape)
+    # The tensor made of it holds the only reference.
+    return torch.from_numpy(_pool.lend(floats)).view(shape)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,9 +52,11 @@ def poison(monkeypatch) -> None:
     def filled(x):
         if isinstance(x, Tensor) and x.device.type != "meta":
             x.fill_(float("nan") if x.is_floating_point() else 99)
+        elif isinstance(x, np.ndarray):
+            x.fill(np.nan)
         return x
 
-    names = [(torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty"), (_memory._Pool, "take")]
+    names = [(torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty"), (_memory._Pool, "lend")]
     for owner, name in names:
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *a, original=original, **k: filled(original(*a, **k)))

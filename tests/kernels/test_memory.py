@@ -1,8 +1,7 @@
 """The memory that traces and scratch are taken from."""
 
 import gc
-
-import torch
+from concurrent.futures import ThreadPoolExecutor
 
 from fwagents.kernels import _memory
 from fwagents.kernels._memory import borrowed
@@ -23,12 +22,38 @@ def test_a_block_is_taken_again_only_when_its_tensor_is_gone():
     assert at in [block.data_ptr() for block in blocks]
 
 
-def test_the_pool_drops_what_it_may_not_hold(monkeypatch):
-    monkeypatch.setattr(_memory, "_kept_bytes", lambda: 4 * 40_000)
+def test_the_pool_holds_no_more_than_it_may(monkeypatch):
+    monkeypatch.setattr(_memory, "_held_bytes", lambda: 4 * 40_000)
     pool = _memory._Pool()
-    for floats in (16_384, 32_768, 65_536):
-        pool.give_back(torch.empty(floats))
-    assert pool.kept <= 40_000
+    lent = [pool.lend(16_384) for _ in range(3)]
+    assert pool.held == 2 * 16_384, "the third is nobody's but the caller's"
+    assert len({array.ctypes.data for array in lent}) == 3
+    first = lent[0].ctypes.data
+    del lent[0]
+    gc.collect()
+    assert pool.lend(16_384).ctypes.data == first
+    gc.collect()
+    assert pool.lend(20_480).shape == (20_480,)
+    assert pool.held == 16_384 + 20_480, "the free one made room"
+    gc.collect()
+    pool.lend(32_768)
+    assert pool.held == 16_384, "what is lent stays, and leaves no room"
+
+
+def test_threads_never_share_a_block():
+    """Each writes its own number all over what it was lent and finds nothing else there."""
+    size = _memory.POOLED
+
+    def work(number):
+        for _ in range(300):
+            mine = borrowed(size).fill_(number)
+            other = borrowed(size).fill_(-number)
+            if not ((mine == number).all() and (other == -number).all()):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, range(1, 5)))
 
 
 def test_shapes():
