@@ -31,7 +31,6 @@ sys.path.insert(0, str(ROOT / "train"))
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
 CLUSTERS = (1, 2, 4, 8, 16, 64, 256, 1024)
-MODULE = "default_policy"
 
 
 @dataclass

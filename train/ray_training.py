@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.tune.registry import register_env
 from stable_baselines3.common.callbacks import CallbackList
 
@@ -26,13 +26,12 @@ from fwagents.rllib import EpisodeLog, to_sb3, with_memory
 from fwagents.rllib.episodes import EPISODES
 from fwagents.sb3.callbacks import MemoryNormCallback
 from fwagents.sb3.logging import run_logger
-from runs import RESULT
+from fwagents.sb3.vec_env import native_creator
 from training import CHECKPOINTS, Run
 
 OBJECT_STORE = 200_000_000  # bytes, of a cluster of this machine alone; what is more goes to the disk
 PARTIAL = ".partial-"
 RUN_STATE = "run.pkl"
-MODULE = "default_policy"
 AROUND = "fwagents-wrapped"  # the registered name of an environment with something around it
 # What SB3's agents can and RLlib's cannot, and the value that is not to be changed.
 NOT_HERE = {
@@ -89,24 +88,21 @@ class RayRun(Run):
         self.callbacks = [c for c in self.callbacks if not isinstance(c, MemoryNormCallback)]
         self.checkpoints = []
 
-    def resume(self, run_dir: Path) -> None:
-        """Go on from the newest checkpoint: weights, optimizer and counters; env runners begin new episodes."""
-        self.dir = run_dir
-        if (run_dir / RESULT).exists():
-            raise ValueError(f"{run_dir} is finished: it has a {RESULT}")
-        kept = sorted((run_dir / CHECKPOINTS).glob("step_*"))
+    def _restore(self) -> None:
+        """Weights, optimizer and counters of the newest checkpoint; env runners begin new episodes."""
+        folder = self.dir / CHECKPOINTS
+        kept = sorted(folder.glob("step_*"))
         if not kept:
-            raise FileNotFoundError(f"{run_dir / CHECKPOINTS} has no checkpoint to resume from")
+            raise FileNotFoundError(f"{folder} has no checkpoint to resume from")
         self.resumed_from = kept[-1]
         # The checkpoint is the user's own, and RLlib's part of it is a pickle already.
         state = pickle.loads((kept[-1] / RUN_STATE).read_bytes())
         self.model.num_timesteps = state["steps"]
-        self.model.set_logger(run_logger(run_dir, state["steps"]))
+        self.model.set_logger(run_logger(self.dir, state["steps"]))
         self._make_callbacks()
         for callback, own in zip(self.callbacks, state["callbacks"], strict=True):
             if own is not None:
                 callback.set_state(own)  # type: ignore[attr-defined]
-        self.console.print(f"Resumed [bold]{run_dir}[/bold] at {state['steps']:,} steps", soft_wrap=True)
 
     def _learn(self) -> None:
         args, model = self.args, self.model
@@ -121,7 +117,7 @@ class RayRun(Run):
             model._setup_learn(0, None, reset_num_timesteps=False)
             self._train(algorithm, watchers)
             watchers.on_training_end()
-            to_sb3(algorithm.learner_group.get_weights()[MODULE], model)
+            to_sb3(algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID], model)
         finally:
             algorithm.stop()
             ray.shutdown()
@@ -143,7 +139,7 @@ class RayRun(Run):
                 model.ep_info_buffer.append(row)
                 if row["success"] is not None:
                     model.ep_success_buffer.append(row["success"])
-            to_sb3(algorithm.learner_group.get_weights()[MODULE], model)
+            to_sb3(algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID], model)
             infos = [{"episode": {name: row[name] for name in "rl"} | {"t": row["t"] - begun}} for row in episodes]
             watchers.update_locals({"dones": np.ones(len(infos), bool), "infos": infos})
             watchers.on_step()
@@ -151,7 +147,7 @@ class RayRun(Run):
             if iterations % self._log_interval == 0:
                 fps = int((model.num_timesteps - first_steps) / (time.time() - begun))
                 healthy = algorithm.env_runner_group.num_healthy_remote_workers()
-                self._log(result.get("learners", {}).get(MODULE, {}), fps, healthy)
+                self._log(result.get("learners", {}).get(DEFAULT_MODULE_ID, {}), fps, healthy)
             if args.checkpoint_freq and model.num_timesteps // args.checkpoint_freq > before // args.checkpoint_freq:
                 self._save(algorithm)
 
@@ -207,6 +203,8 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
     asynchronous = args.algo == "appo"
     config: Any = APPOConfig() if asynchronous else PPOConfig()
     plain = not environment.wrappers and environment.frame_stack == 1
+    name = environment.id.rpartition(":")[2]
+    native = plain and environment.vec_env == "auto" and native_creator(name, environment.kwargs) is not None
     if plain:
         config.environment(environment.id, env_config=environment.kwargs)
     else:
@@ -216,7 +214,7 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
         num_env_runners=workers,
         num_envs_per_env_runner=args.num_envs // max(1, workers),
         rollout_fragment_length=args.n_steps,
-        gym_env_vectorize_mode="vector_entry_point" if plain and _has_batch(environment) else "sync",
+        gym_env_vectorize_mode="vector_entry_point" if native else "sync",
     )
     config.training(
         lr=[[0, rate], [args.total_timesteps, 0.1 * rate]] if args.lr_schedule == "linear" else rate,
@@ -247,9 +245,3 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
     chunk_length = args.n_steps + 1 if args.chunk_length is None else args.chunk_length
     made: AlgorithmConfig = with_memory(config, chunk_length=chunk_length, **policy_kwargs)
     return made
-
-
-def _has_batch(environment: Environment) -> bool:
-    """Whether it is to run as a native batch, which has no time limit but its own."""
-    native = gym.spec(environment.id.rpartition(":")[2]).vector_entry_point
-    return native is not None and environment.vec_env == "auto" and "max_episode_steps" not in environment.kwargs

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import ray
@@ -82,14 +83,9 @@ def trial(setting: dict[str, Any], args: Any) -> None:
     areas: list[float] = []
     try:
         for seed in args.seeds:
-            areas.append(train(args, setting, seed, lambda area: tune.report({"area": mean([*areas, area])})))
+            areas.append(train(args, setting, seed, lambda area: tune.report({"area": fmean([*areas, area])})))
     except FloatingPointError:
         tune.report({"area": -math.inf})
-
-
-def mean(values: list[float]) -> float:
-    """The mean."""
-    return sum(values) / len(values)
 
 
 def domain(part: Range | Choice) -> Any:

@@ -97,17 +97,20 @@ class Run:
         self.dir = run_dir
         if (run_dir / RESULT).exists():
             raise ValueError(f"{run_dir} is finished: it has a {RESULT}")
+        self._restore()
+        self.console.print(f"Resumed [bold]{run_dir}[/bold] at {self.model.num_timesteps:,} steps", soft_wrap=True)
+
+    def _restore(self) -> None:
         with warnings.catch_warnings(record=True) as skipped:
             warnings.simplefilter("always")
-            path, state = newest_whole(run_dir / CHECKPOINTS)
+            path, state = newest_whole(self.dir / CHECKPOINTS)
         for warning in skipped:
             self.console.print(f"[yellow]{warning.message}[/yellow]", soft_wrap=True)
         make: Any = ALGORITHMS[self.args.algo].make
         self.model = make.load(path, env=self.venv, device=self.args.device, force_reset=False)
-        self.model.set_logger(run_logger(run_dir, self.model.num_timesteps))
+        self.model.set_logger(run_logger(self.dir, self.model.num_timesteps))
         self._make_callbacks()
         restore(self.model, self.callbacks, state)
-        self.console.print(f"Resumed [bold]{run_dir}[/bold] at {self.model.num_timesteps:,} steps", soft_wrap=True)
 
     def go(self) -> int:
         """Train, save, evaluate; returns the exit code, 130 after an interrupt."""

@@ -16,6 +16,7 @@ from ray.rllib.core.rl_module.apis import (
 )
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor
 
@@ -159,8 +160,6 @@ def moved_parts(space: spaces.Space[Any]) -> set[str]:
 
 def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """A space as SB3 has it learned from, with the channels of every image in front."""
-    from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: channels_first(part) for key, part in space.items()})
     if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Literal, cast, get_args
 
@@ -196,30 +196,34 @@ def make_vec_env(
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)
-    native = gym.spec(name).vector_entry_point
-    if native is not None:
-        creator = load_env_creator(native) if isinstance(native, str) else native
-        # The time limit is a wrapper around single environments.
-        if "max_episode_steps" in env_kwargs or "autoreset_mode" not in inspect.signature(creator).parameters:
-            native = None
-    if native is not None and not wrappers and vec_env == "auto":
+    creator = native_creator(name, env_kwargs)
+    same_step = creator is not None and "autoreset_mode" in inspect.signature(creator).parameters
+    if same_step and not wrappers and vec_env == "auto":
         batch = gym.make_vec(name, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
         env: VecEnv = GymnasiumVecEnv(batch)
     else:
-        _checked(make_env(env_id, wrappers, **env_kwargs)).close()
+        probe = make_env(env_id, wrappers, **env_kwargs)  # a mistake in a process of its own would be no clear line
+        _check(probe.observation_space)
+        probe.close()
         kind = SubprocVecEnv if vec_env == "subproc" else DummyVecEnv
         env = VecMonitor(kind([lambda: make_env(env_id, wrappers, **env_kwargs)] * n_envs))
     env.seed(seed)
     return env
 
 
-def _checked(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """The environment, if SB3 can hold its observations."""
-    space = env.observation_space
+def native_creator(env_id: str, env_kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """What makes a native batch of an environment that is registered; None if there is none for these arguments."""
+    native = gym.spec(env_id).vector_entry_point
+    if native is None or "max_episode_steps" in env_kwargs:  # the time limit is a wrapper around single environments
+        return None
+    return load_env_creator(native) if isinstance(native, str) else native
+
+
+def _check(space: spaces.Space[Any]) -> None:
+    """ValueError unless SB3 can hold such observations."""
     parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
     for name, part in parts.items():
         if not isinstance(part, _FLAT):
             what = f"observation {name!r}" if name else "the observation"
             expected = ", ".join(kind.__name__ for kind in _FLAT)
             raise ValueError(f"{what} is a {type(part).__name__}, expected {expected}, or a Dict of these")
-    return env
