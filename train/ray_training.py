@@ -191,7 +191,8 @@ def connect(address: str | None, num_workers: int) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         alone = {"num_cpus": num_workers + 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
-        ray.init(**alone, **quiet)
+        # "local", as Ray would join, without it, the last cluster that this machine knew, and fail where that is dead.
+        ray.init(address="local", **alone, **quiet)
     else:
         ray.init(address=address, **quiet)
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)

@@ -139,7 +139,7 @@ def test_impala_trains():
     config.environment(ENV, env_config=SIZE).learners(num_learners=0)
     config.env_runners(num_env_runners=1, num_envs_per_env_runner=4, rollout_fragment_length=7)
     config.training(train_batch_size_per_learner=28, lr=0.01).reporting(min_time_s_per_iteration=0)
-    ray.init(num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False)
     try:
         algorithm = config.build_algo()
         begun = copy.deepcopy(algorithm.learner_group.get_weights()["default_policy"])

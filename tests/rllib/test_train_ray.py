@@ -63,7 +63,9 @@ def run_folder(cwd):
 
 
 @pytest.mark.parametrize("algo", ["memory_ppo", "appo"])
-def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path):
+def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path, monkeypatch):
+    # A cluster that is dead, and was not asked for with --address.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     done = run(*TINY, "--num-workers", 1, "--algo", algo, "--total-timesteps", 200, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = run_folder(tmp_path)
