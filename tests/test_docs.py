@@ -99,12 +99,21 @@ def test_every_environment_has_its_row_of_returns(name):
     assert cells == [pytest.approx(value, abs=5e-4) for value in reference_returns(name)]
 
 
+def anchors(text):
+    """What links may name in a page: its headings as sites and code hosts write them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_linked_files_exist(page):
+def test_links_lead_somewhere(page):
     folder = (ROOT / page).parent
-    links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", PAGES[page]) + re.findall(r'src(?:set)?="([^"]+)"', PAGES[page])
-    for link in links:
-        assert (folder / link).exists(), link
+    links = re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", PAGES[page])
+    links += [(picture, "") for picture in re.findall(r'src(?:set)?="([^"]+)"', PAGES[page])]
+    for file, anchor in links:
+        path = folder / file if file else ROOT / page
+        assert path.exists(), file
+        assert not anchor or anchor in anchors(path.read_text()), f"{file}#{anchor}"
 
 
 def test_every_page_is_on_the_site():

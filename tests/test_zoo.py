@@ -19,6 +19,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from fwagents.sb3 import MemoryPolicy, MemoryPPO, make_vec_env
 from fwagents.settings import DEFAULTS, defaults_for
 from fwagents.zoo import sampling
+from fwagents.zoo.__main__ import with_settings
 from fwagents.zoo.hyperparams import hyperparams_for
 
 TRAIN = Path(__file__).parent.parent / "train"
@@ -129,6 +130,27 @@ def logs(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+OURS = ["--conf-file", "fwagents.zoo.memory_ppo"]
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        (["--algo", "memory_ppo"], OURS),
+        (["--algo=memory_ppo", "--seed", "1"], OURS),
+        (["--algo", "memory_ppo", "--conf-file", "mine.yml"], []),
+        (["--algo", "memory_ppo", "--conf-file=mine.yml"], []),
+        (["-conf", "mine.yml", "--algo=memory_ppo"], []),
+        (["--algo", "sac"], []),
+        (["--seed", "1"], []),
+        (["--algo"], []),
+    ],
+    ids=" ".join,
+)
+def test_our_settings_are_added_where_no_others_are_named(given, added):
+    assert with_settings(given) == given + added
 
 
 @pytest.mark.slow

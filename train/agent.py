@@ -70,7 +70,8 @@ class Args:
     """Torch threads; one is fastest for small agents."""
 
     resume: Path | None = None
-    """Go on with the run in this folder, from its newest whole checkpoint; takes no other option."""
+    """Go on with the run in this folder, from its newest whole checkpoint; takes no other option. SB3's zip files run
+    code when they are loaded: only what you trust."""
     log_dir: Path = Path("runs")
     """Runs go to <log_dir>/<env>/<core>-s<seed>-<time>."""
     checkpoint_freq: int = 100_000
@@ -82,7 +83,8 @@ class Args:
     final_episodes: int = 1000
     """Fresh episodes that the closing table is measured on."""
     log_memory: bool = False
-    """In TensorBoard: the memory's attention, a film of an episode, histograms; takes at most 2 % of the time."""
+    """In TensorBoard: the memory's attention, a film of an episode, histograms, as often as 2 % of the time allow, and
+    once at least."""
     log_memory_freq: int | None = None
     """Environment steps between them, at least; None for a twentieth of the run."""
 

@@ -74,7 +74,7 @@ def export(args: Args, config: dict[str, Any], model_path: Path) -> None:
             f"actions are the agent's; values differ by at most {agreement.values:.1e}, probabilities by "
             f"{agreement.probabilities:.1e}"
         )
-        if agreement.actions < 1 - MOST or agreement.probabilities > MOST:
+        if agreement.actions < 1 - MOST or max(agreement.values, agreement.probabilities) > MOST:
             raise ValueError(f"{path} does not act as the agent does")
 
 

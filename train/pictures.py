@@ -27,7 +27,8 @@ class Args:
     """Draw what a trained memory attends to."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run of train/agent.py, train/retrieval.py or train/glimpses.py."""
+    """Folder of a run of train/agent.py, train/retrieval.py or train/glimpses.py. SB3's zip in the first runs code when
+    it is loaded: only what you trust."""
     output: Path
     """Folder that the pictures go to."""
     seed: int = 0

@@ -27,7 +27,8 @@ class Args:
     """Watch a trained agent play: the true screen, what it saw, what it did, what it looked back at."""
 
     run_dir: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder that train/agent.py made; without it, that of the newest agent in runs."""
+    """Folder that train/agent.py made; without it, that of the newest agent in runs. SB3's zip in it runs code when it
+    is loaded: only what you trust."""
     episodes: int = 3
     """Episodes to play."""
     seed: int = 0

@@ -53,7 +53,7 @@ class Agreement(NamedTuple):
     Attributes:
         steps: that were compared.
         actions: share of them with the same action; for continuous actions, to 1e-3.
-        values: largest difference of the values.
+        values: largest difference of the values, as a share of the largest of them where that is above 1.
         probabilities: largest difference of the actions' probabilities; 0 for continuous actions.
     """
 
@@ -121,9 +121,8 @@ def _agreement(space: Any, told: dict[str, Any], found: dict[str, Array]) -> Agr
     shares = 0.0
     if told["shares"] is not None:
         shares = float(np.abs(probabilities(space, found["logits"][:, 0]) - told["shares"]).max())
-    return Agreement(
-        len(actions), float(same.mean()), float(np.abs(found["value"][:, 0] - told["value"]).max()), shares
-    )
+    off, largest = (float(np.abs(value).max()) for value in (found["value"][:, 0] - told["value"], told["value"]))
+    return Agreement(len(actions), float(same.mean()), off / max(1.0, largest), shares)
 
 
 def probabilities(space: gym.Space[Any], logits: Array) -> Array:

@@ -1,5 +1,6 @@
 """A trained agent run through episodes, and what its memory did."""
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -132,7 +133,7 @@ def _run_again(
         if attribution:
             taken = torch.as_tensor(actions, device=policy.device).flatten(0, 1)
             by = list(obs.values()) if isinstance(obs, dict) else [obs]
-            scores = distribution.log_prob(taken).view(shape), by
+            scores = _scores(distribution, taken).view(shape), by
     found = recorded(policy.actor_core, x, y, starts, growth, scores)
     found["values"] = to_numpy(values.view(shape))
     probabilities = _probabilities(distribution)
@@ -159,6 +160,30 @@ def _recall(policy: MemoryPolicy, obs: Any, start: Tensor) -> tuple[Tensor, Tens
         own = policy.critic_core(critic_features.view(*start.shape, -1), start=start)[0].flatten(0, 1)
     latent = y.flatten(0, 1)
     return x, y, *policy.heads(latent, policy.critic_latent(latent, own, critic_features))
+
+
+def _scores(distribution: Distribution, taken: Tensor) -> Tensor:
+    """The logits of the actions [N, ...] that were taken, [N]; see :class:`Trace`.
+
+    Not their log-probabilities: those hardly move where an agent is sure, and not at all at the mode of a Gaussian.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return _log_odds(distribution.distribution.logits, taken)
+    if isinstance(distribution, MultiCategoricalDistribution):
+        parts = zip(distribution.distribution, taken.unbind(-1), strict=True)
+        return torch.stack([_log_odds(part.logits, action) for part, action in parts]).sum(0)
+    if isinstance(distribution, BernoulliDistribution):
+        return (distribution.distribution.logits * (2 * taken - 1)).sum(-1)
+    return distribution.mode().flatten(1).sum(-1)
+
+
+def _log_odds(logits: Tensor, taken: Tensor) -> Tensor:
+    """log(p / (1 - p)) of one of several actions: logits [N, P], which action [N] -> [N]; 0 for an only one."""
+    place = taken.long().unsqueeze(-1)
+    own = logits.gather(-1, place).squeeze(-1)
+    if logits.shape[-1] == 1:
+        return 0 * own
+    return own - logits.scatter(-1, place, -math.inf).logsumexp(-1)
 
 
 def _probabilities(distribution: Distribution) -> Tensor | None:

@@ -36,7 +36,8 @@ class Trace:
         norm: [T, B], Frobenius norm of A after each step.
         effective_rank: [T, B], exp of the entropy of A's eigenvalues (Roy and Vetterli, 2007).
         attribution: [T, B, T], norm of the derivative of a score at step t by the observation of step tau (last); the
-            score of an agent is the log-probability of the action that it took.
+            score of an agent is the logit of the action that it took, log(p / (1 - p)), summed over the parts of an
+            action; for continuous actions the distribution's mode.
         observations: [T, B, ...] as the policy was given them, or a dict of such.
         actions: [T, B, ...].
         rewards: [T, B].

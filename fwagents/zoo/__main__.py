@@ -3,6 +3,7 @@
 ``python -m fwagents.zoo train --algo memory_ppo --env PartialCatch-v0``
 """
 
+import argparse
 import runpy
 import sys
 
@@ -46,10 +47,13 @@ def main() -> None:
 
 def with_settings(arguments: list[str]) -> list[str]:
     """The arguments with our settings for the algorithm, if it has some and no others are named."""
-    if "--algo" not in arguments[:-1] or {"-conf", "--conf-file"} & set(arguments):
+    parser = argparse.ArgumentParser(add_help=False)  # which knows all the ways of writing an option that theirs knows
+    parser.add_argument("--algo", nargs="?")
+    parser.add_argument("-conf", "--conf-file", nargs="?", const="")
+    known = parser.parse_known_args(arguments)[0]
+    if known.conf_file is not None or known.algo not in OPTIONS:
         return arguments
-    algo = arguments[arguments.index("--algo") + 1]
-    return [*arguments, "--conf-file", f"fwagents.zoo.{algo}"] if algo in OPTIONS else arguments
+    return [*arguments, "--conf-file", f"fwagents.zoo.{known.algo}"]
 
 
 if __name__ == "__main__":

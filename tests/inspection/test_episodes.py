@@ -130,19 +130,27 @@ def test_spaces(obs, action, tmp_path):
         np.testing.assert_array_equal(same.observations, found.observations)
 
 
-def test_attribution_is_by_the_observations(monkeypatch):
-    """The derivative of the last action's log-probability by what was seen, by finite differences."""
-    model, env = agent()
+@pytest.mark.parametrize("action", ACTION_SPACES)
+def test_attribution_is_by_the_observations(action):
+    """The derivative of the last action's logit by what was seen, by finite differences."""
+    model, env = agent(action=action)
     found = trace(model, env, seed=2, attribution=True)
+    assert found.attribution[0, 0, 0] > 1e-4
     T, policy = int(found.length[0]), model.policy
     assert T > 1
 
-    def log_prob(observations):
+    def score(observations):
         x = torch.from_numpy(observations)
         with torch.no_grad():
             y, _ = policy.actor_core(policy.encode(x)[0].unsqueeze(1))
             distribution, _ = policy.heads(y[-1], y[-1])
-            return distribution.log_prob(torch.from_numpy(found.actions[T - 1])).item()
+        if action == "box":
+            return distribution.get_actions(deterministic=True).sum().item()
+        taken = torch.from_numpy(found.actions[T - 1])
+        parts = distribution.distribution if action == "multi_discrete" else [distribution.distribution]
+        columns = taken.unbind(-1) if action == "multi_discrete" else [taken]
+        p = torch.cat([part.log_prob(column).exp().flatten() for part, column in zip(parts, columns, strict=True)])
+        return (p / (1 - p)).log().sum().item()
 
     for tau in (0, T - 1):
         slopes = []
@@ -151,7 +159,7 @@ def test_attribution_is_by_the_observations(monkeypatch):
             for step in (1e-2, -1e-2):
                 nudged = found.observations[:T, 0].copy()
                 nudged[tau, d] += step
-                values.append(log_prob(nudged))
+                values.append(score(nudged))
             slopes.append((values[0] - values[1]) / 2e-2)
         assert found.attribution[T - 1, 0, tau] == pytest.approx(np.linalg.norm(slopes), rel=0.05, abs=1e-4)
 
