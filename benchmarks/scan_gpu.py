@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import nn
+from triton.runtime.errors import OutOfResources
 
 import agent
 import scan
@@ -36,11 +37,11 @@ def main(quick: bool, report_only: bool, seconds: float, out: Path) -> None:
         if not torch.cuda.is_available():
             raise SystemExit("not timed: there is no CUDA device")
         check()
-        results = measure(quick, seconds, console)
+        # Whole after every cell: who is cut off keeps what was measured.
+        results = measure(quick, seconds, console, lambda results: None if quick else write_results(out, results))
         if quick:
-            console.print(json.dumps(results["summary"], indent=1))
+            console.print(json.dumps(summary(results), indent=1))
             return
-        write_results(out, results)
     report(json.loads(out.read_text()))
 
 
@@ -59,18 +60,22 @@ def check() -> None:
                 raise SystemExit(f"not timed: {name} is off by {error:.1e} at T={T}, B={B}, R={R}, {options}")
 
 
-def measure(quick: bool, seconds: float, console: Console) -> dict[str, Any]:
+def measure(quick: bool, seconds: float, console: Console, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All cells; ``keep`` is given what there is after each."""
     grid = [(T, B, R) for T in STEPS for B in BATCHES for R in SIZES]
     if quick:
         grid = [(T, B, R) for T, B, R in grid if T <= 64 and B <= 512 and R == 128]
-    results: dict[str, Any] = {"machine": machine() | gpu(), "limits": limits()}
-    results["grid"] = [
-        sequence_cell(*cell, seconds, results["limits"])
-        for cell in track(grid, "forward and backward", console=console)
-    ]
+    results: dict[str, Any] = {"machine": machine() | gpu(), "limits": limits(), "grid": [], "agents": []}
+
+    def add(part: str, cell: dict[str, Any]) -> None:
+        results[part].append(cell)
+        keep(results)
+
+    for place in track(grid, "forward and backward", console=console):
+        add("grid", sequence_cell(*place, seconds, results["limits"]))
     num_envs, repeats = (NUM_ENVS[:1], 1) if quick else (NUM_ENVS, 5)
-    results["agents"] = [agent_cell(n, repeats) for n in track(num_envs, "agents", console=console)]
-    results["summary"] = summary(results)
+    for n in track(num_envs, "agents", console=console):
+        add("agents", agent_cell(n, repeats))
     return results
 
 
@@ -114,13 +119,13 @@ def medians(calls: list[Call], seconds: float) -> list[float]:
 
 
 def captured(call: Call) -> Call | None:
-    """The replay of a CUDA graph of the call; None where that cannot be captured."""
+    """The replay of a CUDA graph of the call; None where that cannot be captured, or finds no room."""
     side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        call()
-    torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     try:
+        with torch.cuda.stream(side):
+            call()
+        torch.cuda.current_stream().wait_stream(side)
         with torch.cuda.graph(graph):
             call()
     except RuntimeError:
@@ -146,7 +151,7 @@ def sequence_cell(T: int, B: int, R: int, seconds: float, limit: dict[str, float
             return [None] * len(calls)
         try:
             return [*medians([call for call in calls if call], seconds)]
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, OutOfResources):  # of the device, or of a multiprocessor
             return [None] * len(calls)
         finally:
             gc.collect()
@@ -211,7 +216,7 @@ def share(cell: dict[str, Any]) -> float:
 
 def report(results: dict[str, Any]) -> None:
     """Write the tables of docs/performance.md."""
-    facts, limit, s = results["machine"], results["limits"], results["summary"]
+    facts, limit, s = results["machine"], results["limits"], summary(results)
     worst = s["lstm_worst"]
     where = f"T={worst['T']}, B={worst['B']}, R={worst['R']}"
 

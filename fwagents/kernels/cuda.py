@@ -184,8 +184,8 @@ def backward_pass(
     for number, (begin, end) in reversed(list(enumerate(chunks))):
         reads = None
         if number or (wants_A and A is not None):
-            new = torch.empty if options.tolerance is None else torch.zeros
-            reads = new(end - begin, batch, options.inner_steps, size, device=y.device)
+            new = trace.new_empty if options.tolerance is None else trace.new_zeros
+            reads = new(end - begin, batch, options.inner_steps, size)
         later, dh = dh, trace.new_empty(batch, size)
         _launch(
             "backward",

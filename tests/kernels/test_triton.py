@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from fwagents.cores import FastWeights
+from fwagents.cores import CORES, FastWeights
 from fwagents.kernels import ScanOptions, cuda, fast_weight_scan, operator
+from fwagents.sb3 import MemoryPPO
 from tests.kernels.problems import distance, poison, random_scan, results
 
 pytest.importorskip("triton")
@@ -47,6 +48,16 @@ def check(scan, tolerance=1e-4):
 )
 def test_one_chunk(scan):
     check(scan)
+
+
+def test_a_size_that_streams():
+    """Two chunks, of which W and A do not fit into registers."""
+    check(random_scan(34, 1, 160, width=3))
+
+
+@pytest.mark.usefixtures("small", "float64")
+def test_whatever_the_default_dtype():
+    check(random_scan(6, 2, 20, starts=0.1))
 
 
 @pytest.mark.parametrize(
@@ -168,11 +179,11 @@ def test_by_default_a_gpu_takes_it_and_a_cpu_does_not(backend, monkeypatch):
     assert used == ["numba" if backend == "auto" and DEVICE == "cpu" else "triton"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_kernels_compile_for_a_gpu(dtype, tmp_path):
+@pytest.mark.parametrize(("size", "dtype"), [(20, "float32"), (20, "bfloat16"), (200, "float32")])
+def test_kernels_compile_for_a_gpu(size, dtype, tmp_path):
     """To machine code for a Hopper, which needs none; the interpreter would take what a GPU does not have."""
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "tests.kernels.ahead_of_time", "20", "3", dtype]
+    command = [sys.executable, "-m", "tests.kernels.ahead_of_time", str(size), "3", dtype]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert [line.split(":")[0] for line in found.stdout.splitlines()] == ["forward", "backward"] * 3
@@ -184,6 +195,17 @@ def test_kernels_compile_for_a_gpu(dtype, tmp_path):
 @pytest.mark.parametrize("R", [20, 64, 128, 200, 256, 512])
 def test_sizes_of_a_gpu(T, R, starts):
     check(random_scan(T, 3, R, ScanOptions(decay=0.9), starts=starts, state=bool(starts), width=9))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("core", CORES)
+def test_agents_train_on_a_gpu(core):
+    model = MemoryPPO("MemoryPolicy", "PartialCatch-v0", n_steps=15, policy_kwargs={"core": core}, device="cuda")
+    begun = [parameter.clone() for parameter in model.policy.parameters()]
+    model.learn(30)
+    trained = list(model.policy.parameters())
+    assert all(parameter.is_cuda and parameter.isfinite().all() for parameter in trained)
+    assert any(not torch.equal(new, old) for new, old in zip(trained, begun, strict=True))
 
 
 @pytest.mark.gpu
