@@ -70,8 +70,8 @@ class Args:
     """Torch threads; one is fastest for small agents."""
 
     resume: Path | None = None
-    """Go on with the run in this folder, from its newest whole checkpoint; takes no other option. SB3's zip files run
-    code when they are loaded: only what you trust."""
+    """Go on with the run in this folder, from its newest whole checkpoint; takes no other option but --address.
+    SB3's zip files run code when they are loaded: only what you trust."""
     log_dir: Path = Path("runs")
     """Runs go to <log_dir>/<env>/<core>-s<seed>-<time>."""
     checkpoint_freq: int = 100_000
@@ -135,9 +135,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse(Args, argv, default=_args_for(argv))
     if args.resume is not None:
-        if len(argv) > 2:
-            fail("--resume takes every other option from the run's own config.json, expected none beside it")
-        args, env_kwargs, core_kwargs = _resumed(args.resume)
+        given = {word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
+        if given - {"--resume", "--address"}:
+            fail(
+                "--resume takes every option but --address from the run's own config.json, expected no other beside it"
+            )
+        args, env_kwargs, core_kwargs = _resumed(args.resume, args.address)
     else:
         env_kwargs = key_values("--env-kwargs", args.env_kwargs)
         core_kwargs = core_options(args)
@@ -169,15 +172,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(run.go())
 
 
-def _resumed(run_dir: Path) -> tuple[Args, dict[str, Any], dict[str, Any]]:
-    """The options of a run that has begun."""
+def _resumed(run_dir: Path, address: str | None) -> tuple[Args, dict[str, Any], dict[str, Any]]:
+    """The options of a run that has begun; its cluster may stand elsewhere now."""
     try:
         config = read_config(run_dir)
     except (OSError, ValueError) as error:
         fail(str(error))
     known = {field.name for field in fields(Args)}
     stored = {name: value for name, value in config["args"].items() if name in known}
-    args = Args(**{**stored, "log_dir": Path(stored["log_dir"]), "resume": run_dir})
+    stored |= {"log_dir": Path(stored["log_dir"]), "resume": run_dir}
+    args = Args(**{**stored, **({} if address is None else {"address": address})})
     return args, config["env_kwargs"], config["policy_kwargs"]["core_kwargs"]
 
 

@@ -4,15 +4,20 @@ An SB3 agent stands beside it, which takes over the weights to be evaluated, sav
 """
 
 import logging
+import math
 import os
 import pickle
 import shutil
+import signal
+import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
+from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
@@ -26,11 +31,14 @@ from fwagents.rllib import EpisodeLog, to_sb3, with_memory
 from fwagents.rllib.episodes import EPISODES
 from fwagents.sb3.callbacks import MemoryNormCallback
 from fwagents.sb3.logging import run_logger
+from fwagents.sb3.ppo import check_batch_size
 from fwagents.sb3.vec_env import native_creator
 from training import CHECKPOINTS, Run
 
 OBJECT_STORE = 200_000_000  # bytes, of a cluster of this machine alone; what is more goes to the disk
 PARTIAL = ".partial-"
+LIVES = 3  # of every runner, lost one after the other without a step between them
+PROBE = 10.0  # seconds for a cluster to answer
 RUN_STATE = "run.pkl"
 AROUND = "fwagents-wrapped"  # the registered name of an environment with something around it
 # What SB3's agents can and RLlib's cannot, and the value that is not to be changed.
@@ -51,6 +59,8 @@ LEARNED = {
     "gradients_default_optimizer_global_norm": "train/gradient_norm",
     "default_optimizer_learning_rate": "train/learning_rate",
 }
+# Of those, what may be anything: 1 - residual variance over a variance that may be 0.
+BOUNDLESS = ("train/explained_variance",)
 
 
 class RayRun(Run):
@@ -75,8 +85,21 @@ class RayRun(Run):
             raise ValueError(
                 f"--num-workers is {args.num_workers}, expected 0 or a divisor of --num-envs, {args.num_envs}"
             )
-        super().__init__(args, env_kwargs, core_kwargs)
+        check_batch_size(args.batch_size, args.chunk_length or args.n_steps, args.n_steps, args.num_envs)
+        # The agent that stands here never plays: its environments only tell it what there is to see and do.
+        super().__init__(replace(args, num_envs=min(2, args.num_envs), batch_size=None), env_kwargs, core_kwargs)
+        self.args = args
         self.config = algorithm_config(args, self.environment, self.model.policy_kwargs)
+
+    def begin(self) -> None:
+        """Join the cluster, then as for any run: without one, nothing is written."""
+        connect(self.args.address, self.args.num_workers)
+        super().begin()
+
+    def resume(self, run_dir: Path) -> None:
+        """As for any run, then join the cluster."""
+        super().resume(run_dir)
+        connect(self.args.address, self.args.num_workers)
 
     @property
     def _steps_per_call(self) -> int:
@@ -91,6 +114,8 @@ class RayRun(Run):
     def _restore(self) -> None:
         """Weights, optimizer and counters of the newest checkpoint; env runners begin new episodes."""
         folder = self.dir / CHECKPOINTS
+        for partial in folder.glob(f"{PARTIAL}*"):  # of a run that was killed
+            shutil.rmtree(partial)
         kept = sorted(folder.glob("step_*"))
         if not kept:
             raise FileNotFoundError(f"{folder} has no checkpoint to resume from")
@@ -105,8 +130,7 @@ class RayRun(Run):
                 callback.set_state(own)  # type: ignore[attr-defined]
 
     def _learn(self) -> None:
-        args, model = self.args, self.model
-        connect(args.address, args.num_workers)
+        model = self.model
         algorithm = self.config.build_algo()
         try:
             if self.resumed_from is not None:
@@ -123,8 +147,8 @@ class RayRun(Run):
             ray.shutdown()
 
     def _train(self, algorithm: Algorithm, watchers: CallbackList) -> None:
-        args, model = self.args, self.model
-        begun, first_steps, iterations = time.time(), model.num_timesteps, 0
+        args, model, runners = self.args, self.model, algorithm.env_runner_group
+        begun, first_steps, iterations, lost = time.time(), model.num_timesteps, 0, 0
         self._save(algorithm)
         while model.num_timesteps < args.total_timesteps:
             before = model.num_timesteps
@@ -132,8 +156,15 @@ class RayRun(Run):
             model.num_timesteps = int(result.get("num_env_steps_sampled_lifetime", 0))
             if model.num_timesteps <= before:  # APPO does not wait for samples
                 model.num_timesteps = before
+                if (died := runners.num_remote_worker_restarts() - lost) >= LIVES * args.num_workers > 0:
+                    raise ChildProcessError(
+                        f"{died} env runners were lost without a step between them; if it is the environment that "
+                        "fails, --num-workers 0 shows how"
+                    )
                 continue
-            iterations += 1
+            iterations, lost = iterations + 1, runners.num_remote_worker_restarts()
+            learned = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
+            check_finite(learned)
             episodes = result["env_runners"].get(EPISODES, [])
             for row in episodes:
                 model.ep_info_buffer.append(row)
@@ -146,8 +177,7 @@ class RayRun(Run):
             watchers.on_rollout_end()
             if iterations % self._log_interval == 0:
                 fps = int((model.num_timesteps - first_steps) / (time.time() - begun))
-                healthy = algorithm.env_runner_group.num_healthy_remote_workers()
-                self._log(result.get("learners", {}).get(DEFAULT_MODULE_ID, {}), fps, healthy)
+                self._log(learned, fps, runners.num_healthy_remote_workers())
             if args.checkpoint_freq and model.num_timesteps // args.checkpoint_freq > before // args.checkpoint_freq:
                 self._save(algorithm)
 
@@ -185,8 +215,27 @@ class RayRun(Run):
         os.replace(partial, path)
 
 
+def check_finite(learned: dict[str, Any]) -> None:
+    """FloatingPointError that names what is not finite among what RLlib measured while it learned."""
+    for theirs, ours in LEARNED.items():
+        if theirs in learned and ours not in BOUNDLESS and not math.isfinite(learned[theirs]):
+            raise FloatingPointError(f"{ours} is {float(learned[theirs])}")
+
+
 def connect(address: str | None, num_workers: int) -> None:
-    """Join a running cluster, or start one of this machine alone."""
+    """Join a running cluster, or start one of this machine alone.
+
+    Raises:
+        ConnectionError: there is no cluster at the address.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        _connect(address, num_workers)
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own there, which exits on the spot
+
+
+def _connect(address: str | None, num_workers: int) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
@@ -194,8 +243,23 @@ def connect(address: str | None, num_workers: int) -> None:
         # "local", as Ray would join, without it, the last cluster that this machine knew, and fail where that is dead.
         ray.init(address="local", **alone, **quiet)
     else:
+        _probe(address)
         ray.init(address=address, **quiet)
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+
+
+def _probe(address: str) -> None:
+    """ConnectionError unless something answers at a cluster's address; Ray itself would try for minutes."""
+    if "://" in address:
+        return
+    found = canonicalize_bootstrap_address_or_die(address)
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PROBE).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"--address is {address!r}, expected that of a running cluster: nothing answers at {found} ({error})"
+        ) from error
 
 
 def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[str, Any]) -> AlgorithmConfig:
@@ -215,6 +279,7 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
         num_env_runners=workers,
         num_envs_per_env_runner=args.num_envs // max(1, workers),
         rollout_fragment_length=args.n_steps,
+        sample_timeout_s=None,  # what a slow environment has played is not thrown away
         gym_env_vectorize_mode="vector_entry_point" if native else "sync",
     )
     config.training(
@@ -232,17 +297,32 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
     if not asynchronous:
         config.training(
             num_epochs=args.n_epochs,
-            minibatch_size=args.batch_size,
+            minibatch_size=minibatch_size(args),
             vf_clip_param=float("inf"),
-            shuffle_batch_per_epoch=args.batch_size is not None,
+            shuffle_batch_per_epoch=minibatch_size(args) is not None,
         )
     config.learners(num_learners=0)
     # A runner that is lost is started anew, wherever there is room, and the others go on meanwhile.
-    config.fault_tolerance(restart_failed_env_runners=True, env_runner_health_probe_timeout_s=1)
+    config.fault_tolerance(
+        restart_failed_env_runners=True, env_runner_health_probe_timeout_s=1, delay_between_env_runner_restarts_s=1
+    )
     config.debugging(seed=args.seed, log_level="ERROR")
     config.reporting(min_time_s_per_iteration=0, metrics_num_episodes_for_smoothing=100)
     config.callbacks(EpisodeLog)
-    # One step more than a rollout: RLlib adds one, to bootstrap from.
+    # One step more than a rollout: RLlib adds one, to bootstrap from. (Where others' episodes ended, an environment
+    # may play a few steps more than a rollout; its chunk is then cut.)
     chunk_length = args.n_steps + 1 if args.chunk_length is None else args.chunk_length
     made: AlgorithmConfig = with_memory(config, chunk_length=chunk_length, **policy_kwargs)
     return made
+
+
+def minibatch_size(args: Any) -> int | None:
+    """RLlib's minibatch size for the options of ``train/agent.py``; None for the whole rollout.
+
+    RLlib counts the step that it adds to every rollout to bootstrap from, and takes so many rows as hold the size on
+    average: with the size as it is, none at all where a minibatch is to be a single rollout.
+    """
+    rollout = args.n_steps * args.num_envs
+    if args.batch_size is None or args.batch_size == rollout:
+        return None
+    return min(rollout, math.ceil(args.batch_size * (args.n_steps + 1) / args.n_steps))

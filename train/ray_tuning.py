@@ -7,6 +7,7 @@ time that they have trained three times as long.
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,7 +17,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from cli import fail
+from cli import INTERRUPTED, fail
 from ray_training import connect
 from runs import provenance, read_json, write_json
 from tune import PIECES, Choice, Range, check_same, describe, known_setting, result_path, space, train
@@ -42,6 +43,11 @@ def search(args: Any) -> None:
     connect(args.address, args.num_workers)
     try:
         results = tuner(args, folder).fit()
+        # It takes a Ctrl-C for itself, and returns with what there is.
+        ended = results.num_terminated + results.num_errors
+        if ended < args.trials:
+            print(f"Interrupted after {ended} of {args.trials} trials; the same command goes on.")
+            sys.exit(INTERRUPTED)
         write(output, described, results)
     finally:
         ray.shutdown()

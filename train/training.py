@@ -125,7 +125,7 @@ class Run:
             )
             self._say_how_to_go_on()
             return INTERRUPTED
-        except FloatingPointError as error:
+        except (FloatingPointError, ChildProcessError) as error:
             self.console.print(f"[red]stopped: {error}[/red]", soft_wrap=True)
             self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
             return 1

@@ -63,7 +63,7 @@ class Args:
     algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"
     """The algorithm."""
     trials: int = 50
-    """Settings to try, those of earlier calls counted in."""
+    """Settings to try, those of earlier calls counted in; with --engine ray the first call settles how many."""
     steps: int = 200_000
     """Environment steps of each training run."""
     seeds: tuple[int, ...] = (100, 101, 102)

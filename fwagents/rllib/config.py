@@ -20,7 +20,8 @@ def with_memory(config: ConfigT, *, chunk_length: int = 32, policy: str | None =
     Args:
         config: a configuration with its callbacks, if it has any of its own. One learner.
         chunk_length: steps over which gradients flow back (RLlib's ``max_seq_len``). RLlib adds one step behind every
-            stretch to bootstrap from, so rollouts of n steps fit into chunks of n + 1.
+            stretch to bootstrap from, so rollouts of n steps fit into chunks of n + 1, but for those of an environment
+            that played on while others began a new episode, which takes a turn without a step.
         policy: name in ``fwagents.sb3.policies.POLICIES``; by default the one that suits the observations.
         **policy_kwargs: options of :class:`fwagents.sb3.MemoryPolicy`.
 

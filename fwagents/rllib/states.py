@@ -69,13 +69,16 @@ class OpeningStates(ConnectorV2):  # type: ignore[misc]
         """Add ``state_in``, one for each chunk; the batch has its zeros by now.
 
         Raises:
-            ValueError: a stretch was cut after it was sampled, as for several learners.
+            ValueError: a stretch was cut after it was sampled, as for several learners; or :class:`KeepOpenings` is not
+                among the callbacks.
         """
         module = rl_module[DEFAULT_MODULE_ID] if isinstance(rl_module, MultiRLModule) else rl_module
         initial = convert_to_numpy(module.get_initial_state())
         length = module.model_config[CHUNK_LENGTH]
         for episode in episodes:
-            kept: Openings = episode.custom_data[OPENINGS]
+            kept: Openings | None = episode.custom_data.get(OPENINGS)
+            if kept is None:
+                raise ValueError("a sample came without its states, expected callbacks to be set before with_memory")
             if len(episode) - kept.steps not in (0, 1):
                 raise ValueError(f"a stretch of {kept.steps} steps came as {len(episode)}, expected it whole")
             count = -(-len(episode) // length)

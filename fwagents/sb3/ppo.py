@@ -17,6 +17,17 @@ from fwagents.sb3.policies import POLICIES, MemoryPolicy
 Self = TypeVar("Self", bound="MemoryPPO")
 
 
+def check_batch_size(batch_size: int | None, chunk_length: int, n_steps: int, n_envs: int) -> None:
+    """ValueError unless minibatches of so many steps, None for all, are made of whole chunks and make up a rollout."""
+    rollout = n_steps * n_envs
+    size = rollout if batch_size is None else batch_size
+    if size < 1 or size % chunk_length or rollout % size:
+        raise ValueError(
+            f"batch_size is {batch_size}, expected a multiple of chunk_length ({chunk_length}) that "
+            f"divides n_steps * n_envs ({n_steps} * {n_envs} = {rollout})"
+        )
+
+
 class MemoryPPO(MemoryRollouts, PPO):
     """Proximal policy optimisation (Schulman et al., 2017) for policies with a memory.
 
@@ -75,13 +86,7 @@ class MemoryPPO(MemoryRollouts, PPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        buffer, rollout = self.rollout_buffer, self.n_steps * self.n_envs
-        size = rollout if self.batch_size is None else self.batch_size
-        if size < 1 or size % buffer.chunk_length or rollout % size:
-            raise ValueError(
-                f"batch_size is {self.batch_size}, expected a multiple of chunk_length ({buffer.chunk_length}) that "
-                f"divides n_steps * n_envs ({self.n_steps} * {self.n_envs} = {rollout})"
-            )
+        check_batch_size(self.batch_size, self.rollout_buffer.chunk_length, self.n_steps, self.n_envs)
 
     def train(self) -> None:
         """Update the policy on the rollout."""

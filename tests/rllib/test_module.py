@@ -18,9 +18,12 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from fwagents.cores import CORES
 from fwagents.rllib import MemoryRLModule, from_sb3, to_sb3, with_memory
+from fwagents.rllib.module import CHUNK_LENGTH
+from fwagents.rllib.states import OpeningStates
 from fwagents.sb3 import MemoryPPO, make_vec_env
 
 ENV = "fwagents.envs:PartialCatch-v0"
@@ -272,3 +275,10 @@ def test_other_mistakes_are_named():
 
     with pytest.raises(TypeError, match="RecurrentActorCriticPolicy, expected a MemoryPolicy"):
         from_sb3(RecurrentPPO("MlpLstmPolicy", gym.make("CartPole-v1")))
+    module = MemoryRLModule(
+        observation_space=spaces.Box(-1, 1, (4,), np.float32),
+        action_space=spaces.Discrete(2),
+        model_config={CHUNK_LENGTH: 4, "policy_kwargs": {"hidden_size": 4}},
+    )
+    with pytest.raises(ValueError, match="expected callbacks to be set before with_memory"):
+        OpeningStates()(rl_module=module, batch={}, episodes=[SingleAgentEpisode()])

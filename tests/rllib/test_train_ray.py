@@ -66,7 +66,8 @@ def run_folder(cwd):
 def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path, monkeypatch):
     # A cluster that is dead, and was not asked for with --address.
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    done = run(*TINY, "--num-workers", 1, "--algo", algo, "--total-timesteps", 200, cwd=tmp_path)
+    # A minibatch of one environment's rollout, which RLlib, counting otherwise, would find to be none.
+    done = run(*TINY, "--num-workers", 1, "--algo", algo, "--batch-size", 6, "--total-timesteps", 200, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = run_folder(tmp_path)
     names = {path.name for path in folder.iterdir()}
@@ -139,12 +140,60 @@ def test_a_run_survives_the_loss_of_a_node(cluster, tmp_path):
     # A node that joins takes over what was lost.
     cluster.add_node(num_cpus=1, object_store_memory=STORE)
     wait_until(lambda: healthy(folder) == 2, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # which Ray would take for itself
     assert process.wait(timeout=120) == 130
     assert (folder / "interrupted_model.zip").exists()
     steps = steps_of(folder)
     assert steps == sorted(steps)
     assert np.diff(steps).max() < 500, "no rollout was lost from the count"
+
+
+BROKEN = """
+import gymnasium as gym
+
+class Broken(gym.Env):
+    observation_space, action_space = gym.spaces.Box(0, 1, (2,)), gym.spaces.Discrete(2)
+
+    def reset(self, **_):
+        return self.observation_space.sample(), {}
+
+    def step(self, _):
+        raise ZeroDivisionError
+
+gym.register("Broken-v0", Broken)
+"""
+
+
+def test_an_environment_that_fails_ends_the_run(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    tiny = ("--engine", "ray", "--num-envs", 2, "--num-workers", 1, "--hidden-size", 8, "--n-steps", 6)
+    done = run("--env", "broken:Broken-v0", *tiny, "--eval-freq", 0, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "stopped: 3 env runners were lost without a step between them" in done.stdout
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path):
+    done = run(*TINY, "--address", "127.0.0.1:1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: --address is '127.0.0.1:1', expected that of a running cluster" in done.stderr
+    assert not os.listdir(tmp_path)
+
+
+def test_the_agent_that_does_not_play_has_few_environments(monkeypatch):
+    monkeypatch.syspath_prepend(str(TRAIN))
+    from agent import Args
+    from ray_training import RayRun, check_finite
+
+    run = RayRun(Args(num_envs=64, n_steps=8, batch_size=16, critic_core="shared"), {}, {})
+    assert run.model.n_envs == run.venv.num_envs == 2
+    assert run.config.num_envs_per_env_runner == 32
+    assert run.config.minibatch_size == 18, "two rollouts, each with its step to bootstrap from"
+    with pytest.raises(ValueError, match="batch_size is 12, expected a multiple of chunk_length"):
+        RayRun(Args(num_envs=64, n_steps=8, batch_size=12), {}, {})
+    check_finite({"vf_loss": 1.0, "vf_explained_var": float("-inf")})
+    with pytest.raises(FloatingPointError, match="train/value_loss is nan"):
+        check_finite({"vf_loss": float("nan")})
 
 
 @pytest.mark.parametrize(

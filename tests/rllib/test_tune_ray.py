@@ -1,6 +1,7 @@
 """train/tune.py --engine ray as a user runs it: many trials, cut short, and gone on with."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -48,8 +49,9 @@ def test_a_search_tries_all_and_knows_what_it_has_done(tmp_path):
     assert "holds a search with steps 2000, expected 500" in other.stderr
 
 
-def test_a_killed_search_keeps_what_is_finished(tmp_path):
-    """One trial at a time, killed in the second: the first is not tried again, the second is."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_search_that_was_stopped_keeps_what_is_finished(how, tmp_path):
+    """One trial at a time, stopped in the second: the first is not tried again, the second is."""
     output = tmp_path / "found.json"
     args = [*TINY, "--num-workers", "1", "--output", output]
 
@@ -64,8 +66,8 @@ def test_a_killed_search_keeps_what_is_finished(tmp_path):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
-    process.kill()
-    process.wait()
+    process.send_signal(how)
+    assert process.wait() == (130 if how == signal.SIGINT else -how)
     assert not output.exists()
     (path, lines), _ = reported().items()
     done = run(*args, cwd=tmp_path)
