@@ -137,6 +137,7 @@ def test_watch(trained, tmp_path):
         ["--env", "ale_py:ALE/Pong-v5", "--wrappers", "gymnasium.wrappers:TimeLimit(max_episode_steps=9)"],
         ["--env", "minigrid:MiniGrid-MemoryS7-v0", "--wrappers", f"{FILTER}(filter_keys=['image', 'direction'])"],
         ["--env", "minigrid:MiniGrid-MemoryS7-v0", "--wrappers", "minigrid.wrappers:ImgObsWrapper"],
+        ["--env", "popgym:popgym-AutoencodeEasy-v0", "--wrappers", "gymnasium.wrappers:FlattenObservation"],
         ["--env", "HalfCheetah-v5", "--env-kwargs", "max_episode_steps=9", "--normalize"],
     ],
     ids=lambda args: " ".join(args[:4]),

@@ -7,12 +7,15 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-# Charts of the custom-scalars tab: what is compared stands in one chart, what matters most comes first.
+# Charts of the custom-scalars tab, what matters most first. A chart has one colour for each run, so two tags of a run
+# could not be told apart in it.
 CHARTS = {
     "How well it plays": {
-        "success rate: in training, and evaluated": ["rollout/success_rate", "eval/success_rate"],
-        "return: in training, and evaluated": ["rollout/ep_rew_mean", "eval/mean_reward"],
-        "steps of an episode": ["rollout/ep_len_mean", "eval/mean_ep_length"],
+        "return, evaluated": ["eval/mean_reward"],
+        "return in training": ["rollout/ep_rew_mean"],
+        "success rate, evaluated": ["eval/success_rate"],
+        "success rate in training": ["rollout/success_rate"],
+        "steps of an episode in training": ["rollout/ep_len_mean"],
     },
     "What the memory holds": {
         "norm of the hidden state": ["memory/h_norm"],
@@ -20,7 +23,8 @@ CHARTS = {
     },
     "How it learns": {
         "explained variance of the value: 1 is all of it": ["train/explained_variance"],
-        "how far an update moves the policy": ["train/approx_kl", "train/clip_fraction"],
+        "how far an update moves the policy (KL)": ["train/approx_kl"],
+        "share of the steps that were clipped": ["train/clip_fraction"],
         "negative entropy of the actions": ["train/entropy_loss"],
         "learning rate": ["train/learning_rate"],
     },
