@@ -1,6 +1,6 @@
 """Make every picture of the documentation, light and dark: of an agent, of both supervised tasks, of TensorBoard.
 
-``python train/gallery.py`` trains what is missing into runs/gallery/, about ten minutes in all, then draws. Runs of
+``python train/gallery.py`` trains what is missing into runs/gallery/, about a quarter of an hour in all, then draws. Runs of
 your own can be given in their place. TensorBoard is photographed with Chromium, which has to be on the PATH.
 """
 
@@ -20,7 +20,10 @@ COMMANDS = {
         *("--hidden-size", "50", "--updates", "100000", "--learning-rate", "1e-3", "--lr-schedule", "warmup"),
         *("--decay", "0.95", "--fast-lr", "1.0"),
     ),
-    "glimpses": ("--hidden-size", "100", "--updates", "2580", "--learning-rate", "2e-3", "--fast-lr", "0.5"),
+    "glimpses": (
+        *("--hidden-size", "100", "--updates", "12900", "--eval-every", "430", "--seed", "1"),
+        *("--learning-rate", "2e-3", "--fast-lr", "0.25"),
+    ),
 }
 SHOWN = {
     "agent": ("play.gif", "attention", "attribution", "units", "growth"),

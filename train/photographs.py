@@ -22,8 +22,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Name, what stands behind the address, and the pixels that show it.
 PAGES = (
     ("time-series", "#timeseries", (1440, 2060)),
-    ("images", "#images", (1440, 700)),
-    ("charts", "#custom_scalars", (1440, 1040)),
+    ("images", "#images", (1200, 700)),
+    ("charts", "#custom_scalars", (1200, 1040)),
+    ("histograms", "#histograms", (1200, 460)),
 )
 PATIENCE = 300.0  # seconds for the server to have read the runs, and for a photograph
 DRAWING = 30_000  # milliseconds of the page's own time to fetch and draw everything
