@@ -11,4 +11,10 @@ __all__ = ["picture", "table", "write_section"]
 
 def picture(figures: Path, name: str, words: str) -> str:
     """A figure's place in the document that its folder stands beside; empty if there is no such figure."""
-    return f"![{words}]({figures.name}/{name}.svg)" if (figures / f"{name}.svg").exists() else ""
+    if not (figures / f"{name}.svg").exists():
+        return ""
+    light, dark = f"{figures.name}/{name}.svg", f"{figures.name}/{name}-dark.svg"
+    return (
+        f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{dark}">\n'
+        f'  <img src="{light}" alt="{words}">\n</picture>'
+    )

@@ -1,4 +1,4 @@
-"""The figures of docs/results.md, each as PNG and SVG."""
+"""The figures of docs/results.md, each as PNG and SVG, light and dark."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,18 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("Agg")  # needs no screen
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.spines import Spine
+from matplotlib.text import Text
+
+from fwagents.figures.style import PALETTES, Palette, save
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers and lines differ as well.
 STYLES = {
@@ -24,6 +34,7 @@ STYLES = {
     "paper_constants": ("fast weights, the paper's constants", "#882255", "X", "--"),
 }
 NAMES = {label: style[0] for label, style in STYLES.items()}
+INKS = {"#000000", *(palette.ink for palette in PALETTES.values())}  # of either theme, and of whoever asks for black
 SMALLEST = 0.01  # percent; below it the axis is linear, where it reaches down to zero
 WITH_ZERO = 0.1  # percent; errors below it need an axis with a zero
 
@@ -161,9 +172,27 @@ def _finish(axes: Axes, xlabel: str, ylabel: str, title: str) -> None:
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
-    """As PNG and SVG, the same bytes every time."""
+    """Light, and dark as ``<name>-dark``; as PNG and SVG, the same bytes every time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(path.with_suffix(".png"), dpi=150)
+    for suffix, palette in (("", PALETTES["light"]), ("-dark", PALETTES["dark"])):
+        _paint(figure, palette)
+        for kind in ("svg", "png"):
+            save(figure, path.with_name(f"{path.name}{suffix}.{kind}"))
     plt.close(figure)
+
+
+def _paint(figure: plt.Figure, palette: Palette) -> None:
+    """Give a figure a theme's ground and ink; colours that tell lines apart suit both."""
+    for part in figure.findobj():
+        if isinstance(part, (Figure, Axes)):
+            part.set_facecolor(palette.ground)
+        elif isinstance(part, Text):
+            part.set_color(palette.ink)
+        elif isinstance(part, (Line2D, LineCollection)):
+            colour = np.atleast_1d(np.asarray(part.get_color(), object))[0]
+            if to_hex(colour) in INKS:
+                part.set_color(palette.ink)
+        elif isinstance(part, Spine):
+            part.set_edgecolor(palette.faint)
+        elif isinstance(part, Legend):
+            part.get_frame().set(facecolor=palette.ground, edgecolor=palette.faint)

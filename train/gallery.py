@@ -1,7 +1,7 @@
 """Make every picture of the documentation, light and dark: of an agent, of both supervised tasks, of TensorBoard.
 
-``python train/gallery.py`` trains what is missing into runs/gallery/, about a quarter of an hour in all, then draws. Runs of
-your own can be given in their place. TensorBoard is photographed with Chromium, which has to be on the PATH.
+``python train/gallery.py`` trains what is missing into runs/gallery/, about a quarter of an hour in all, then draws.
+Runs of your own can be given in their place. TensorBoard is photographed with Chromium, which has to be on the PATH.
 """
 
 import subprocess
