@@ -307,7 +307,7 @@ def test_help_needs_no_torch(script, option, tmp_path):
 
 @pytest.mark.parametrize("core", ["fast_weights", "gru"])
 def test_pictures_of_the_memory_in_tensorboard(core, tmp_path):
-    options = ["--n-steps", "20", "--eval-freq", "0", "--env-kwargs", "size=5", "--log-memory", "--core", core]
+    options = ["--n-steps", "20", "--eval-freq", "320", "--env-kwargs", "size=5", "--log-memory", "--core", core]
     assert run("agent.py", *TINY, *options, cwd=tmp_path).returncode == 0
     (folder,) = (tmp_path / "runs" / "PartialCatch-v0").iterdir()
     events = EventAccumulator(str(folder))

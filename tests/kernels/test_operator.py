@@ -43,17 +43,19 @@ def test_compiles_without_a_graph_break(options):
     assert torch.allclose(found, expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"inner_steps": 0}, {"inner_steps": "adaptive"}], ids=str)
+# A small rate, as many reads at a large one magnify rounding beyond what a second derivative in float32 can take.
+@pytest.mark.parametrize("options", [{}, {"inner_steps": 0}, {"inner_steps": "adaptive", "fast_lr": 0.1}], ids=str)
 def test_second_derivatives_come_from_the_reference(options):
-    def penalty(backend):
+    def penalty(backend, dtype):
         core = FastWeights(5, 20, backend=backend, **options)
         torch.manual_seed(0)
         core.reset_parameters()
-        y, _ = core(torch.randn(6, 3, 5))
+        y, _ = core.to(dtype)(torch.randn(6, 3, 5).to(dtype))
         first = torch.autograd.grad(y.square().sum(), core.weight_hh, create_graph=True)[0]
         return torch.autograd.grad(first.square().sum(), core.weight_hh)[0]
 
-    assert max(distance({"d": penalty("numba")}, {"d": penalty("torch")}).values()) < 1e-4
+    truth = penalty("torch", torch.float64)
+    assert max(distance({"d": penalty("numba", torch.float32)}, {"d": truth}).values()) < 1e-4
 
 
 @pytest.mark.parametrize("options", [{"layer_norm": False}, {"inner_steps": "adaptive"}], ids=str)

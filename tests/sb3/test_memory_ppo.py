@@ -178,8 +178,9 @@ def test_returns_in_plain_python(algorithm, critic):
 
 
 def test_a2c_equals_ppo_with_one_epoch_and_no_clipping():
-    optimizer = {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": {"alpha": 0.99, "eps": 1e-5}}
-    common = {"n_steps": 12, "learning_rate": 1e-3, "gae_lambda": 0.9, "ent_coef": 0.01}
+    # Others divide by the gradient's size, and so make much of the rounding of a small one.
+    optimizer = {"optimizer_class": torch.optim.SGD}
+    common = {"n_steps": 12, "learning_rate": 1e-2, "gae_lambda": 0.9, "ent_coef": 0.01}
     a2c = make(MemoryA2C, policy_kwargs=optimizer, **common)
     ppo = make(MemoryPPO, policy_kwargs=optimizer, n_epochs=1, clip_range=1e9, normalize_advantage=False, **common)
     torch.testing.assert_close(weights(a2c), weights(ppo), rtol=0, atol=0)
