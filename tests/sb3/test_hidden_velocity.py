@@ -28,8 +28,8 @@ SETTINGS = {
 }
 
 
-# The peer's own for its core. Fast weights come to 430 to 500 over five seeds (docs/results.md) and, where rounding turns
-# a run of the same seed into another, to less; this is still five times what there is to be had without memory.
+# The peer's own for its core. Fast weights come to 430 to 500 over five seeds (docs/results.md) and, where rounding
+# turns a run of the same seed into another, to less; this is still five times what there is to be had without memory.
 THRESHOLDS = {"lstm": 450, "fast_weights": 250}
 
 
