@@ -105,7 +105,7 @@ RETRIEVAL_MS = {
 RETRIEVAL_TRIALS = {10: (30_000, (100,)), 20: (30_000, (100, 101)), 50: (15_000, (100,)), 100: (10_000, (100,))}
 LONG, LONG_UPDATES = "fast_weights-20-long", 300_000
 IRNN_TRIAL = 30_000  # updates: it leaves the plateau later still
-RETRIEVAL_UPDATES, HARDER_UPDATES = 100_000, 10_000
+RETRIEVAL_UPDATES, HARDER_UPDATES = 100_000, 8_000
 # An update of the associative LSTM takes three to five times as long as one of fast weights or of the IRNN, so its
 # trials and runs have this share of the updates.
 SHARES = {"associative_lstm": 0.4}
