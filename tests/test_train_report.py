@@ -98,7 +98,7 @@ def test_numbers_and_verdicts(train, results, tmp_path):
     for label, error in [("irnn", 60.0), ("lstm", 1.99), ("associative_lstm", 50.0)]:
         results(f"{label}-20", error, error, error)
     text = report(train, tmp_path)["retrieval"]
-    assert "17 of 51 runs are there, at commit abc1234, torch 2.99" in text
+    assert "17 of 48 runs are there, at commit abc1234, torch 2.99" in text
     assert row(text, "fast weights") == [
         *("not run", "2.00 ± 0.58", "1.81", "0.00 ± 0.00", "0", "0.15 ± 0.05 (2 of 3 seeds)", "0"),
     ]

@@ -5,7 +5,7 @@ apart, those beside the best, then the other schedule. Fast weights and the IRNN
 last stage tries.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 SEARCH_SEED = 100
@@ -103,7 +103,6 @@ RETRIEVAL_MS = {
 # Updates and seeds of the trials at each size; small nets leave the plateau later, one seed long before another (of 10
 # units, none does).
 RETRIEVAL_TRIALS = {10: (30_000, (100,)), 20: (30_000, (100, 101)), 50: (15_000, (100,)), 100: (10_000, (100,))}
-LONG, LONG_UPDATES = "fast_weights-20-long", 300_000
 IRNN_TRIAL = 30_000  # updates: it leaves the plateau later still
 RETRIEVAL_UPDATES, HARDER_UPDATES = 100_000, 8_000
 # An update of the associative LSTM takes three to five times as long as one of fast weights or of the IRNN, so its
@@ -119,8 +118,8 @@ def share_of(core: str, updates: int) -> int:
 
 
 def retrieval_cells() -> list[Cell]:
-    """Table 1, with a column for R = 10; its runs at R = 50 are those of Figure 2. And 20 fast units with more time."""
-    cells = [
+    """Table 1, with a column for R = 10; its runs at R = 50 are those of Figure 2."""
+    return [
         Cell(
             table="retrieval",
             name=f"{core}-{size}",
@@ -136,8 +135,6 @@ def retrieval_cells() -> list[Cell]:
         for core, times in RETRIEVAL_MS.items()
         for size, ms in zip(SIZES, times, strict=True)
     ]
-    small = next(cell for cell in cells if cell.name == "fast_weights-20")
-    return [*cells, replace(small, name=LONG, updates=LONG_UPDATES, start={}, stages=(), settings_of=small.name)]
 
 
 def harder_cells() -> list[Cell]:
