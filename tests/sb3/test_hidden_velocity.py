@@ -28,15 +28,15 @@ SETTINGS = {
 }
 
 
-# The peer's own for its core. Fast weights come to 430 to 500 over five seeds (docs/results.md) and, where rounding
-# turns a run of the same seed into another, to less; this is still five times what there is to be had without memory.
-THRESHOLDS = {"lstm": 450, "fast_weights": 250}
+# At the end of training. The peer's own for its core; fast weights fall back from their best on some seeds, and where
+# rounding turns a run of a seed into another. Still five times what there is to be had without memory.
+AT_THE_END = {"lstm": 450, "fast_weights": 250}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("core", SETTINGS)
 def test_ppo_hidden_velocity_performance(core):
-    """The peer's budget.
+    """The peer's budget and threshold, of the best agent of the run, which is the one to keep.
 
     Without memory no policy gets more than about 50 of the 500; with the velocities every one gets 450.
     """
@@ -54,6 +54,8 @@ def test_ppo_hidden_velocity_performance(core):
         policy_kwargs={"core": core, **policy},
         **options,
     )
-    model.learn(50_000, callback=EvalCallback(evaluation, n_eval_episodes=20, eval_freq=5000 // env.num_envs))
+    found = EvalCallback(evaluation, n_eval_episodes=20, eval_freq=5000 // env.num_envs)
+    model.learn(50_000, callback=found)
+    assert found.best_mean_reward >= 450
     env.training = env.norm_reward = False
-    evaluate_policy(model, env, n_eval_episodes=20, reward_threshold=THRESHOLDS[core])
+    evaluate_policy(model, env, n_eval_episodes=20, reward_threshold=AT_THE_END[core])
