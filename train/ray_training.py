@@ -232,7 +232,9 @@ def connect(address: str | None, num_workers: int) -> None:
     try:
         _connect(address, num_workers)
     finally:
-        signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own there, which exits on the spot
+        # Ray puts one of its own there, which exits on the spot: better than none, but not than the caller's.
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _connect(address: str | None, num_workers: int) -> None:
