@@ -29,9 +29,9 @@ class Search:
     env: str
     core: str
     trials: int = 16
-    steps: int = 700_000
+    steps: int = 500_000
     seeds: tuple[int, ...] = (100, 101)
-    seconds: float = 960.0
+    seconds: float = 660.0
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ class AgentCell:
 # Steps of a run, factor on the step size, steps between evaluations, seconds of a run.
 GAMES = {
     "PartialCatch-v0": (1_500_000, 1.0, 50_000, 60.0),
-    "PartialCatchLarge-v0": (4_000_000, 0.7, 125_000, 170.0),
+    "PartialCatchLarge-v0": (3_000_000, 0.7, 100_000, 125.0),
 }
 SEARCHES = {core: Search("PartialCatch-v0", core) for core in CORES}
 # Ba et al. (2016), section 2 and appendix A.

@@ -104,7 +104,7 @@ RETRIEVAL_MS = {
 # units, none does).
 RETRIEVAL_TRIALS = {10: (30_000, (100,)), 20: (30_000, (100, 101)), 50: (15_000, (100,)), 100: (10_000, (100,))}
 IRNN_TRIAL = 30_000  # updates: it leaves the plateau later still
-RETRIEVAL_UPDATES, HARDER_UPDATES = 100_000, 30_000
+RETRIEVAL_UPDATES, HARDER_UPDATES = 100_000, 20_000
 # An update of the associative LSTM takes three to five times as long as one of fast weights or of the IRNN, so its
 # trials and runs have this share of the updates.
 SHARES = {"associative_lstm": 0.4}
@@ -148,7 +148,7 @@ def harder_cells() -> list[Cell]:
             updates=share_of(core, HARDER_UPDATES),
             ms=times[2] * (2 * pairs + 3) / 11,
             stages=(tuple({"decay": d} for d in (0.9, 0.95, 0.98, 1.0)),) if core == "fast_weights" else (),
-            search_updates=HARDER_UPDATES // 3,
+            search_updates=HARDER_UPDATES // 2,
             settings_of=f"{core}-50",
         )
         for core, times in RETRIEVAL_MS.items()
