@@ -7,7 +7,6 @@ time that they have trained three times as long.
 import math
 import os
 import shutil
-import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,7 +16,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from cli import INTERRUPTED, fail
+from cli import fail
 from ray_training import connect
 from runs import provenance, read_json, write_json
 from tune import PIECES, Choice, Range, check_same, describe, known_setting, result_path, space, train
@@ -40,14 +39,11 @@ def search(args: Any) -> None:
     check_same(read_json(about) or {}, described, folder)
     write_json(about, described)
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", EVERY)
+    # It would take a Ctrl-C for itself, stop the trials under way, and return with them as if they had come to an end.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     connect(args.address, args.num_workers)
     try:
         results = tuner(args, folder).fit()
-        # It takes a Ctrl-C for itself, and returns with what there is.
-        ended = results.num_terminated + results.num_errors
-        if ended < args.trials:
-            print(f"Interrupted after {ended} of {args.trials} trials; the same command goes on.")
-            sys.exit(INTERRUPTED)
         write(output, described, results)
     finally:
         ray.shutdown()

@@ -7,12 +7,13 @@ one process at a time. With ``--engine ray`` (``pip install "fwagents[ray]"``) R
 """
 
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cli import CoreName, fail, key_values, parse
+from cli import INTERRUPTED, CoreName, fail, key_values, parse
 from fwagents.settings import defaults_for
 
 
@@ -110,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         search(args, optuna)
     except (ValueError, TypeError, AssertionError, OSError, ImportError) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def result_path(args: Args) -> Path:
