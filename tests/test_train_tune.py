@@ -1,6 +1,10 @@
 """train/tune.py as a user runs it: it searches, goes on, and says what it did."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -58,6 +62,26 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
     assert other.returncode == 2
     assert "holds a search with steps 400, expected 500" in other.stderr
     assert json.loads(path.read_text()) == result
+
+
+def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(tmp_path):
+    pytest.importorskip("optuna")
+    command = [sys.executable, str(TRAIN / "tune.py"), *TINY, "--trials"]
+    kept = tmp_path / "results" / "tuning" / "PartialCatch-v0-fast_weights.json"
+    process = subprocess.Popen([*command, "10000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not kept.exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "Interrupted; the same command goes on.\n"
+    had = json.loads(kept.read_text())["trials"]
+    done = subprocess.run([*command, str(len(had) + 1)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(kept.read_text())["trials"][: len(had)] == had
 
 
 @pytest.mark.parametrize(
