@@ -140,7 +140,7 @@ DIFFICULTIES: dict[str, tuple[str, dict[int, int]]] = {
 }
 SUITE_SETTING: Setting = {
     **{"num_envs": 64, "n_epochs": 4, "ent_coef": 0.03, "max_grad_norm": 0.5, "gamma": 1.0, "gae_lambda": 1.0},
-    **{"total_timesteps": 500_000, "eval_freq": 0, "checkpoint_freq": 100_000},
+    **{"total_timesteps": 300_000, "eval_freq": 0, "checkpoint_freq": 100_000},
 }
 # Where an action changes nothing later, what comes later says nothing about it.
 SUITE_OWN: dict[str, Setting] = {"RepeatPrevious-v0": {"gamma": 0.0, "gae_lambda": 0.0}}
@@ -159,7 +159,7 @@ def memory_suite() -> list[AgentCell]:
                 **SUITE_OWN.get(env, {}),
             },
             search=SEARCHES[core],
-            seconds=35.0,
+            seconds=20.0,
             seeds=SEEDS[:3],
         )
         for env, (parameter, rollouts) in DIFFICULTIES.items()
