@@ -49,7 +49,7 @@ class Curves:
                 self.runs[cell.label] = runs
 
     def steps(self) -> list[int]:
-        """Where the curves were measured."""
+        """Where the curves were measured, to a few steps: each after whole steps of all its environments."""
         steps: list[int] = next(iter(self.runs.values()))[0]["steps"]
         return steps
 
@@ -67,9 +67,8 @@ class Curves:
 
     def reached(self, label: str) -> list[int | None]:
         """Steps at which each seed was first seen at the level that counts as solved; None for never."""
-        steps = self.steps()
         return [
-            next((at for at, value in zip(steps, run["mean_return"], strict=True) if value >= SOLVED), None)
+            next((at for at, value in zip(run["steps"], run["mean_return"], strict=True) if value >= SOLVED), None)
             for run in self.runs[label]
         ]
 
