@@ -1,6 +1,7 @@
 """train/curves.py: searches first, then seeds with the winners; with scripts in place of the training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -22,9 +23,14 @@ def value(name):
 output = pathlib.Path(value("--output"))
 output.parent.mkdir(parents=True, exist_ok=True)
 setting = {"learning_rate": 0.002, "num_envs": 16, "decay": 0.9, "identity_scale": 0.5}
+borrowed = []
+if "--borrow" in sys.argv:
+    borrowed = [pathlib.Path(word).name for word in sys.argv[sys.argv.index("--borrow") + 1:]]
+    setting["num_envs"] = 32
+trials = [{}] * int(value("--trials")) + [{"borrowed_from": name} for name in borrowed]
 output.write_text(json.dumps({
     "env": value("--env"), "core": value("--core"), "steps": int(value("--steps")), "seeds": [100, 101],
-    "winner": {"value": 0.5, "setting": setting}, "trials": [{}] * int(value("--trials")),
+    "winner": {"value": 0.5, "setting": setting}, "trials": trials, "borrowed": borrowed,
 }))
 """
 
@@ -130,6 +136,24 @@ def test_the_search_comes_first_then_every_seed_with_its_winner_once(bench):
     assert bench.work() == 0
     assert len(bench.journal) == 5, "nothing is run twice"
     assert bench.curves.minutes_left() == 0
+
+
+def test_every_search_then_tries_what_the_others_found(bench):
+    """Those of cores that have no cell here among them; and only what comes after that is run with."""
+    search = replace(bench.search, cores=("lstm", "gru", "irnn"))
+    bench.cells = [replace(bench.cells[0], search=search, seeds=(1,))]
+    assert bench.curves.minutes_left() == pytest.approx((3 * 120 * 6 / 4 + 30) / 60)
+    assert bench.work(side_by_side=2) == 0
+    journal = bench.journal
+    assert ["--borrow" in call for call in journal] == [False] * 3 + [True] + [False]
+    assert {call[4] for call in journal[:3]} == {"lstm", "gru", "irnn"}
+    borrowed = journal[3][journal[3].index("--borrow") + 1 :]
+    assert journal[3][4] == "lstm"
+    assert [Path(word).name for word in borrowed] == ["Game-v0-gru.json", "Game-v0-irnn.json"]
+    assert bench.result("searched-s1")["config"]["num_envs"] == 32
+    assert bench.curves.minutes_left() == 0
+    assert bench.work() == 0
+    assert len(bench.journal) == 5
 
 
 def test_a_result_is_the_curve_the_end_and_how_to_get_it_again(bench):

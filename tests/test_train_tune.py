@@ -64,6 +64,33 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
     assert json.loads(path.read_text()) == result
 
 
+def test_what_other_cores_found_is_tried_too(tmp_path):
+    """With the best of its own options; once each, and what another has borrowed is not lent on."""
+    pytest.importorskip("optuna")
+    rows = [(0.5, 0.002, 16, {}), (0.1, 0.003, 32, {}), (0.9, 0.004, 64, {"borrowed_from": "x.json"})]
+    shared = {"vf_coef": 0.1, "ent_coef": 0.01, "gae_lambda": 0.9, "critic_core": "shared", "max_grad_norm": 0.25}
+    trials = [
+        {"value": value, "setting": {"learning_rate": rate, "num_envs": envs, **shared}, **more}
+        for value, rate, envs, more in rows
+    ]
+    lstm = tmp_path / "lstm.json"
+    lstm.write_text(json.dumps({"env": "PartialCatch-v0", "trials": trials}))
+    path = tmp_path / "results" / "tuning" / "PartialCatch-v0-fast_weights.json"
+    for _ in range(2):
+        done = run(*TINY, "--trials", 2, "--borrow", "lstm.json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        *own, last = json.loads(path.read_text())["trials"]
+        assert len(own) == 2
+        best = max(own, key=lambda trial: trial["value"])["setting"]
+        assert last["setting"] == {**best, **shared, "learning_rate": 0.002, "num_envs": 16}
+        assert last["borrowed_from"] == "lstm.json"
+        assert json.loads(path.read_text())["borrowed"] == ["lstm.json"]
+    lstm.write_text(json.dumps({"env": "Catch-v0", "trials": trials}))
+    other = run(*TINY, "--trials", 2, "--borrow", "lstm.json", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "--borrow has lstm.json, expected the result of a finished search on PartialCatch-v0" in other.stderr
+
+
 def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(tmp_path):
     pytest.importorskip("optuna")
     command = [sys.executable, str(TRAIN / "tune.py"), *TINY, "--trials"]

@@ -4,7 +4,7 @@ Every core has the same search on PartialCatch-v0, train/tune.py's, with seeds t
 also plays the larger game, there with a smaller step size.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 SEEDS = (10, 11, 12, 13, 14)
@@ -23,7 +23,8 @@ class Search:
         trials: settings that it tries.
         steps: of each training run.
         seeds: training runs of each trial.
-        seconds: that it takes.
+        seconds: that these take.
+        cores: whose winners it tries too, when all their searches are over.
     """
 
     env: str
@@ -31,12 +32,18 @@ class Search:
     trials: int = 16
     steps: int = 500_000
     seeds: tuple[int, ...] = (100, 101)
-    seconds: float = 660.0
+    seconds: float = 900.0
+    cores: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Of its files."""
         return f"{self.env}-{self.core}"
+
+    @property
+    def rivals(self) -> list["Search"]:
+        """The searches of the other cores."""
+        return [replace(self, core=core) for core in self.cores if core != self.core]
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ GAMES = {
     "PartialCatch-v0": (1_500_000, 1.0, 50_000, 60.0),
     "PartialCatchLarge-v0": (3_000_000, 0.7, 100_000, 125.0),
 }
-SEARCHES = {core: Search("PartialCatch-v0", core) for core in CORES}
+SEARCHES = {core: Search("PartialCatch-v0", core, cores=CORES) for core in CORES}
 # Ba et al. (2016), section 2 and appendix A.
 PAPER_CONSTANTS: Setting = {
     "decay": 0.95,

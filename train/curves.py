@@ -21,7 +21,7 @@ from agent_cells import CELLS, AgentCell, Search, Setting
 from cli import parse
 from jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
 from runs import CONFIG, RESULT, read_json, write_result
-from tune import COMMON
+from tune import BORROWED, COMMON
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Job:
     def name(self) -> str:
         """What it is called on the screen, and unlike any other."""
         if isinstance(self.task, Search):
-            return f"{self.task.name} search"
+            return f"{self.task.name} search{', what others found' if 'borrow' in self.options else ''}"
         return f"{self.task.name} seed {self.options['seed']}"
 
 
@@ -71,11 +71,23 @@ class Curves(Board[Job]):
         """Where a run is kept."""
         return self.results / "curves" / f"{cell.name}-s{seed}.json"
 
+    def trials(self, search: Search, borrowed: bool) -> list[Any]:
+        """The trials of a search that are there: its own, or the winners of other cores' that it has tried."""
+        kept = read_json(self.search_path(search))
+        if kept is None or (kept["steps"], tuple(kept["seeds"])) != (search.steps, search.seeds):
+            return []
+        return [trial for trial in kept["trials"] if (BORROWED in trial) == borrowed]
+
+    def searched(self, search: Search) -> bool:
+        """Whether its own trials are over."""
+        return len(self.trials(search, borrowed=False)) >= search.trials
+
     def winner(self, search: Search) -> Setting | None:
         """What the search found; None while it is not over."""
+        if not self.searched(search):
+            return None
         kept = read_json(self.search_path(search))
-        same = kept is not None and (kept["steps"], tuple(kept["seeds"])) == (search.steps, search.seeds)
-        if kept is None or not same or len(kept["trials"]) < search.trials:
+        if not {self.search_path(rival).name for rival in search.rivals} <= set(kept.get("borrowed", ())):
             return None
         setting: Setting = kept["winner"]["setting"]
         return setting
@@ -94,13 +106,18 @@ class Curves(Board[Job]):
         return [job for job, run in zip(jobs, kept, strict=True) if run is None or not had(job.options, run["config"])]
 
     def searches(self) -> list[Search]:
-        """Those that are not over."""
+        """Those that are not over, those of rivals among them."""
         wanted = dict.fromkeys(cell.search for cell in self.cells if cell.search is not None)
-        return [search for search in wanted if self.winner(search) is None]
+        needed = dict.fromkeys(each for search in wanted for each in (search, *search.rivals))
+        return [s for s in needed if not self.searched(s) or (s in wanted and self.winner(s) is None)]
 
     def ready(self) -> list[Job]:
-        """Searches first, then seed after seed."""
-        jobs = [Job(search, search_options(search, self.search_path(search))) for search in self.searches()]
+        """Searches first, each by itself and then with what the others found; then seed after seed."""
+        jobs = []
+        for search in self.searches():
+            borrow = [self.search_path(rival) for rival in search.rivals] if self.searched(search) else []
+            if all(self.searched(rival) for rival in search.rivals) or not borrow:
+                jobs.append(Job(search, search_options(search, self.search_path(search), borrow)))
         runs = [job for cell in self.cells for job in self.missing(cell) or []]
         return jobs + sorted(runs, key=lambda job: job.options["seed"])
 
@@ -108,7 +125,13 @@ class Curves(Board[Job]):
         """Minutes of one process that everything takes."""
         counts = [(cell, self.missing(cell)) for cell in self.cells]
         runs = sum(cell.seconds * len(cell.seeds if jobs is None else jobs) for cell, jobs in counts)
-        return (runs + sum(search.seconds for search in self.searches())) / 60
+        searches = sum(search.seconds / search.trials * self.trials_left(search) for search in self.searches())
+        return (runs + searches) / 60
+
+    def trials_left(self, search: Search) -> int:
+        """Trials of a search that is not over, those of its rivals' winners among them."""
+        there = [len(self.trials(search, borrowed)) for borrowed in (False, True)]
+        return max(0, search.trials - there[0]) + len(search.rivals) - there[1]
 
     def script(self, job: Job) -> Path:
         """train/tune.py or train/agent.py."""
@@ -131,8 +154,8 @@ class Curves(Board[Job]):
     def collect(self, job: Job) -> str | None:
         """Keep the result of a run, if it has ended; returns what came out."""
         if isinstance(job.task, Search):
-            winner = self.winner(job.task)
-            return None if winner is None else f"found {winner}"
+            over = self.searched(job.task) and ("borrow" not in job.options or self.winner(job.task) is not None)
+            return f"{read_json(self.search_path(job.task))['winner']['setting']}" if over else None
         run = self.newest_run(job)
         result = None if run is None else read_json(run / RESULT)
         if run is None or result is None:
@@ -169,11 +192,12 @@ def as_options(winner: Setting) -> Setting:
     return {**options, "core_kwargs": core_kwargs} if core_kwargs else options
 
 
-def search_options(search: Search, output: Path) -> Setting:
+def search_options(search: Search, output: Path, borrow: Sequence[Path]) -> Setting:
     """Those of train/tune.py."""
     return {
         **{"env": search.env, "core": search.core, "trials": search.trials, "steps": search.steps},
         **{"seeds": list(search.seeds), "output": from_root(output)},
+        **({"borrow": [from_root(path) for path in borrow]} if borrow else {}),
     }
 
 
@@ -198,7 +222,8 @@ def module_of(cell: AgentCell) -> str:
 def show(curves: Curves) -> None:
     """What is left."""
     for search in curves.searches():
-        print(f"{search.name:45} search of {search.trials} trials: {search.seconds / 60:5.0f} min")
+        trials = curves.trials_left(search)
+        print(f"{search.name:45} search, {trials} trials: {search.seconds / search.trials * trials / 60:5.0f} min")
     for cell in curves.cells:
         jobs = curves.missing(cell)
         seeds = len(cell.seeds if jobs is None else jobs)

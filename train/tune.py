@@ -50,6 +50,7 @@ CORES: dict[str, dict[str, Range | Choice]] = {
     },
 }
 PIECES = 20  # of a run, for its area
+BORROWED = "borrowed_from"  # in a trial, the file of the search whose winner it tries
 OBJECTIVE = "mean return of the training episodes, averaged over equal pieces of the run and then over the seeds"
 
 
@@ -75,6 +76,9 @@ class Args:
     """Torch threads."""
     output: Path | None = None
     """Result, by default results/tuning/<env>-<core>.json; the search is kept beside it, as .sqlite3 or .ray."""
+    borrow: tuple[Path, ...] = ()
+    """optuna: results of other cores' searches here, whose winners are tried too, once there are enough trials: what
+    they share with this core, its own options as found. Chance alone then does not keep from one what another found."""
     engine: Literal["optuna", "ray"] = "optuna"
     """Optuna, a trial after the other, each learning from those before; or Ray Tune, many at once, at random and the
     poor ones cut short (ASHA)."""
@@ -97,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
     if not args.seeds:
         fail("--seeds is empty, expected at least one")
+    if args.borrow and args.engine == "ray":
+        fail("--borrow has no part in a search by Ray Tune, expected --engine optuna")
     try:
         if args.engine == "ray":
             importlib.import_module("fwagents.rllib")  # without the extra it says what to install
@@ -148,11 +154,17 @@ def search(args: Args, optuna: Any) -> None:
     for key, value in described.items():
         study.set_user_attr(key, value)
     states = optuna.trial.TrialState
+    over = (states.COMPLETE, states.PRUNED)
     for trial in study.get_trials(states=(states.RUNNING,)):
         study.tell(trial.number, state=states.FAIL)  # it was killed half-way
-    known = known_setting(args)
-    if not any(known.items() <= trial.params.items() for trial in study.get_trials()):
-        study.enqueue_trial(known)
+
+    def want(setting: dict[str, Any], **attributes: Any) -> None:
+        """Try it next, unless it was tried or waits."""
+        for trial in study.get_trials(states=(*over, states.WAITING)):
+            if setting.items() <= {**trial.params, **trial.system_attrs.get("fixed_params", {})}.items():
+                return
+        study.enqueue_trial(setting, user_attrs=attributes)
+
     # A sampler that began with the same seed again would draw again what it has drawn.
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
 
@@ -167,15 +179,43 @@ def search(args: Args, optuna: Any) -> None:
         return sum(areas) / len(areas)
 
     def tried() -> list[Any]:
-        return list(study.get_trials(states=(states.COMPLETE, states.PRUNED)))
+        return list(study.get_trials(states=over))
 
-    while len(tried()) < args.trials:
+    def own() -> list[Any]:
+        return [trial for trial in tried() if BORROWED not in trial.user_attrs]
+
+    def try_one(count: int) -> None:
         study.optimize(objective, n_trials=1)
-        last = study.trials[-1]
+        last = max(tried(), key=lambda trial: trial.datetime_complete)
         value = "stopped" if last.value is None else f"{last.value:.3f}"
-        print(f"{len(tried())}/{args.trials}: {value}, best {best_value(tried())}  {last.params}", flush=True)
+        print(f"{len(tried())}/{count}: {value}, best {best_value(tried())}  {last.params}", flush=True)
         write(output, described, tried())
-    write(output, described, tried())
+
+    want(known_setting(args))
+    while len(own()) < args.trials:
+        try_one(args.trials)
+    found = best(own())
+    for path in args.borrow:
+        want({**(found.params if found else {}), **lent(path, args.env)}, **{BORROWED: path.name})
+    while waiting := study.get_trials(states=(states.WAITING,)):
+        try_one(len(tried()) + len(waiting))
+    write(output, {**described, "borrowed": [path.name for path in args.borrow]}, tried())
+
+
+def lent(path: Path, env: str) -> dict[str, Any]:
+    """What the winner of another core's search shares with every core; what it borrowed itself does not count.
+
+    Raises:
+        ValueError: it is not such a search's result, or of another environment.
+    """
+    from runs import read_json
+
+    kept = read_json(path)
+    if kept is None or kept.get("env") != env:
+        raise ValueError(f"--borrow has {path}, expected the result of a finished search on {env}")
+    whole = [row for row in kept["trials"] if row["value"] is not None and BORROWED not in row]
+    winner = max(whole, key=lambda row: row["value"])["setting"] if whole else {}
+    return {name: value for name, value in winner.items() if name in COMMON}
 
 
 def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
@@ -272,10 +312,15 @@ def area(steps: Sequence[int], returns: Sequence[float], total: int, pieces: int
     return float(np.interp(np.arange(pieces), some, means).mean())
 
 
+def best(trials: list[Any]) -> Any:
+    """The trial of the highest value; None if there is none."""
+    return max((trial for trial in trials if trial.value is not None), key=lambda trial: trial.value, default=None)
+
+
 def best_value(trials: list[Any]) -> str:
     """The highest value so far."""
-    values = [trial.value for trial in trials if trial.value is not None]
-    return f"{max(values):.3f}" if values else "none"
+    found = best(trials)
+    return "none" if found is None else f"{found.value:.3f}"
 
 
 def write(output: Path, described: dict[str, Any], trials: list[Any]) -> None:
