@@ -25,12 +25,16 @@ output.parent.mkdir(parents=True, exist_ok=True)
 setting = {"learning_rate": 0.002, "num_envs": 16, "decay": 0.9, "identity_scale": 0.5}
 borrowed = []
 if "--borrow" in sys.argv:
-    borrowed = [pathlib.Path(word).name for word in sys.argv[sys.argv.index("--borrow") + 1:]]
+    words = sys.argv[sys.argv.index("--borrow") + 1:sys.argv.index("--finalists")]
+    borrowed = [pathlib.Path(word).name for word in words]
     setting["num_envs"] = 32
+last = "--finalists" in sys.argv
 trials = [{}] * int(value("--trials")) + [{"borrowed_from": name} for name in borrowed]
 output.write_text(json.dumps({
     "env": value("--env"), "core": value("--core"), "steps": int(value("--steps")), "seeds": [100, 101],
     "winner": {"value": 0.5, "setting": setting}, "trials": trials, "borrowed": borrowed,
+    "over": True, "finalists_wanted": int(value("--finalists")) if last else 0,
+    "final_steps": int(value("--final-steps")) if last else 0,
 }))
 """
 
@@ -91,7 +95,9 @@ class Bench:
         (folder / "tune.py").write_text(TUNE)
         (folder / "agent.py").write_text(AGENT)
         self.train, self.folder = train, folder
-        self.search = train.cells.Search("Game-v0", "lstm", trials=4, steps=50, seconds=120)
+        self.search = train.cells.Search(
+            "Game-v0", "lstm", trials=4, steps=50, seconds=120, finalists=2, final_steps=100
+        )
         common = {"env": "Game-v0", "core": "lstm", "algo": "a2c"}
         more = {"decay": 0.8, "core_kwargs": ["a=1", "b=2"], "use_rms_prop": True}
         self.cells = [
@@ -122,11 +128,13 @@ def bench(train, tmp_path):
 
 
 def test_the_search_comes_first_then_every_seed_with_its_winner_once(bench):
-    assert bench.curves.minutes_left() == pytest.approx((120 + 2 * 30 + 60 + 90) / 60)
+    # Three finalists train for twice as long as one of the four trials.
+    assert bench.curves.minutes_left() == pytest.approx((120 * 10 / 4 + 2 * 30 + 60 + 90) / 60)
     assert bench.work(side_by_side=1) == 0
     journal = bench.journal
-    assert [call[0] for call in journal] == ["tune", *["agent"] * 4]
+    assert [call[0] for call in journal] == ["tune", "tune", *["agent"] * 4]
     assert journal[0][1:9] == ["--env", "Game-v0", "--core", "lstm", "--trials", "4", "--steps", "50"]
+    assert journal[1] == [*journal[0], "--finalists", "2", "--final-steps", "100"]
     first = bench.result("searched-s1")["config"]
     found = {"learning_rate": 0.001, "num_envs": 16, "decay": 0.9, "core_kwargs": ["identity_scale=0.5"]}
     assert first.items() >= {"env": "Game-v0", "core": "lstm", "algo": "a2c", "seed": 1, **found}.items()
@@ -134,7 +142,7 @@ def test_the_search_comes_first_then_every_seed_with_its_winner_once(bench):
     assert own.items() >= {"decay": 0.8, "core_kwargs": ["a=1", "b=2"], "learning_rate": 0.002}.items()
     assert "num_envs" not in bench.result("default-s3")["config"], "it trains with the defaults"
     assert bench.work() == 0
-    assert len(bench.journal) == 5, "nothing is run twice"
+    assert len(bench.journal) == 6, "nothing is run twice"
     assert bench.curves.minutes_left() == 0
 
 
@@ -142,12 +150,12 @@ def test_every_search_then_tries_what_the_others_found(bench):
     """Those of cores that have no cell here among them; and only what comes after that is run with."""
     search = replace(bench.search, cores=("lstm", "gru", "irnn"))
     bench.cells = [replace(bench.cells[0], search=search, seeds=(1,))]
-    assert bench.curves.minutes_left() == pytest.approx((3 * 120 * 6 / 4 + 30) / 60)
+    assert bench.curves.minutes_left() == pytest.approx((3 * 120 * 12 / 4 + 30) / 60)
     assert bench.work(side_by_side=2) == 0
     journal = bench.journal
     assert ["--borrow" in call for call in journal] == [False] * 3 + [True] + [False]
     assert {call[4] for call in journal[:3]} == {"lstm", "gru", "irnn"}
-    borrowed = journal[3][journal[3].index("--borrow") + 1 :]
+    borrowed = journal[3][journal[3].index("--borrow") + 1 : journal[3].index("--finalists")]
     assert journal[3][4] == "lstm"
     assert [Path(word).name for word in borrowed] == ["Game-v0-gru.json", "Game-v0-irnn.json"]
     assert bench.result("searched-s1")["config"]["num_envs"] == 32
@@ -201,7 +209,9 @@ def test_what_is_not_installed_is_left_out(train, monkeypatch, capsys):
 def test_with_the_real_scripts(train, tmp_path):
     """A search of one trial, then one seed of a tiny net."""
     pytest.importorskip("optuna")
-    search = train.cells.Search("PartialCatch-v0", "lstm", trials=1, steps=3000, seeds=(100,))
+    search = train.cells.Search(
+        "PartialCatch-v0", "lstm", trials=1, steps=3000, seeds=(100,), finalists=1, final_steps=4000
+    )
     options = {"env": "PartialCatch-v0", "env_kwargs": ["size=6"], "core": "lstm", "hidden_size": 8, "n_steps": 6}
     options |= {"total_timesteps": 400, "eval_freq": 200, "eval_episodes": 4, "final_episodes": 5, "num_envs": 4}
     cell = train.cells.AgentCell("curves", "lstm", "tiny", options, search, seeds=(3,))
@@ -235,7 +245,7 @@ def test_the_cells_are_commands_that_exist(train):
         assert set(cell.options) <= known, cell.name
         assert cell.search is None or not set(cell.search.seeds) & set(cell.seeds)
     searches = {cell.search for cell in train.cells.CELLS if cell.search is not None}
-    assert len({(search.trials, search.steps, search.seeds) for search in searches}) == 1, "the same for every core"
+    assert len({replace(search, core="") for search in searches}) == 1, "the same for every core"
     setting = dict.fromkeys([*COMMON, *CORES["fast_weights"]], 1)
     assert set(train.curves.as_options(setting)) <= known
 

@@ -91,6 +91,29 @@ def test_what_other_cores_found_is_tried_too(tmp_path):
     assert "--borrow has lstm.json, expected the result of a finished search on PartialCatch-v0" in other.stderr
 
 
+def test_the_best_and_the_first_go_on_for_longer(tmp_path):
+    pytest.importorskip("optuna")
+    path = tmp_path / "results" / "tuning" / "PartialCatch-v0-lstm.json"
+    command = [*TINY, "--core", "lstm", "--trials", 4]
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    before = json.loads(path.read_text())
+    longer = [*command, "--finalists", 2, "--final-steps", 800]
+    done = run(*longer, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    assert result["trials"] == before["trials"]
+    best = sorted(result["trials"], key=lambda trial: -trial["value"])[:2]
+    finalists = result["finalists"]
+    wanted = best if result["trials"][0] in best else [*best, result["trials"][0]]
+    assert [row["number"] for row in finalists] == [trial["number"] for trial in wanted]
+    assert [row["setting"] for row in finalists] == [trial["setting"] for trial in wanted]
+    assert all(row["areas"] != result["trials"][row["number"]]["areas"] for row in finalists)
+    assert result["winner"] == max(finalists, key=lambda row: row["value"])
+    done = run(*longer, cwd=tmp_path)
+    assert json.loads(path.read_text()) == result, "none is run twice"
+
+
 def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(tmp_path):
     pytest.importorskip("optuna")
     command = [sys.executable, str(TRAIN / "tune.py"), *TINY, "--trials"]

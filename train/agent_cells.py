@@ -24,7 +24,9 @@ class Search:
         steps: of each training run.
         seeds: training runs of each trial.
         seconds: that these take.
-        cores: whose winners it tries too, when all their searches are over.
+        cores: whose winners it tries too, when all their trials are over.
+        finalists: the best of all these, which at last train with the setting that the search began with.
+        final_steps: of each such run.
     """
 
     env: str
@@ -34,6 +36,8 @@ class Search:
     seeds: tuple[int, ...] = (100, 101)
     seconds: float = 900.0
     cores: tuple[str, ...] = ()
+    finalists: int = 4
+    final_steps: int = 1_500_000
 
     @property
     def name(self) -> str:

@@ -45,7 +45,7 @@ class Job:
     def name(self) -> str:
         """What it is called on the screen, and unlike any other."""
         if isinstance(self.task, Search):
-            return f"{self.task.name} search{', what others found' if 'borrow' in self.options else ''}"
+            return f"{self.task.name} search{', last part' if 'finalists' in self.options else ''}"
         return f"{self.task.name} seed {self.options['seed']}"
 
 
@@ -84,10 +84,11 @@ class Curves(Board[Job]):
 
     def winner(self, search: Search) -> Setting | None:
         """What the search found; None while it is not over."""
-        if not self.searched(search):
-            return None
-        kept = read_json(self.search_path(search))
-        if not {self.search_path(rival).name for rival in search.rivals} <= set(kept.get("borrowed", ())):
+        kept = read_json(self.search_path(search)) or {}
+        borrowed = {self.search_path(rival).name for rival in search.rivals}
+        wanted = (True, search.finalists, search.final_steps)
+        had = tuple(kept.get(name) for name in ("over", "finalists_wanted", "final_steps"))
+        if not self.searched(search) or had != wanted or not borrowed <= set(kept["borrowed"]):
             return None
         setting: Setting = kept["winner"]["setting"]
         return setting
@@ -106,7 +107,7 @@ class Curves(Board[Job]):
         return [job for job, run in zip(jobs, kept, strict=True) if run is None or not had(job.options, run["config"])]
 
     def searches(self) -> list[Search]:
-        """Those that are not over, those of rivals among them."""
+        """Those that are not over, and of their rivals those that lack trials."""
         wanted = dict.fromkeys(cell.search for cell in self.cells if cell.search is not None)
         needed = dict.fromkeys(each for search in wanted for each in (search, *search.rivals))
         return [s for s in needed if not self.searched(s) or (s in wanted and self.winner(s) is None)]
@@ -115,9 +116,13 @@ class Curves(Board[Job]):
         """Searches first, each by itself and then with what the others found; then seed after seed."""
         jobs = []
         for search in self.searches():
-            borrow = [self.search_path(rival) for rival in search.rivals] if self.searched(search) else []
-            if all(self.searched(rival) for rival in search.rivals) or not borrow:
-                jobs.append(Job(search, search_options(search, self.search_path(search), borrow)))
+            if not self.searched(search):
+                jobs.append(Job(search, search_options(search, self.search_path(search))))
+            elif all(self.searched(rival) for rival in search.rivals):
+                lent = [self.search_path(rival) for rival in search.rivals]
+                jobs.append(
+                    Job(search, {**search_options(search, self.search_path(search)), **last_part(search, lent)})
+                )
         runs = [job for cell in self.cells for job in self.missing(cell) or []]
         return jobs + sorted(runs, key=lambda job: job.options["seed"])
 
@@ -125,13 +130,14 @@ class Curves(Board[Job]):
         """Minutes of one process that everything takes."""
         counts = [(cell, self.missing(cell)) for cell in self.cells]
         runs = sum(cell.seconds * len(cell.seeds if jobs is None else jobs) for cell, jobs in counts)
-        searches = sum(search.seconds / search.trials * self.trials_left(search) for search in self.searches())
-        return (runs + searches) / 60
+        return (runs + sum(map(self.seconds_left, self.searches()))) / 60
 
-    def trials_left(self, search: Search) -> int:
-        """Trials of a search that is not over, those of its rivals' winners among them."""
-        there = [len(self.trials(search, borrowed)) for borrowed in (False, True)]
-        return max(0, search.trials - there[0]) + len(search.rivals) - there[1]
+    def seconds_left(self, search: Search) -> float:
+        """Of a search that is not over: its trials, those of its rivals' winners, and the finalists' long runs."""
+        own, lent = (len(self.trials(search, borrowed)) for borrowed in (False, True))
+        finals = (search.finalists + 1) * search.final_steps / search.steps
+        trials = max(0, search.trials - own) + max(0, len(search.rivals) - lent) + finals
+        return search.seconds / search.trials * trials
 
     def script(self, job: Job) -> Path:
         """train/tune.py or train/agent.py."""
@@ -154,7 +160,7 @@ class Curves(Board[Job]):
     def collect(self, job: Job) -> str | None:
         """Keep the result of a run, if it has ended; returns what came out."""
         if isinstance(job.task, Search):
-            over = self.searched(job.task) and ("borrow" not in job.options or self.winner(job.task) is not None)
+            over = self.searched(job.task) and ("finalists" not in job.options or self.winner(job.task) is not None)
             return f"{read_json(self.search_path(job.task))['winner']['setting']}" if over else None
         run = self.newest_run(job)
         result = None if run is None else read_json(run / RESULT)
@@ -192,12 +198,19 @@ def as_options(winner: Setting) -> Setting:
     return {**options, "core_kwargs": core_kwargs} if core_kwargs else options
 
 
-def search_options(search: Search, output: Path, borrow: Sequence[Path]) -> Setting:
+def search_options(search: Search, output: Path) -> Setting:
     """Those of train/tune.py."""
     return {
         **{"env": search.env, "core": search.core, "trials": search.trials, "steps": search.steps},
         **{"seeds": list(search.seeds), "output": from_root(output)},
-        **({"borrow": [from_root(path) for path in borrow]} if borrow else {}),
+    }
+
+
+def last_part(search: Search, lent: Sequence[Path]) -> Setting:
+    """Those of its last part, with what the others found and the long runs."""
+    return {
+        **({"borrow": [from_root(path) for path in lent]} if lent else {}),
+        **{"finalists": search.finalists, "final_steps": search.final_steps},
     }
 
 
@@ -222,8 +235,7 @@ def module_of(cell: AgentCell) -> str:
 def show(curves: Curves) -> None:
     """What is left."""
     for search in curves.searches():
-        trials = curves.trials_left(search)
-        print(f"{search.name:45} search, {trials} trials: {search.seconds / search.trials * trials / 60:5.0f} min")
+        print(f"{search.name:45} search:  {curves.seconds_left(search) / 60:5.0f} min")
     for cell in curves.cells:
         jobs = curves.missing(cell)
         seeds = len(cell.seeds if jobs is None else jobs)

@@ -8,9 +8,11 @@ one process at a time. With ``--engine ray`` (``pip install "fwagents[ray]"``) R
 
 import importlib
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from cli import INTERRUPTED, CoreName, fail, key_values, parse
@@ -79,6 +81,11 @@ class Args:
     borrow: tuple[Path, ...] = ()
     """optuna: results of other cores' searches here, whose winners are tried too, once there are enough trials: what
     they share with this core, its own options as found. Chance alone then does not keep from one what another found."""
+    finalists: int = 0
+    """optuna: so many of the best trials, and the one that the search began with, at last train for --final-steps, and
+    the best of these wins: what is soon ahead need not stay ahead."""
+    final_steps: int = 1_000_000
+    """optuna: environment steps of each training run of a finalist."""
     engine: Literal["optuna", "ray"] = "optuna"
     """Optuna, a trial after the other, each learning from those before; or Ray Tune, many at once, at random and the
     poor ones cut short (ASHA)."""
@@ -96,13 +103,16 @@ def space(core: str) -> dict[str, Range | Choice]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, search, write."""
     args = parse(Args, argv)
-    for name in ("trials", "steps", "hidden_size", "threads", "num_workers"):
+    for name in ("trials", "steps", "hidden_size", "threads", "num_workers", "final_steps"):
         if getattr(args, name) < 1:
             fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
     if not args.seeds:
         fail("--seeds is empty, expected at least one")
-    if args.borrow and args.engine == "ray":
-        fail("--borrow has no part in a search by Ray Tune, expected --engine optuna")
+    if args.finalists < 0:
+        fail(f"--finalists is {args.finalists}, expected at least 0")
+    for name in ("borrow", "finalists"):
+        if getattr(args, name) and args.engine == "ray":
+            fail(f"--{name} has no part in a search by Ray Tune, expected --engine optuna")
     try:
         if args.engine == "ray":
             importlib.import_module("fwagents.rllib")  # without the extra it says what to install
@@ -176,7 +186,7 @@ def search(args: Args, optuna: Any) -> None:
             trial.set_user_attr("stopped", str(error))
             raise optuna.TrialPruned from error
         trial.set_user_attr("areas", areas)
-        return sum(areas) / len(areas)
+        return fmean(areas)
 
     def tried() -> list[Any]:
         return list(study.get_trials(states=over))
@@ -189,7 +199,7 @@ def search(args: Args, optuna: Any) -> None:
         last = max(tried(), key=lambda trial: trial.datetime_complete)
         value = "stopped" if last.value is None else f"{last.value:.3f}"
         print(f"{len(tried())}/{count}: {value}, best {best_value(tried())}  {last.params}", flush=True)
-        write(output, described, tried())
+        write(output, described, rows(tried()))
 
     want(known_setting(args))
     while len(own()) < args.trials:
@@ -199,7 +209,36 @@ def search(args: Args, optuna: Any) -> None:
         want({**(found.params if found else {}), **lent(path, args.env)}, **{BORROWED: path.name})
     while waiting := study.get_trials(states=(states.WAITING,)):
         try_one(len(tried()) + len(waiting))
-    write(output, {**described, "borrowed": [path.name for path in args.borrow]}, tried())
+    described["borrowed"] = [path.name for path in args.borrow]
+    described |= {"finalists_wanted": args.finalists, "final_steps": args.final_steps}
+    final: list[dict[str, Any]] = []
+    kept = study.user_attrs.get(f"finals of {args.final_steps:,} steps", {})
+    for row in finalists(rows(tried()), args.finalists):
+        number = str(row["number"])
+        if number not in kept:
+            kept[number] = last_test(args, row["setting"])
+            study.set_user_attr(f"finals of {args.final_steps:,} steps", kept)
+            print(f"trial {row['number'] + 1}, {args.final_steps:,} steps: {kept[number]['value']}", flush=True)
+        final.append({**row, **kept[number]})
+        write(output, described, rows(tried()), final)
+    write(output, {**described, "over": True}, rows(tried()), final)
+
+
+def finalists(trials: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The best ``count`` trials, and the first, which is what was used before; none if ``count`` is 0."""
+    whole = [row for row in trials if row["value"] is not None]
+    best = sorted(whole, key=lambda row: row["value"], reverse=True)[:count]
+    return [*best, *(row for row in whole[:1] if best and row not in best)]
+
+
+def last_test(args: Args, setting: dict[str, Any]) -> dict[str, Any]:
+    """How a setting does in long runs; a run that had to be stopped makes the value None."""
+    began = time.monotonic()
+    try:
+        areas = [train(replace(args, steps=args.final_steps), setting, seed) for seed in args.seeds]
+    except FloatingPointError as error:
+        return {"value": None, "stopped": str(error)}
+    return {"value": fmean(areas), "areas": areas, "seconds": time.monotonic() - began}
 
 
 def lent(path: Path, env: str) -> dict[str, Any]:
@@ -323,11 +362,9 @@ def best_value(trials: list[Any]) -> str:
     return "none" if found is None else f"{found.value:.3f}"
 
 
-def write(output: Path, described: dict[str, Any], trials: list[Any]) -> None:
-    """The space, every trial and the winner, whole or not at all."""
-    from runs import provenance, write_json
-
-    rows = [
+def rows(trials: list[Any]) -> list[dict[str, Any]]:
+    """Trials as they are written down."""
+    return [
         {
             "number": trial.number,
             "value": trial.value,
@@ -337,9 +374,18 @@ def write(output: Path, described: dict[str, Any], trials: list[Any]) -> None:
         }
         for trial in trials
     ]
-    whole = [row for row in rows if row["value"] is not None]
+
+
+def write(
+    output: Path, described: dict[str, Any], trials: list[dict[str, Any]], final: Sequence[dict[str, Any]] = ()
+) -> None:
+    """The space, every trial, every finalist and the winner, whole or not at all."""
+    from runs import provenance, write_json
+
+    whole = [row for row in final or trials if row["value"] is not None]
     winner = max(whole, key=lambda row: row["value"]) if whole else None
-    write_json(output, {**provenance(), **described, "winner": winner, "trials": rows})
+    finals = {"finalists": list(final)} if final else {}
+    write_json(output, {**provenance(), **described, "winner": winner, **finals, "trials": trials})
 
 
 if __name__ == "__main__":
