@@ -19,7 +19,6 @@ import tyro
 from measuring import ROOT, machine, table, write_results, write_section
 
 OUT = ROOT / "results" / "learning.json"
-TUNING = ROOT / "results" / "tuning"
 DOCUMENT = ROOT / "docs" / "results.md"
 # Seeds that nothing was tuned on.
 SEEDS = (10, 11, 12, 13, 14)
@@ -96,24 +95,6 @@ def main() -> None:
         f"`python benchmarks/learning.py` on {first['cpu']}, {first['cores']} cores, torch {first['torch']}, commits "
         f"{first['commit']} to {last['commit']}, {first['date']} to {last['date']}.\n\n{table(head, rows)}",
     )
-    write_section(DOCUMENT, "tuning", searches())
-
-
-def searches() -> str:
-    """The searches that train/tune.py has made, as a table."""
-    head = ("environment", "core", "trials", "steps of each", "its seeds", "best area", "winner")
-    rows = []
-    for path in sorted(TUNING.glob("*.json")):
-        search = json.loads(path.read_text())
-        winner = search["winner"]
-        shown = ", ".join(
-            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in winner["setting"].items()
-        )
-        seeds = ", ".join(map(str, search["seeds"]))
-        facts = (search["env"], search["core"], len(search["trials"]), f"{search['steps']:,}", seeds)
-        rows.append((*map(str, facts), f"{winner['value']:.3g}", shown))
-    return f"Every trial is in `results/tuning/`, with the command.\n\n{table(head, rows)}"
 
 
 if __name__ == "__main__":

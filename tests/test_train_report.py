@@ -164,6 +164,26 @@ def test_language(train, results, tmp_path):
     assert row(text, "language-lstm-250k")[0] == "0.002"
 
 
+def test_searches(train, tmp_path):
+    """The area of a winner is that of the long runs, where there were some."""
+    (tmp_path / "results" / "tuning").mkdir(parents=True)
+    trials = [
+        {"number": n, "value": v, "setting": {"learning_rate": 0.00123456, "num_envs": n}}
+        for n, v in enumerate((0.1, 0.3))
+    ]
+    search = {"env": "Game-v0", "core": "lstm", "trials": trials, "steps": 50_000, "seeds": [100, 101]}
+    final = {"final_steps": 200_000, "finalists": [trials[1], {**trials[0], "value": 0.7}]}
+    for core, more, winner in [("lstm", {}, trials[1]), ("gru", final, final["finalists"][1])]:
+        path = tmp_path / "results" / "tuning" / f"{core}.json"
+        path.write_text(json.dumps({**search, "core": core, **more, "winner": winner}))
+    text = report(train, tmp_path, "tuning")["tuning"]
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| Game")]
+    assert lines == [
+        *[["Game-v0", "gru", "2 of 50,000", "2 of 200,000", "100, 101", "0.7", "1: learning_rate 0.00123, num_envs 0"]],
+        *[["Game-v0", "lstm", "2 of 50,000", "", "100, 101", "0.3", "2: learning_rate 0.00123, num_envs 1"]],
+    ]
+
+
 def test_figures(train, results, tmp_path):
     """Drawn for what there is, labelled, linked from the document, and the same bytes the second time."""
     results("fast_weights-50", 0.0, 0.0, 0.0)

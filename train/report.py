@@ -1,6 +1,6 @@
 """Turn results into sections of docs/results.md, and figures.
 
-``python train/report.py`` reads results/retrieval, results/glimpses, results/language and results/curves. What has not
+``python train/report.py`` reads the folders retrieval, glimpses, language, tuning and curves of results. What has not
 been run yet is shown as such.
 """
 
@@ -15,6 +15,7 @@ import elsewhere_report
 import figures
 import inner_steps_report
 import suite_report
+import tuning_report
 from cells import CELLS, FEATURES, PAIRS, SIZES, Cell
 from cli import fail, parse
 from document import picture, table, write_section
@@ -323,6 +324,11 @@ def language(args: Args, results: Results) -> str:
     )
 
 
+def tuning(args: Args, results: Results) -> str:
+    """The searches for agents."""
+    return tuning_report.section(args.results)
+
+
 def curves(args: Args, results: Results) -> str:
     """The paper's Figure 5."""
     return curves_report.section(args.results, args.figures)
@@ -348,6 +354,7 @@ SECTIONS = {
     "harder": harder,
     "glimpses": glimpses,
     "language": language,
+    "tuning": tuning,
     "curves": curves,
     "suite": suite,
     "elsewhere": elsewhere,
