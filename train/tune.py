@@ -8,11 +8,9 @@ one process at a time. With ``--engine ray`` (``pip install "fwagents[ray]"``) R
 
 import importlib
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from cli import INTERRUPTED, CoreName, fail, key_values, parse
@@ -121,10 +119,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             ray_tuning.search(args)
             return
         try:
-            import optuna
+            importlib.import_module("optuna")
         except ImportError:
             fail('the search needs Optuna: pip install "fwagents[tune]"')
-        search(args, optuna)
+        import optuna_tuning
+
+        optuna_tuning.search(args)
     except (ValueError, TypeError, AssertionError, OSError, ImportError) as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -146,117 +146,6 @@ def describe(args: Args) -> dict[str, Any]:
     return {**settings, "seeds": list(args.seeds), "space": described_space(args.core), "objective": OBJECTIVE}
 
 
-def search(args: Args, optuna: Any) -> None:
-    """Try settings until there are ``args.trials``, writing the result after each.
-
-    Raises:
-        ValueError: the search that is to go on had other settings.
-    """
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what stops the search is said below, in one line
-    output, described = result_path(args), describe(args)
-    study = optuna.create_study(
-        study_name="search",
-        storage=f"sqlite:///{output.with_suffix('.sqlite3')}",
-        direction="maximize",
-        load_if_exists=True,
-    )
-    check_same(study.user_attrs, described, output.with_suffix(".sqlite3"))
-    for key, value in described.items():
-        study.set_user_attr(key, value)
-    states = optuna.trial.TrialState
-    over = (states.COMPLETE, states.PRUNED)
-    for trial in study.get_trials(states=(states.RUNNING,)):
-        study.tell(trial.number, state=states.FAIL)  # it was killed half-way
-
-    def want(setting: dict[str, Any], **attributes: Any) -> None:
-        """Try it next, unless it was tried or waits."""
-        for trial in study.get_trials(states=(*over, states.WAITING)):
-            if setting.items() <= {**trial.params, **trial.system_attrs.get("fixed_params", {})}.items():
-                return
-        study.enqueue_trial(setting, user_attrs=attributes)
-
-    # A sampler that began with the same seed again would draw again what it has drawn.
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
-
-    def objective(trial: Any) -> float:
-        setting = {name: suggest(trial, name, part) for name, part in space(args.core).items()}
-        try:
-            areas = [train(args, setting, seed) for seed in args.seeds]
-        except FloatingPointError as error:
-            trial.set_user_attr("stopped", str(error))
-            raise optuna.TrialPruned from error
-        trial.set_user_attr("areas", areas)
-        return fmean(areas)
-
-    def tried() -> list[Any]:
-        return list(study.get_trials(states=over))
-
-    def own() -> list[Any]:
-        return [trial for trial in tried() if BORROWED not in trial.user_attrs]
-
-    def try_one(count: int) -> None:
-        study.optimize(objective, n_trials=1)
-        last = max(tried(), key=lambda trial: trial.datetime_complete)
-        value = "stopped" if last.value is None else f"{last.value:.3f}"
-        print(f"{len(tried())}/{count}: {value}, best {best_value(tried())}  {last.params}", flush=True)
-        write(output, described, rows(tried()))
-
-    want(known_setting(args))
-    while len(own()) < args.trials:
-        try_one(args.trials)
-    found = best(own())
-    for path in args.borrow:
-        want({**(found.params if found else {}), **lent(path, args.env)}, **{BORROWED: path.name})
-    while waiting := study.get_trials(states=(states.WAITING,)):
-        try_one(len(tried()) + len(waiting))
-    described["borrowed"] = [path.name for path in args.borrow]
-    described |= {"finalists_wanted": args.finalists, "final_steps": args.final_steps}
-    final: list[dict[str, Any]] = []
-    kept = study.user_attrs.get(f"finals of {args.final_steps:,} steps", {})
-    for row in finalists(rows(tried()), args.finalists):
-        number = str(row["number"])
-        if number not in kept:
-            kept[number] = last_test(args, row["setting"])
-            study.set_user_attr(f"finals of {args.final_steps:,} steps", kept)
-            print(f"trial {row['number'] + 1}, {args.final_steps:,} steps: {kept[number]['value']}", flush=True)
-        final.append({**row, **kept[number]})
-        write(output, described, rows(tried()), final)
-    write(output, {**described, "over": True}, rows(tried()), final)
-
-
-def finalists(trials: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The best ``count`` trials, and the first, which is what was used before; none if ``count`` is 0."""
-    whole = [row for row in trials if row["value"] is not None]
-    best = sorted(whole, key=lambda row: row["value"], reverse=True)[:count]
-    return [*best, *(row for row in whole[:1] if best and row not in best)]
-
-
-def last_test(args: Args, setting: dict[str, Any]) -> dict[str, Any]:
-    """How a setting does in long runs; a run that had to be stopped makes the value None."""
-    began = time.monotonic()
-    try:
-        areas = [train(replace(args, steps=args.final_steps), setting, seed) for seed in args.seeds]
-    except FloatingPointError as error:
-        return {"value": None, "stopped": str(error)}
-    return {"value": fmean(areas), "areas": areas, "seconds": time.monotonic() - began}
-
-
-def lent(path: Path, env: str) -> dict[str, Any]:
-    """What the winner of another core's search shares with every core; what it borrowed itself does not count.
-
-    Raises:
-        ValueError: it is not such a search's result, or of another environment.
-    """
-    from runs import read_json
-
-    kept = read_json(path)
-    if kept is None or kept.get("env") != env:
-        raise ValueError(f"--borrow has {path}, expected the result of a finished search on {env}")
-    whole = [row for row in kept["trials"] if row["value"] is not None and BORROWED not in row]
-    winner = max(whole, key=lambda row: row["value"])["setting"] if whole else {}
-    return {name: value for name, value in winner.items() if name in COMMON}
-
-
 def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
     """ValueError unless the search that is to go on is the same one."""
     for key, value in described.items():
@@ -273,15 +162,6 @@ def described_space(core: str) -> dict[str, Any]:
         name: {k: list(v) if k == "values" else v for k, v in part._asdict().items()}
         for name, part in space(core).items()
     }
-
-
-def suggest(trial: Any, name: str, part: Range | Choice) -> Any:
-    """The trial's value for one part of the space."""
-    if isinstance(part, Choice):
-        return trial.suggest_categorical(name, part.values)
-    if part.whole:
-        return trial.suggest_int(name, int(part.low), int(part.high), log=part.log)
-    return trial.suggest_float(name, part.low, part.high, log=part.log)
 
 
 def known_setting(args: Args) -> dict[str, Any]:
@@ -349,43 +229,6 @@ def area(steps: Sequence[int], returns: Sequence[float], total: int, pieces: int
     some = np.flatnonzero(count)
     means = np.bincount(piece, np.asarray(returns), pieces)[some] / count[some]
     return float(np.interp(np.arange(pieces), some, means).mean())
-
-
-def best(trials: list[Any]) -> Any:
-    """The trial of the highest value; None if there is none."""
-    return max((trial for trial in trials if trial.value is not None), key=lambda trial: trial.value, default=None)
-
-
-def best_value(trials: list[Any]) -> str:
-    """The highest value so far."""
-    found = best(trials)
-    return "none" if found is None else f"{found.value:.3f}"
-
-
-def rows(trials: list[Any]) -> list[dict[str, Any]]:
-    """Trials as they are written down."""
-    return [
-        {
-            "number": trial.number,
-            "value": trial.value,
-            **trial.user_attrs,
-            "setting": trial.params,
-            "seconds": trial.duration and trial.duration.total_seconds(),
-        }
-        for trial in trials
-    ]
-
-
-def write(
-    output: Path, described: dict[str, Any], trials: list[dict[str, Any]], final: Sequence[dict[str, Any]] = ()
-) -> None:
-    """The space, every trial, every finalist and the winner, whole or not at all."""
-    from runs import provenance, write_json
-
-    whole = [row for row in final or trials if row["value"] is not None]
-    winner = max(whole, key=lambda row: row["value"]) if whole else None
-    finals = {"finalists": list(final)} if final else {}
-    write_json(output, {**provenance(), **described, "winner": winner, **finals, "trials": trials})
 
 
 if __name__ == "__main__":
