@@ -7,7 +7,7 @@ also plays the larger game, there with a smaller step size.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-SEEDS = (10, 11, 12, 13, 14)
+SEEDS = (20, 21, 22, 23, 24)
 CORES = ("fast_weights", "lstm", "gru", "irnn", "none")
 ALGORITHMS = ("memory_ppo", "a2c")
 Setting = dict[str, Any]
