@@ -226,9 +226,10 @@ def test_every_series_has_a_look_of_its_own(train):
 @pytest.fixture
 def curves(tmp_path, train):
     """Writes runs of agents: a cell's name, and each seed's curve; it ends as it plays at the end."""
+    from agent_cells import SEEDS
 
     def write(name, *runs):
-        for seed, returns in zip((10, 11, 12, 13, 14), runs, strict=False):
+        for seed, returns in zip(SEEDS, runs, strict=False):
             path = tmp_path / "results" / "curves" / f"{name}-s{seed}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             run = {"steps": [1000, 2000], "mean_return": returns, "final": {"mean_return": returns[-1]}, "commit": "ab"}
