@@ -85,10 +85,18 @@ def test_what_other_cores_found_is_tried_too(tmp_path):
         assert last["setting"] == {**best, **shared, "learning_rate": 0.002, "num_envs": 16}
         assert last["borrowed_from"] == "lstm.json"
         assert json.loads(path.read_text())["borrowed"] == ["lstm.json"]
-    lstm.write_text(json.dumps({"env": "Catch-v0", "trials": trials}))
-    other = run(*TINY, "--trials", 2, "--borrow", "lstm.json", cwd=tmp_path)
-    assert other.returncode == 2
-    assert "--borrow has lstm.json, expected the result of a finished search on PartialCatch-v0" in other.stderr
+
+
+@pytest.mark.parametrize("content", [{"env": "Catch-v0", "trials": []}, {"env": "PartialCatch-v0"}, []])
+def test_what_is_no_search_lends_nothing(content, tmp_path):
+    """It is said before the first trial, in one line."""
+    pytest.importorskip("optuna")
+    (tmp_path / "lstm.json").write_text(json.dumps(content))
+    done = run(*TINY, "--trials", 2, "--borrow", "lstm.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--borrow has lstm.json, expected the result of a search on PartialCatch-v0" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.sqlite3"))
 
 
 def test_the_best_and_the_first_go_on_for_longer(tmp_path):

@@ -38,11 +38,12 @@ class Search:
         args: of ``train/tune.py``.
 
     Raises:
-        ValueError: it had other settings.
+        ValueError: it had other settings, or what is to be borrowed is no search's result.
     """
 
     def __init__(self, args: Any) -> None:
         self.args, self.output, self.described = args, result_path(args), describe(args)
+        self.lent = {path.name: lent(path, args.env) for path in args.borrow}
         database = self.output.with_suffix(".sqlite3")
         self.study = optuna.create_study(
             study_name="search", storage=f"sqlite:///{database}", direction="maximize", load_if_exists=True
@@ -62,11 +63,11 @@ class Search:
         while len(self.own()) < args.trials:
             self.try_one(args.trials)
         found = best(self.own())
-        for path in args.borrow:
-            self.want({**(found["setting"] if found else {}), **lent(path, args.env)}, **{BORROWED: path.name})
+        for name, setting in self.lent.items():
+            self.want({**(found["setting"] if found else {}), **setting}, **{BORROWED: name})
         while waiting := self.study.get_trials(states=(TrialState.WAITING,)):
             self.try_one(len(self.rows()) + len(waiting))
-        self.described |= {"borrowed": [path.name for path in args.borrow]}
+        self.described |= {"borrowed": list(self.lent)}
         self.described |= {"finalists_wanted": args.finalists, "final_steps": args.final_steps}
         self.write(self.finals(), over=True)
 
@@ -177,7 +178,7 @@ def lent(path: Path, env: str) -> dict[str, Any]:
         ValueError: it is not such a search's result, or of another environment.
     """
     kept = read_json(path)
-    if kept is None or kept.get("env") != env:
-        raise ValueError(f"--borrow has {path}, expected the result of a finished search on {env}")
+    if not isinstance(kept, dict) or kept.get("env") != env or "trials" not in kept:
+        raise ValueError(f"--borrow has {path}, expected the result of a search on {env}")
     winner = best([row for row in kept["trials"] if BORROWED not in row])
     return {name: value for name, value in winner["setting"].items() if name in COMMON} if winner else {}
