@@ -126,7 +126,7 @@ def test_watch(trained, tmp_path):
     [
         ["--env", "CartPole-v1", "--core", "lstm"],
         ["--env", "Pendulum-v1", "--core", "gru", "--critic-core", "none", "--lr-schedule", "constant"],
-        ["--core", "irnn", "--critic-core", "shared", "--algo", "a2c"],
+        ["--core", "irnn", "--critic-core", "shared", "--algo", "a2c", "--use-rms-prop"],
         ["--env", "TMaze-v0", "--env-kwargs", "length=3"],
         ["--wrappers", "gymnasium.wrappers:FlattenObservation", "--core", "gru", "--frame-stack", "2", "--normalize"],
         ["--vec-env", "subproc", "--core", "none", "--num-envs", "2"],

@@ -56,16 +56,17 @@ class Run:
             self.venv = VecNormalize(self.venv, gamma=args.gamma)
         rate = args.learning_rate
         algorithm = ALGORITHMS[args.algo]
+        self.policy_kwargs = {
+            "core": args.core,
+            "hidden_size": args.hidden_size,
+            "core_kwargs": core_kwargs,
+            "critic_core": args.critic_core,
+        }
         self.model: BaseAlgorithm = algorithm.make(
             policy_for(self.venv.observation_space),
             self.venv,
             learning_rate=LinearSchedule(rate, 0.1 * rate, 1.0) if args.lr_schedule == "linear" else rate,
-            policy_kwargs={
-                "core": args.core,
-                "hidden_size": args.hidden_size,
-                "core_kwargs": core_kwargs,
-                "critic_core": args.critic_core,
-            },
+            policy_kwargs=dict(self.policy_kwargs),  # SB3 adds classes to it, which are no JSON
             **{name: getattr(args, name) for name in algorithm.options},
         )
 
@@ -76,7 +77,7 @@ class Run:
         config = {
             "args": {**asdict(args), "log_dir": str(args.log_dir), "resume": None},
             "env_kwargs": self.env_kwargs,
-            "policy_kwargs": self.model.policy_kwargs,
+            "policy_kwargs": self.policy_kwargs,
             **provenance(),
         }
         write_json(self.dir / CONFIG, config)
@@ -84,7 +85,7 @@ class Run:
         self._make_callbacks()
         self.model.set_logger(run_logger(self.dir))
         compared = {name: getattr(args, name) for name in COMPARED}
-        given = {**compared, **self.env_kwargs, **self.model.policy_kwargs["core_kwargs"]}
+        given = {**compared, **self.env_kwargs, **self.policy_kwargs["core_kwargs"]}
         describe_run(self.model.logger, given, config["args"])
 
     def resume(self, run_dir: Path) -> None:
