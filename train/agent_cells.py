@@ -78,7 +78,7 @@ class AgentCell:
 # Steps of a run, factor on the step size, steps between evaluations, seconds of a run.
 GAMES = {
     "PartialCatch-v0": (1_500_000, 1.0, 50_000, 90.0),
-    "PartialCatchLarge-v0": (2_000_000, 0.7, 100_000, 120.0),
+    "PartialCatchLarge-v0": (4_000_000, 0.7, 200_000, 240.0),
 }
 SEARCHES = {core: Search("PartialCatch-v0", core, cores=CORES) for core in CORES}
 # Ba et al. (2016), section 2 and appendix A.
