@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from fwagents.files import replacing
+from fwagents.machine import commit, cpu_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,24 +65,11 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numba": version("numba"),
-        "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else ""),
+        "commit": commit(ROOT),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "load_average": list(os.getloadavg()),
         "command": " ".join(["python", *sys.argv]),
     }
-
-
-def cpu_model() -> str:
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def git(*args: str) -> str:
-    found = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -7,7 +7,7 @@ also plays the larger game, there with a smaller step size.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-SEEDS = (20, 21, 22, 23, 24)
+SEEDS = (21, 22, 23, 24, 25)
 CORES = ("fast_weights", "lstm", "gru", "irnn", "none")
 ALGORITHMS = ("memory_ppo", "a2c")
 Setting = dict[str, Any]
@@ -25,7 +25,7 @@ class Search:
         seeds: training runs of each trial.
         seconds: that these take.
         cores: whose winners it tries too, when all their trials are over.
-        finalists: the best of all these, which at last train with the setting that the search began with.
+        finalists: the best of all these, which at last train with what the search began with.
         final_steps: of each such run.
     """
 

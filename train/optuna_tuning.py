@@ -14,8 +14,9 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from fwagents.machine import commit
 from runs import provenance, read_json, write_json
-from tune import BORROWED, COMMON, Choice, Range, check_same, describe, known_setting, result_path, space, train
+from tune import BORROWED, COMMON, Choice, Range, check_same, describe, known_settings, result_path, space, train
 
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 Row = dict[str, Any]  # a trial as it is written down
@@ -59,7 +60,8 @@ class Search:
     def run(self) -> None:
         """All parts, one after the other."""
         args = self.args
-        self.want(known_setting(args))
+        for setting in known_settings(args):
+            self.want(setting)
         while len(self.own()) < args.trials:
             self.try_one(args.trials)
         found = best(self.own())
@@ -91,6 +93,7 @@ class Search:
     def objective(self, trial: Any) -> float:
         """The mean over the seeds of the area under the curve; a setting that makes numbers infinite is given up."""
         setting = {name: suggest(trial, name, part) for name, part in space(self.args.core).items()}
+        trial.set_user_attr("commit", commit(Path(__file__).parent))  # a search may go on with later code
         try:
             areas = [train(self.args, setting, seed) for seed in self.args.seeds]
         except FloatingPointError as error:
@@ -100,12 +103,12 @@ class Search:
         return fmean(areas)
 
     def finals(self) -> list[Row]:
-        """The best trials and the first, which is what was used before, as they do in long runs."""
+        """The best trials and those that the search began with, as they do in long runs."""
         long = replace(self.args, steps=self.args.final_steps)
         attribute = f"finals of {long.steps:,} steps"
         kept = self.study.user_attrs.get(attribute, {})
         final: list[Row] = []
-        for row in finalists(self.rows(), self.args.finalists):
+        for row in finalists(self.rows(), self.args.finalists, known_settings(self.args)):
             number = str(row["number"])
             if number not in kept:
                 kept[number] = last_test(long, row["setting"])
@@ -154,11 +157,14 @@ def best(rows: Sequence[Row]) -> Row | None:
     return max((row for row in rows if row["value"] is not None), key=lambda row: row["value"], default=None)
 
 
-def finalists(rows: Sequence[Row], count: int) -> list[Row]:
-    """The best ``count`` trials, and the first; none if ``count`` is 0."""
-    whole = [row for row in rows if row["value"] is not None]
-    chosen = sorted(whole, key=lambda row: row["value"], reverse=True)[:count]
-    return [*chosen, *(row for row in whole[:1] if chosen and row not in chosen)]
+def finalists(rows: Sequence[Row], count: int, known: Sequence[dict[str, Any]]) -> list[Row]:
+    """The best ``count`` trials, and those of the settings that were known before; none if ``count`` is 0."""
+    whole = sorted((row for row in rows if row["value"] is not None), key=lambda row: row["value"], reverse=True)
+    return [
+        row
+        for place, row in enumerate(whole)
+        if place < count or (count and any(k.items() <= row["setting"].items() for k in known))
+    ]
 
 
 def last_test(args: Any, setting: dict[str, Any]) -> Row:

@@ -19,7 +19,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from cli import fail
 from ray_training import connect
 from runs import provenance, read_json, write_json
-from tune import PIECES, Choice, Range, check_same, describe, known_setting, result_path, space, train
+from tune import PIECES, Choice, Range, check_same, describe, known_settings, result_path, space, train
 
 HALVING = 3
 EVERY = "1"  # seconds between two states of the search on disk, so much may be lost
@@ -61,7 +61,6 @@ def tuner(args: Any, folder: Path) -> tune.Tuner:
             str(trials), trainable, resume_unfinished=True, restart_errored=True, param_space=param_space
         )
     shutil.rmtree(trials, ignore_errors=True)  # of a search that was killed before it had tried anything
-    known = known_setting(args)
     return tune.Tuner(
         trainable,
         param_space=param_space,
@@ -70,7 +69,7 @@ def tuner(args: Any, folder: Path) -> tune.Tuner:
             mode="max",
             num_samples=args.trials,
             search_alg=BasicVariantGenerator(
-                points_to_evaluate=[known], max_concurrent=args.num_workers, random_state=0
+                points_to_evaluate=known_settings(args), max_concurrent=args.num_workers, random_state=0
             ),
             scheduler=ASHAScheduler(
                 max_t=PIECES * len(args.seeds), grace_period=GRACE, reduction_factor=HALVING, stop_last_trials=False

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fwagents.files import replacing
+from fwagents.machine import commit, cpu
 
 CONFIG = "config.json"
 RESULT = "result.json"
@@ -49,13 +49,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """What it takes to run this again: command, commit, versions."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(git, capture_output=True, text=True, check=False)
+    """What it takes to run this again: command, commit, machine, versions."""
     packages = ["fwagents", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy"]
     return {
         "command": shlex.join(["python", *sys.argv]),
-        "commit": found.stdout.strip() or None,
+        "commit": commit(Path(__file__).parent),
+        "machine": cpu(),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
     }
 

@@ -80,8 +80,8 @@ class Args:
     """optuna: results of other cores' searches here, whose winners are tried too, once there are enough trials: what
     they share with this core, its own options as found. Chance alone then does not keep from one what another found."""
     finalists: int = 0
-    """optuna: so many of the best trials, and the one that the search began with, at last train for --final-steps, and
-    the best of these wins: what is soon ahead need not stay ahead."""
+    """optuna: so many of the best trials, and what the search began with, at last train for --final-steps, and the best
+    of these wins: what is soon ahead need not stay ahead."""
     final_steps: int = 1_000_000
     """optuna: environment steps of each training run of a finalist."""
     engine: Literal["optuna", "ray"] = "optuna"
@@ -164,24 +164,30 @@ def described_space(core: str) -> dict[str, Any]:
     }
 
 
-def known_setting(args: Args) -> dict[str, Any]:
-    """What is used now, as far as it lies in the space: the search is to beat it."""
+def known_settings(args: Args) -> list[dict[str, Any]]:
+    """What is used now, as far as it lies in the space: the search is to beat it. For a core with defaults of its own
+    also those of its environment, which are what the other cores begin with."""
     from inspect import signature
 
     from agent import Args as AgentArgs
     from fwagents.cores import CORES as CLASSES
     from fwagents.sb3 import AGENT_CORE_KWARGS
 
-    defaults = defaults_for(args.env, args.core)
-    known = {**vars(AgentArgs()), **defaults}
-    known |= {name: option.default for name, option in signature(CLASSES[args.core]).parameters.items()}
-    known |= AGENT_CORE_KWARGS.get(args.core, {})
-    known |= key_values("core_kwargs", defaults.get("core_kwargs", ()))
-    return {
-        name: known[name]
-        for name, part in space(args.core).items()
-        if (known[name] in part.values if isinstance(part, Choice) else part.low <= known[name] <= part.high)
-    }
+    settings: list[dict[str, Any]] = []
+    for core in (args.core, ""):
+        defaults = defaults_for(args.env, core)
+        known = {**vars(AgentArgs()), **defaults}
+        known |= {name: option.default for name, option in signature(CLASSES[args.core]).parameters.items()}
+        known |= AGENT_CORE_KWARGS.get(args.core, {})
+        known |= key_values("core_kwargs", defaults.get("core_kwargs", ()))
+        setting = {
+            name: known[name]
+            for name, part in space(args.core).items()
+            if (known[name] in part.values if isinstance(part, Choice) else part.low <= known[name] <= part.high)
+        }
+        if setting not in settings:
+            settings.append(setting)
+    return settings[: args.trials]
 
 
 def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[float], None] | None = None) -> float:
