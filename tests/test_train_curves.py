@@ -66,11 +66,10 @@ else:
             args[name] = read(word)
     run = pathlib.Path(args["log_dir"]) / "env" / str(time.time_ns())
     (run / "checkpoints").mkdir(parents=True)
-    described = {"args": args, "policy_kwargs": {}, "command": "python train/agent.py", "commit": "", "versions": {}}
+    described = {"args": args, "policy_kwargs": {}, "command": "python train/agent.py"}
+    described |= {"commit": "", "machine": "", "versions": {}}
     (run / "config.json").write_text(json.dumps(described))
     (run / "checkpoints" / "step_000000000010.zip").touch()
-    if (root / "wait").exists():
-        time.sleep(60)
 np.savez(run / "evaluations.npz", timesteps=[10, 20], results=[[1.0, -1.0, -1.0], [1.0, 1.0, 0.5]])
 (run / "result.json").write_text(json.dumps({"steps": 20, "final_model": {"mean_return": 0.75}}))
 """
@@ -254,16 +253,14 @@ def test_the_suite_s_cells_are_its_difficulties(train):
     """And a rollout is an episode: the last step of it ends the game, whatever is done, but in the maze."""
     from fwagents.envs import SUITE
 
-    assert {env: parameter for env, (parameter, _) in train.cells.DIFFICULTIES.items()} == {
-        env: parameter for env, (parameter, _) in SUITE.items()
-    }
-    for env, (parameter, rollouts) in train.cells.DIFFICULTIES.items():
+    assert set(train.cells.ROLLOUTS) == set(SUITE)
+    for env, rollouts in train.cells.ROLLOUTS.items():
         assert set(rollouts) <= set(SUITE[env].values)
         for difficulty, steps in rollouts.items():
             if env == "TMaze-v0":
                 assert steps == 2 * (difficulty + 1), "the shortest way, twice"
                 continue
-            game = gym.make(env, **{parameter: difficulty})
+            game = gym.make(env, **{SUITE[env].parameter: difficulty})
             game.reset(seed=0)
             assert [game.step(0)[2] for _ in range(steps)] == [False] * (steps - 1) + [True]
 

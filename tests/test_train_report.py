@@ -226,14 +226,15 @@ def test_every_series_has_a_look_of_its_own(train):
 @pytest.fixture
 def curves(tmp_path, train):
     """Writes runs of agents: a cell's name, and each seed's curve; it ends as it plays at the end."""
-    from agent_cells import SEEDS
+    from agent_results import named, result_path
 
-    def write(name, *runs):
-        for seed, returns in zip(SEEDS, runs, strict=False):
-            path = tmp_path / "results" / "curves" / f"{name}-s{seed}.json"
+    def write(name, *runs, **other):
+        cell = named(name)
+        for seed, returns in zip(cell.seeds, runs, strict=False):
+            path = result_path(tmp_path / "results", cell, seed)
             path.parent.mkdir(parents=True, exist_ok=True)
-            run = {"steps": [1000, 2000], "mean_return": returns, "final": {"mean_return": returns[-1]}, "commit": "ab"}
-            run["config"] = {"total_timesteps": 50_000}
+            run = {"steps": [1000, 2000], "mean_return": returns, "final": {"mean_return": returns[-1]}, "seed": seed}
+            run |= {"commit": "ab", "machine": "a machine", "config": {**cell.options, "seed": seed, **other}}
             path.write_text(json.dumps(run))
 
     return write
@@ -248,15 +249,44 @@ def test_learning_curves(train, curves, tmp_path):
     curves(name.format("fast_weights"), [0.0, 1.0], [0.5, 0.9])
     curves(name.format("lstm"), [0.0, 0.2], [0.4, 0.8])
     text = report(train, tmp_path, "curves")["curves"]
-    assert "4 of 30 runs are there, at ab; 2,000 steps each" in text
+    assert "4 of 30 runs are there, at ab, on a machine, one thread each. 1,500,000 steps each." in text
     assert row(text, "fast weights") == ["0.60 (0.50 to 0.70)", "2k, 2k", "0.95 (0.90 to 1.00)", ""]
     area, reached, final, sooner = row(text, "LSTM")
     assert (area, reached, final) == ("0.35 (0.10 to 0.60)", "never, never", "0.50 (0.20 to 0.80)")
     assert sooner.startswith("0.75 (")
     assert "PartialCatch-v0, MemoryA2C: not run" in text
-    for path in (tmp_path / "figures").glob("*.svg"):
+    for path in (tmp_path / "figures").glob("curves-*.svg"):
         assert "environment steps, millions" in path.read_text()
     assert re.findall(r'src="([^"]+)"', text) == ["figures/curves-PartialCatch-v0-memory_ppo.svg"]
+
+
+def test_a_report_says_the_same_every_time(train, curves, tmp_path):
+    """Its intervals are drawn at random, its figures from them."""
+    values = [[0.0, 0.1 * n * n] for n in range(5)]
+    curves("PartialCatch-v0-fast_weights-memory_ppo", *values)
+    curves("PartialCatch-v0-gru-memory_ppo", *reversed(values))
+    first = report(train, tmp_path, "curves")
+    path = tmp_path / "figures" / "curves-PartialCatch-v0-memory_ppo.svg"
+    drawn = path.read_bytes()
+    assert report(train, tmp_path, "curves") == first
+    assert path.read_bytes() == drawn
+
+
+def test_runs_with_other_options_are_not_reported(train, curves, tmp_path):
+    """As they are when a budget has changed: train/curves.py will run them anew."""
+    curves("PartialCatchLarge-v0-gru-memory_ppo", [0.0, 0.5], total_timesteps=2_000_000)
+    assert "PartialCatchLarge-v0, MemoryPPO: not run" in report(train, tmp_path, "curves")["curves"]
+    curves("CartPoleNoVel-v1-gru", [0.0, 0.5], hidden_size=64)
+    assert "None of 90 runs is there." in report(train, tmp_path, "elsewhere")["elsewhere"]
+
+
+def test_a_broken_run_of_an_agent_is_one_clear_line(train, curves, tmp_path, capsys):
+    curves("PartialCatch-v0-gru-memory_ppo", [0.0, 0.5])
+    (path,) = (tmp_path / "results" / "curves").iterdir()
+    path.write_text("{")
+    with pytest.raises(SystemExit):
+        report(train, tmp_path, "curves")
+    assert f"{path} is not JSON" in capsys.readouterr().err
 
 
 def test_the_memory_suite(train, curves, tmp_path):
@@ -269,6 +299,7 @@ def test_the_memory_suite(train, curves, tmp_path):
     recall = text[text.index("KeyValueRecall-v0") :]
     assert row(recall, "fast weights") == ["", "0.50", "", ""]
     assert "TMaze-v0: not run" in text
+    assert "3 of 285 runs are there, at ab, on a machine" in text
     svg = (tmp_path / "figures" / "suite.svg").read_text()
     assert "share of what memory is worth" in svg
     assert 'src="figures/suite.svg"' in text
@@ -281,31 +312,24 @@ def test_elsewhere(train, curves, tmp_path):
     text = report(train, tmp_path, "elsewhere")["elsewhere"]
     lines = [line for line in text.splitlines() if line.startswith("| CartPole-v1 without velocity")]
     (cells,) = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    assert cells[1:] == ["50,000", "", "300.00 (200.00 to 400.00)", "300.00 (300.00 to 300.00)", "", ""]
+    assert cells[1:] == ["50,000", "", "300.00 (200.00 to 400.00)", "300.00 (one seed)", "", ""]
     assert "Not run: Pendulum-v1 without velocity, MiniGrid-MemoryS7-v0" in text
 
 
 def test_inner_steps(train, results, curves, tmp_path):
+    """One read is what the learning curves have, of which the first three seeds are shown."""
     results("fast_weights-20-steps-2-per-step", 1.0, 2.0)
     results("fast_weights-50-steps-adaptive", 0.25)
     curves("PartialCatch-v0-steps-0", [0.0, 0.5])
-    text = report(train, tmp_path, "inner-steps")["inner-steps"]
-    assert row(text, "2") == ["not run", "1.00, 2.00", "not run", "not run", "not run", "not run"]
-    assert row(text, "adaptive") == ["not run", "", "0.25", "", "not run", "not run"]
-    assert row(text, "0")[-2:] == ["0.25", "not run"]
+    curves("PartialCatch-v0-steps-8-per-step", [0.0, 0.8])
+    curves("PartialCatchLarge-v0-fast_weights-memory_ppo", *([0.0, 0.2 * n] for n in range(5)))
+    retrieval, agents = report(train, tmp_path, "inner-steps")["inner-steps"].split("area under the learning curve:")
+    assert row(retrieval, "2") == ["not run", "1.00, 2.00", "not run", "not run"]
+    assert row(retrieval, "adaptive") == ["not run", "", "0.25", ""]
+    assert row(agents, "0") == ["0.25", "", "not run", ""]
+    assert row(agents, "1") == ["not run", "", "0.00, 0.10, 0.20", ""]
+    assert row(agents, "8") == ["not run", "0.40", "not run", "not run"]
     svg = (tmp_path / "figures" / "inner-steps.svg").read_text()
     assert "inner steps S" in svg
     assert "test error on retrieval, %" in svg
-    assert 'src="figures/inner-steps.svg"' in text
-
-
-def test_a_broken_result_is_one_clear_line(train, results, tmp_path, capsys):
-    results("lstm-20", 60.0)
-    (path,) = (tmp_path / "results" / "retrieval").iterdir()
-    path.write_text("{")
-    with pytest.raises(SystemExit) as left:
-        report(train, tmp_path)
-    assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert str(path) in said
+    assert 'src="figures/inner-steps.svg"' in retrieval

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from agent_cells import CELLS, AgentCell, Search, Setting
-from cli import parse
+from agent_results import result_path
+from cli import CORE_OPTIONS, parse
 from jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
 from runs import CONFIG, RESULT, read_json, write_result
 from tune import BORROWED, COMMON
@@ -67,10 +68,6 @@ class Curves(Board[Job]):
         """Where a search is kept."""
         return self.results / "tuning" / f"{search.name}.json"
 
-    def result_path(self, cell: AgentCell, seed: int) -> Path:
-        """Where a run is kept."""
-        return self.results / "curves" / f"{cell.name}-s{seed}.json"
-
     def trials(self, search: Search, borrowed: bool) -> list[Any]:
         """The trials of a search that are there: its own, or the winners of other cores' that it has tried."""
         kept = read_json(self.search_path(search))
@@ -103,7 +100,7 @@ class Curves(Board[Job]):
             found = as_options(winner)
             found["learning_rate"] *= cell.rate
         jobs = [Job(cell, {**found, **cell.options, "seed": seed}) for seed in cell.seeds]
-        kept = [read_json(self.result_path(cell, seed)) for seed in cell.seeds]
+        kept = [read_json(result_path(self.results, cell, seed)) for seed in cell.seeds]
         return [job for job, run in zip(jobs, kept, strict=True) if run is None or not had(job.options, run["config"])]
 
     def searches(self) -> list[Search]:
@@ -167,7 +164,9 @@ class Curves(Board[Job]):
         if run is None or result is None:
             return None
         final = result["final_model"]
-        write_result(self.result_path(job.task, job.options["seed"]), kept(read_json(run / CONFIG), run, final))
+        write_result(
+            result_path(self.results, job.task, job.options["seed"]), kept(read_json(run / CONFIG), run, final)
+        )
         return f"mean return {final['mean_return']:.3f} after {result['steps']:,} steps"
 
 
@@ -186,14 +185,13 @@ def kept(config: dict[str, Any], run: Path, final: dict[str, Any]) -> dict[str, 
         "final": final,
         "config": args,
         "policy_kwargs": config["policy_kwargs"],
-        **{name: config[name] for name in ("command", "commit", "versions")},
+        **{name: config[name] for name in ("command", "commit", "machine", "versions")},
     }
 
 
 def as_options(winner: Setting) -> Setting:
     """A search's winner as options of train/agent.py."""
-    direct = ("fast_lr", "decay", "inner_steps")
-    options = {name: value for name, value in winner.items() if name in COMMON or name in direct}
+    options = {name: value for name, value in winner.items() if name in COMMON or name in CORE_OPTIONS}
     core_kwargs = [f"{name}={value}" for name, value in winner.items() if name not in options]
     return {**options, "core_kwargs": core_kwargs} if core_kwargs else options
 

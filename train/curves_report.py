@@ -1,6 +1,6 @@
 """The section of docs/results.md on learning curves, with its figures: who learns sooner, who plays better."""
 
-import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import figures
 from agent_cells import CELLS, GAMES, AgentCell
+from agent_results import Run, about, kept_runs
 from document import picture, table
 from figures import NAMES
 
@@ -22,31 +23,32 @@ Scores = NDArray[np.float64]
 
 
 class Estimate(NamedTuple):
-    """A number and its 95 % interval, by stratified bootstrap over the seeds."""
+    """A number and its 95 % interval, by stratified bootstrap over the seeds; NaN where there is but one."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        interval = "one seed" if math.isnan(self.low) else f"{self.low:.2f} to {self.high:.2f}"
+        return f"{self.value:.2f} ({interval})"
 
 
 class Curves:
     """The runs of one environment and algorithm, by the label of their line.
 
     Args:
-        folder: of the result files.
+        results: folder of the results.
         cells: the cells.
     """
 
-    def __init__(self, folder: Path, cells: Sequence[AgentCell]) -> None:
-        self.runs: dict[str, list[dict[str, Any]]] = {}
-        for cell in cells:
-            paths = [folder / f"{cell.name}-s{seed}.json" for seed in cell.seeds]
-            runs = [json.loads(path.read_text()) for path in paths if path.exists()]
-            if runs:
-                self.runs[cell.label] = runs
+    def __init__(self, results: Path, cells: Sequence[AgentCell]) -> None:
+        found = {cell.label: kept_runs(results, cell) for cell in cells}
+        self.runs = {label: runs for label, runs in found.items() if runs}
+
+    def all(self) -> list[Run]:
+        """Every line's."""
+        return [run for runs in self.runs.values() for run in runs]
 
     def steps(self) -> list[int]:
         """Where the curves were measured, to a few steps: each after whole steps of all its environments."""
@@ -79,16 +81,21 @@ def intervals(scores: dict[str, Any], function: Callable[..., Any]) -> tuple[dic
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about how rliable calls the library under it
-        found: tuple[dict[str, Any], dict[str, Any]] = get_interval_estimates(
-            scores, function, reps=REPS, random_state=np.random.RandomState(0)
-        )
+        # Whatever generator it is given, rliable draws from the global one.
+        state = np.random.get_state()  # noqa: NPY002
+        np.random.seed(0)  # noqa: NPY002
+        try:
+            found: tuple[dict[str, Any], dict[str, Any]] = get_interval_estimates(scores, function, reps=REPS)
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
     return found
 
 
 def means(scores: dict[str, Scores]) -> dict[str, Estimate]:
     """Mean over seeds of numbers [seeds], by label."""
     points, bounds = intervals({k: v[:, None] for k, v in scores.items()}, lambda s: np.array([s.mean()]))
-    return {k: Estimate(float(points[k][0]), *(float(b) for b in bounds[k][:, 0])) for k in scores}
+    ends = {k: bounds[k][:, 0].tolist() if len(v) > 1 else [math.nan, math.nan] for k, v in scores.items()}
+    return {k: Estimate(float(points[k][0]), *ends[k]) for k in scores}
 
 
 def bands(curves: Curves) -> dict[str, tuple[Scores, Scores, Scores]]:
@@ -139,19 +146,17 @@ def section(results: Path, folder: Path) -> str:
     for env in GAMES:
         for algo, name in ALGORITHM_NAMES.items():
             cells = [c for c in CELLS if c.group == "curves" and (c.options["env"], c.options["algo"]) == (env, algo)]
-            curves = Curves(results / "curves", cells)
+            curves = Curves(results, cells)
             title = f"{env}, {name}"
             if not curves.runs:
                 parts += [f"{title}: not run."]
                 continue
             figure = f"curves-{env}-{algo}"
             figures.learning(folder / figure, curves.steps(), bands(curves), SOLVED, title)
-            done, all_of_them = sum(map(len, curves.runs.values())), sum(len(cell.seeds) for cell in cells)
-            commits = sorted({str(run["commit"]) for runs in curves.runs.values() for run in runs})
             head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(fast weights sooner)")
             parts += [
                 f"### {title}",
-                f"{done} of {all_of_them} runs are there, at {', '.join(commits)}; {curves.steps()[-1]:,} steps each.",
+                f"{about(cells, curves.all())} {GAMES[env][0]:,} steps each.",
                 picture(folder, figure, f"Mean return against steps, {title}"),
                 table(head, rows(curves)),
             ]

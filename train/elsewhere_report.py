@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from agent_cells import CELLS, CORES, ELSEWHERE
+from agent_results import Run, about
 from curves_report import Curves, means
 from document import table
 from figures import NAMES
@@ -14,21 +15,18 @@ def section(results: Path) -> str:
     Args:
         results: folder of the results.
     """
-    rows, commits = [], set()
+    rows: list[tuple[str, ...]] = []
+    runs: list[Run] = []
     for name, setting in ELSEWHERE.items():
-        cells = [cell for cell in CELLS if cell.group == "elsewhere" and cell.options["env"] == setting["env"]]
-        curves = Curves(results / "curves", cells)
+        curves = Curves(results, [c for c in CELLS if c.group == "elsewhere" and c.options["env"] == setting["env"]])
         found = means({core: curves.finals(core) for core in curves.runs})
-        steps = {run["config"]["total_timesteps"] for runs in curves.runs.values() for run in runs}
-        commits |= {run["commit"] for runs in curves.runs.values() for run in runs}
+        runs += curves.all()
         if found:
-            rows.append((name, *(f"{n:,}" for n in sorted(steps)), *(str(found.get(core, "")) for core in CORES)))
+            rows.append((name, f"{setting['total_timesteps']:,}", *(str(found.get(core, "")) for core in CORES)))
     missing = [name for name in ELSEWHERE if name not in {row[0] for row in rows}]
-    parts = [f"Not run: {', '.join(missing)}."] if missing else []
+    parts = [about([cell for cell in CELLS if cell.group == "elsewhere"], runs)]
     if rows:
-        parts = [
-            f"At {', '.join(sorted(commits))}.",
-            table(("environment", "steps", *map(NAMES.get, CORES)), rows),
-            *parts,
-        ]
+        parts.append(table(("environment", "steps", *map(NAMES.get, CORES)), rows))
+    if missing:
+        parts.append(f"Not run: {', '.join(missing)}.")
     return "\n\n".join(parts)

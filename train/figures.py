@@ -123,12 +123,17 @@ def learning(
 
 
 def scaling(path: Path, panels: Mapping[str, tuple[str, Mapping[str, Mapping[int, float]]]], title: str) -> None:
-    """What memory earns against difficulty, a panel for each environment: its parameter's name, and values by label."""
-    figure, grid = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained", squeeze=False, sharey=True)
+    """What memory earns against difficulty, a panel for each environment: its parameter's name, and values by label.
+
+    A share can fall far below zero, where an agent bumps into walls: the axis ends a little under it.
+    """
+    rows = -(-len(panels) // 2)
+    size = (9, 3.2 * rows + 0.4)
+    figure, grid = plt.subplots(rows, 2, figsize=size, layout="constrained", squeeze=False, sharey=True)
     handles = {}
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for axes, (env, (parameter, lines)) in zip(grid.flat, panels.items(), strict=False):
+    for axes, (env, (parameter, lines)) in zip(grid.flat[: len(panels)], panels.items(), strict=True):
         for label, points in lines.items():
             name, colour, marker, line = STYLES[label]
             at = sorted(points)
@@ -138,6 +143,7 @@ def scaling(path: Path, panels: Mapping[str, tuple[str, Mapping[str, Mapping[int
         axes.set_xscale("log")
         axes.set_xticks(ticks, [str(x) for x in ticks])
         axes.minorticks_off()
+        axes.set_ylim(-0.25, 1.05)
         _finish(axes, parameter, "share of what memory is worth", env)
         axes.get_legend().remove()
     figure.suptitle(title)

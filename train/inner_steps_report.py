@@ -1,29 +1,33 @@
 """The tables and the figure of docs/inner-steps.md: what more reads of the fast memory are worth."""
 
-import json
 import statistics
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import figures
-from agent_cells import CELLS as AGENT_CELLS
-from agent_cells import GAMES
+from agent_cells import CELLS, GAMES, SEEDS
+from agent_results import about, kept_runs, named
 from cells import INNER_STEPS, PER_STEP, READ_MS
 from document import picture, table
+from runs import read_json
 
 NORMS = {"": "one norm", "-per-step": "a norm each"}
+INNER_SEEDS = SEEDS[:3]
+Found = dict[tuple[Any, str], dict[int | str, list[float]]]  # by place and norm: each S, each seed's
 
 
 def errors(results: Path, size: int, steps: int | str, norm: str) -> list[float]:
     """Test errors on retrieval, percent, of the seeds that were run."""
     paths = sorted((results / "retrieval").glob(f"fast_weights-{size}-steps-{steps}{norm}-s?.json"))
-    return [json.loads(path.read_text())["test_error"] for path in paths]
+    return [read_json(path)["test_error"] for path in paths]
 
 
-def areas(results: Path, env: str, steps: int | str) -> list[float]:
+def areas(results: Path, env: str, steps: int | str, norm: str) -> list[float]:
     """Areas under the learning curves of the seeds that were run."""
-    (cell,) = (cell for cell in AGENT_CELLS if cell.name == f"{env}-steps-{steps}")
-    paths = [results / "curves" / f"{cell.name}-s{seed}.json" for seed in cell.seeds]
-    return [statistics.fmean(json.loads(path.read_text())["mean_return"]) for path in paths if path.exists()]
+    cell = named(f"{env}-fast_weights-memory_ppo" if steps == 1 else f"{env}-steps-{steps}{norm}")
+    return [statistics.fmean(run["mean_return"]) for run in kept_runs(results, cell) if run["seed"] in INNER_SEEDS]
 
 
 def listed(values: list[float]) -> str:
@@ -38,30 +42,36 @@ def section(results: Path, folder: Path) -> str:
         results: folder of the results.
         folder: of the figures.
     """
-    retrieval = {
-        (size, norm): {steps: errors(results, size, steps, norm) for steps in (INNER_STEPS if norm == "" else PER_STEP)}
-        for size in READ_MS
-        for norm in NORMS
-    }
-    agents = {env: {steps: areas(results, env, steps) for steps in INNER_STEPS} for env in GAMES}
-    rows = [
-        (
-            str(steps),
-            *("" if steps not in found else listed(found[steps]) for found in retrieval.values()),
-            *(listed(found[steps]) for found in agents.values()),
-        )
-        for steps in INNER_STEPS
-    ]
-    head = (
-        "S",
-        *(f"retrieval, R = {size}, {NORMS[norm]}: test error, %" for size, norm in retrieval),
-        *(f"{env}: area" for env in agents),
-    )
+
+    def measured(read: Callable[[Path, Any, int | str, str], list[float]], where: Iterable[Any]) -> Found:
+        return {
+            (place, norm): {steps: read(results, place, steps, norm) for steps in (PER_STEP if norm else INNER_STEPS)}
+            for place in where
+            for norm in NORMS
+        }
+
+    retrieval, agents = measured(errors, READ_MS), measured(areas, GAMES)
     panels = {
-        "test error on retrieval, %": {f"R = {s}, {NORMS[n]}": found for (s, n), found in retrieval.items()},
-        "area under the learning curve": agents,
+        "test error on retrieval, %": {
+            f"R = {size}, {NORMS[norm]}": found for (size, norm), found in retrieval.items()
+        },
+        "area under the learning curve": {f"{env}, {NORMS[norm]}": found for (env, norm), found in agents.items()},
     }
     if any(values for lines in panels.values() for found in lines.values() for values in found.values()):
         figures.inner_steps(folder / "inner-steps", panels, INNER_STEPS)
-    parts = [table(head, rows), picture(folder, "inner-steps", "Test error and area against inner steps")]
+    cells = [cell for cell in CELLS if cell.group == "inner-steps"]
+    parts = [
+        picture(folder, "inner-steps", "Test error and area against inner steps"),
+        *(f"{measure}:\n\n{listing(lines)}" for measure, lines in panels.items()),
+        f"Agents: {about(cells, chain.from_iterable(kept_runs(results, cell) for cell in cells))}",
+    ]
     return "\n\n".join(part for part in parts if part)
+
+
+def listing(lines: Mapping[str, Mapping[int | str, list[float]]]) -> str:
+    """A row for each S, a column for each line, each seed's value in it."""
+    rows = [
+        (str(steps), *(listed(found[steps]) if steps in found else "" for found in lines.values()))
+        for steps in INNER_STEPS
+    ]
+    return table(("S", *lines), rows)

@@ -1,23 +1,22 @@
 """The section of docs/results.md on the memory suite, with its figure: how much each core can remember."""
 
-import json
 import statistics
+from itertools import chain
 from pathlib import Path
 
 import figures
-from agent_cells import CELLS, CORES, DIFFICULTIES, SUITE_SETTING
+from agent_cells import CELLS, CORES, ROLLOUTS, SUITE_SETTING
+from agent_results import Run, about, kept_runs
 from document import picture, table
 from figures import NAMES
-from fwagents.envs import reference_returns
+from fwagents.envs import SUITE, reference_returns
 
 
-def shares(results: Path, env: str, difficulty: int, core: str) -> list[float]:
-    """Of each seed, the share of what memory is worth: 0 for the best memoryless return, 1 for the optimal one."""
-    (cell,) = (cell for cell in CELLS if cell.name == f"{env}-{difficulty}-{core}")
-    returns = reference_returns(env, **{DIFFICULTIES[env][0]: difficulty})
-    paths = [results / "curves" / f"{cell.name}-s{seed}.json" for seed in cell.seeds]
-    finals = [json.loads(path.read_text())["final"]["mean_return"] for path in paths if path.exists()]
-    return [(final - returns.memoryless) / (returns.optimal - returns.memoryless) for final in finals]
+def share(run: Run, env: str, difficulty: int) -> float:
+    """Of what memory is worth: 0 for the best memoryless return, 1 for the optimal one."""
+    returns = reference_returns(env, **{SUITE[env].parameter: difficulty})
+    final: float = run["final"]["mean_return"]
+    return (final - returns.memoryless) / (returns.optimal - returns.memoryless)
 
 
 def section(results: Path, folder: Path) -> str:
@@ -27,15 +26,21 @@ def section(results: Path, folder: Path) -> str:
         results: folder of the results.
         folder: of the figures.
     """
-    parts, panels = [], {}
-    for env, (parameter, rollouts) in DIFFICULTIES.items():
-        found = {core: {n: s for n in rollouts if (s := shares(results, env, n, core))} for core in CORES}
+    cells = [cell for cell in CELLS if cell.group == "suite"]
+    runs = {cell.name: kept_runs(results, cell) for cell in cells}
+    parts, panels = [about(cells, chain.from_iterable(runs.values()))], {}
+    for env, rollouts in ROLLOUTS.items():
+        parameter = SUITE[env].parameter
+        found: dict[str, dict[int, list[float]]] = {
+            core: {n: [share(run, env, n) for run in there] for n in rollouts if (there := runs[f"{env}-{n}-{core}"])}
+            for core in CORES
+        }
         if not any(found.values()):
             parts.append(f"{env}: not run.")
             continue
         panels[env] = (parameter, {core: points for core, points in found.items() if points})
         rows = [
-            (NAMES[core], *(", ".join(f"{share:.2f}" for share in found[core].get(n, [])) for n in rollouts))
+            (NAMES[core], *(", ".join(f"{value:.2f}" for value in found[core].get(n, [])) for n in rollouts))
             for core in CORES
         ]
         parts.append(f"{env}, share of each seed:")
@@ -46,5 +51,5 @@ def section(results: Path, folder: Path) -> str:
             for env, (parameter, found) in panels.items()
         }
         figures.scaling(folder / "suite", medians, f"{SUITE_SETTING['total_timesteps']:,} steps")
-        parts.insert(0, picture(folder, "suite", "Share of what memory is worth against difficulty"))
+        parts.insert(1, picture(folder, "suite", "Share of what memory is worth against difficulty"))
     return "\n\n".join(part for part in parts if part)

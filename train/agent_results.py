@@ -1,0 +1,41 @@
+"""The runs of agents that are kept, a file for each seed of a cell in results/curves, as the reports read them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent_cells import CELLS, AgentCell
+from jobs import had
+from runs import read_json
+
+Run = dict[str, Any]
+
+
+def result_path(results: Path, cell: AgentCell, seed: int) -> Path:
+    """Where a run is kept."""
+    return results / "curves" / f"{cell.name}-s{seed}.json"
+
+
+def kept_runs(results: Path, cell: AgentCell) -> list[Run]:
+    """A cell's runs, seed by seed; not those with other options than its own, which train/curves.py will run anew.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    runs = {seed: read_json(result_path(results, cell, seed)) for seed in cell.seeds}
+    return [run for seed, run in runs.items() if run is not None and had({**cell.options, "seed": seed}, run["config"])]
+
+
+def named(name: str) -> AgentCell:
+    """The cell of that name."""
+    (cell,) = (cell for cell in CELLS if cell.name == name)
+    return cell
+
+
+def about(cells: Sequence[AgentCell], runs: Iterable[Run]) -> str:
+    """How many of the cells' runs there are, and what made them."""
+    there, wanted = list(runs), sum(len(cell.seeds) for cell in cells)
+    if not there:
+        return f"None of {wanted} runs is there."
+    commits, machines = (", ".join(sorted({str(run[key]) for run in there})) for key in ("commit", "machine"))
+    return f"{len(there)} of {wanted} runs are there, at {commits}, on {machines}, one thread each."
