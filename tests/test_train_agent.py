@@ -261,6 +261,16 @@ def test_watch_what_cannot_be_drawn_as_text(tmp_path, monkeypatch):
         assert ("▀" in shown.stdout) == drawn
 
 
+@pytest.mark.parametrize(("tolerance", "reads"), [(1e9, 1), (1e-12, 3 - 1 / 200)])
+def test_an_adaptive_memory_s_reads_are_counted(tolerance, reads, tmp_path):
+    """One where any move is small, three where none is, but two at the first of 200 steps: nothing is stored."""
+    options = ["--inner-steps", "adaptive", "--core-kwargs", f"tolerance={tolerance}", "max_inner_steps=3"]
+    done = run("agent.py", *TINY, "--env", "PendulumNoVel-v1", "--normalize", "--n-steps", "20", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs" / "PendulumNoVel-v1").iterdir()
+    assert json.loads((folder / "result.json").read_text())["final_model"]["inner_steps_taken"] == pytest.approx(reads)
+
+
 def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
     options = ["--env", "PendulumNoVel-v1", "--normalize", "--n-steps", "20", "--eval-freq", "300"]
     assert run("agent.py", *TINY, *options, cwd=tmp_path).returncode == 0

@@ -42,6 +42,7 @@ def results(tmp_path, train):
                 "updates": 3000,
                 "seconds": 6.3,
                 "parameters": 12345,
+                "inner_steps_taken": 1.25,
                 "commit": "abc1234",
                 "versions": {"torch": "2.99"},
                 "config": {"learning_rate": 0.002, "lr_schedule": "cosine", "updates": 77_000},
@@ -233,7 +234,8 @@ def curves(tmp_path, train):
         for seed, returns in zip(cell.seeds, runs, strict=False):
             path = result_path(tmp_path / "results", cell, seed)
             path.parent.mkdir(parents=True, exist_ok=True)
-            run = {"steps": [1000, 2000], "mean_return": returns, "final": {"mean_return": returns[-1]}, "seed": seed}
+            run = {"steps": [1000, 2000], "mean_return": returns, "seed": seed}
+            run |= {"final": {"mean_return": returns[-1], "inner_steps_taken": 2.5}}
             run |= {"commit": "ab", "machine": "a machine", "config": {**cell.options, "seed": seed, **other}}
             path.write_text(json.dumps(run))
 
@@ -322,6 +324,7 @@ def test_inner_steps(train, results, curves, tmp_path):
     results("fast_weights-50-steps-adaptive", 0.25)
     curves("PartialCatch-v0-steps-0", [0.0, 0.5])
     curves("PartialCatch-v0-steps-8-per-step", [0.0, 0.8])
+    curves("PartialCatchLarge-v0-steps-adaptive", [0.0, 0.8], [0.0, 0.4])
     curves("PartialCatchLarge-v0-fast_weights-memory_ppo", *([0.0, 0.2 * n] for n in range(5)))
     retrieval, agents = report(train, tmp_path, "inner-steps")["inner-steps"].split("area under the learning curve:")
     assert row(retrieval, "2") == ["not run", "1.00, 2.00", "not run", "not run"]
@@ -329,6 +332,7 @@ def test_inner_steps(train, results, curves, tmp_path):
     assert row(agents, "0") == ["0.25", "", "not run", ""]
     assert row(agents, "1") == ["not run", "", "0.00, 0.10, 0.20", ""]
     assert row(agents, "8") == ["not run", "0.40", "not run", "not run"]
+    assert "each seed: R = 50 1.25; PartialCatchLarge-v0 2.50, 2.50." in agents
     svg = (tmp_path / "figures" / "inner-steps.svg").read_text()
     assert "inner steps S" in svg
     assert "test error on retrieval, %" in svg

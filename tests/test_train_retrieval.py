@@ -155,6 +155,14 @@ def test_no_inner_steps_is_not_the_default(tmp_path):
     assert found["core_kwargs"] == {"decay": 0.9, "fast_lr": 1.0, "inner_steps": 0}
 
 
+@pytest.mark.parametrize(("tolerance", "reads"), [(1e9, 1), (1e-12, 3 - 1 / 7)])
+def test_an_adaptive_memory_s_reads_are_counted(tolerance, reads, tmp_path):
+    """One where any move is small, three where none is, but two at the first of 7 steps: nothing is stored."""
+    options = ["--inner-steps", "adaptive", "--core-kwargs", f"tolerance={tolerance}", "max_inner_steps=3"]
+    assert run(*TINY, "--updates", "20", *options, cwd=tmp_path).returncode == 0
+    assert json.loads((run_dir(tmp_path) / "result.json").read_text())["inner_steps_taken"] == pytest.approx(reads)
+
+
 def test_a_run_that_diverges_says_so(tmp_path):
     done = run(*TINY, "--updates", "100", "--learning-rate", "1e37", cwd=tmp_path)
     assert done.returncode == 1

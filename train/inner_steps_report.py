@@ -8,26 +8,47 @@ from typing import Any
 
 import figures
 from agent_cells import CELLS, GAMES, SEEDS
-from agent_results import about, kept_runs, named
+from agent_results import Run, about, kept_runs, named
 from cells import INNER_STEPS, PER_STEP, READ_MS
 from document import picture, table
 from runs import read_json
 
 NORMS = {"": "one norm", "-per-step": "a norm each"}
+ADAPTIVE = "adaptive"
 INNER_SEEDS = SEEDS[:3]
 Found = dict[tuple[Any, str], dict[int | str, list[float]]]  # by place and norm: each S, each seed's
 
 
-def errors(results: Path, size: int, steps: int | str, norm: str) -> list[float]:
-    """Test errors on retrieval, percent, of the seeds that were run."""
+def retrieval_runs(results: Path, size: int, steps: int | str, norm: str) -> list[Run]:
+    """Those of the seeds that were run."""
     paths = sorted((results / "retrieval").glob(f"fast_weights-{size}-steps-{steps}{norm}-s?.json"))
-    return [read_json(path)["test_error"] for path in paths]
+    return [read_json(path) for path in paths]
 
 
-def areas(results: Path, env: str, steps: int | str, norm: str) -> list[float]:
-    """Areas under the learning curves of the seeds that were run."""
+def agents_runs(results: Path, env: str, steps: int | str, norm: str) -> list[Run]:
+    """Those of the seeds that were run."""
     cell = named(f"{env}-fast_weights-memory_ppo" if steps == 1 else f"{env}-steps-{steps}{norm}")
-    return [statistics.fmean(run["mean_return"]) for run in kept_runs(results, cell) if run["seed"] in INNER_SEEDS]
+    return [run for run in kept_runs(results, cell) if run["seed"] in INNER_SEEDS]
+
+
+def errors(*place: Any) -> list[float]:
+    """Test errors on retrieval, percent."""
+    return [run["test_error"] for run in retrieval_runs(*place)]
+
+
+def areas(*place: Any) -> list[float]:
+    """Areas under the learning curves."""
+    return [statistics.fmean(run["mean_return"]) for run in agents_runs(*place)]
+
+
+def taken(results: Path) -> str:
+    """How often adaptive ones read."""
+    found = {
+        f"R = {n}": [run["inner_steps_taken"] for run in retrieval_runs(results, n, ADAPTIVE, "")] for n in READ_MS
+    }
+    found |= {e: [run["final"]["inner_steps_taken"] for run in agents_runs(results, e, ADAPTIVE, "")] for e in GAMES}
+    means = "; ".join(f"{name} {listed(values)}" for name, values in found.items() if values)
+    return f"Reads of a trained adaptive memory, mean over its steps, each seed: {means}." if means else ""
 
 
 def listed(values: list[float]) -> str:
@@ -43,7 +64,7 @@ def section(results: Path, folder: Path) -> str:
         folder: of the figures.
     """
 
-    def measured(read: Callable[[Path, Any, int | str, str], list[float]], where: Iterable[Any]) -> Found:
+    def measured(read: Callable[..., list[float]], where: Iterable[Any]) -> Found:
         return {
             (place, norm): {steps: read(results, place, steps, norm) for steps in (PER_STEP if norm else INNER_STEPS)}
             for place in where
@@ -63,6 +84,7 @@ def section(results: Path, folder: Path) -> str:
     parts = [
         picture(folder, "inner-steps", "Test error and area against inner steps"),
         *(f"{measure}:\n\n{listing(lines)}" for measure, lines in panels.items()),
+        taken(results),
         f"Agents: {about(cells, chain.from_iterable(kept_runs(results, cell) for cell in cells))}",
     ]
     return "\n\n".join(part for part in parts if part)

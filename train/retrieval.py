@@ -43,7 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     def build() -> Problem:
         task, built = model(args, core_kwargs)
         sizes = (args.train_strings, args.validation_strings, args.test_strings)
-        return Problem(built, task.splits(sizes, args.data_seed), args.core, args.core)
+        splits = task.splits(sizes, args.data_seed)
+
+        def facts() -> dict[str, Any]:
+            """How often an adaptive memory reads, on average over the steps of some test strings."""
+            if getattr(built.core, "inner_steps", None) != "adaptive":
+                return {}
+            taken = built.core.inner_steps_taken(built.core_inputs(splits.test.inputs[:1000]))
+            return {"inner_steps_taken": float(taken.double().mean())}
+
+        return Problem(built, splits, args.core, args.core, facts=facts)
 
     sys.exit(run(args, core_kwargs, "retrieval", build))
 

@@ -82,6 +82,7 @@ class Problem(NamedTuple):
         label: what stands for the model in the run's name.
         classes: names of the classes, if the accuracy on each is to be reported.
         trainer: makes the Trainer, if not ``Trainer`` itself; called alike.
+        facts: what else the result is to say of the trained model.
     """
 
     model: "nn.Module"
@@ -90,6 +91,7 @@ class Problem(NamedTuple):
     label: str
     classes: Sequence[str] = ()
     trainer: "Callable[..., Trainer] | None" = None
+    facts: Callable[[], dict[str, Any]] = dict
 
 
 def read(args_type: type[ArgsT], argv: Sequence[str], task: str, option: str) -> tuple[ArgsT, dict[str, Any]]:
@@ -214,7 +216,8 @@ def _result(
         "config": described["args"],
         "core_kwargs": described["core_kwargs"],
         "curve": {name: [row.get(name) for row in trainer.curve] for name in columns},
-        **{name: described[name] for name in ("command", "commit", "versions")},
+        **({} if score is None else problem.facts()),
+        **{name: described[name] for name in ("command", "commit", "machine", "versions")},
     }
     if problem.classes and score is not None:
         of_class = zip(problem.classes, score.accuracy, strict=True)

@@ -209,6 +209,8 @@ class Run:
             model = load_model(args.algo, path, args.device)
             env = load_normalizer(path, self._fresh_env(args.final_episodes, FINAL_SEED + args.seed))
             results[name] = result = evaluate(model, env, args.final_episodes)
+            if getattr(model.policy.actor_core, "inner_steps", None) == "adaptive":
+                result["inner_steps_taken"] = self._inner_steps_taken(model, env)
             low, high = result["interval"]
             success = "" if result["success_rate"] is None else f"{result['success_rate']:.1%}"
             table.add_row(name, f"{result['mean_return']:.3f}", f"{low:.3f} to {high:.3f}", success)
@@ -217,6 +219,15 @@ class Run:
         self.console.print(f"Watch it play:    python train/watch.py {self.dir}", soft_wrap=True)
         self.console.print(f"As a GIF:         python train/watch.py {self.dir} --output play.gif", soft_wrap=True)
         self.console.print(f"Learning curves:  tensorboard --logdir {args.log_dir}", soft_wrap=True)
+
+    def _inner_steps_taken(self, model: BaseAlgorithm, env: VecEnv) -> float:
+        """Mean over the steps of some fresh episodes."""
+        from fwagents.inspection import trace
+
+        normalize_obs = env.normalize_obs if isinstance(env, VecNormalize) else None
+        seed = FINAL_SEED + self.args.seed
+        found = trace(model, self.environment.one(), episodes=20, seed=seed, growth=False, normalize_obs=normalize_obs)
+        return float(found.inner_steps[found.valid].mean())
 
 
 def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int) -> dict[str, Any]:

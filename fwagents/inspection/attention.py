@@ -16,6 +16,7 @@ class Reads(NamedTuple):
         keys: [T, B, R], what each step writes: its hidden state, or the direction of it.
         queries: [T, B, S, R], ``h_s(t)``: what inner step s multiplies A with.
         weights: [T, B, S, T], of step tau (last) in the read of inner step s: ``weights @ keys`` is ``A h_s``.
+        taken: int64 [T, B], the inner steps that each step took: S, but where adaptive ones settled sooner.
 
     A row that settles sooner than after S steps, which adaptive ones do, holds its last read from there on.
     """
@@ -23,6 +24,7 @@ class Reads(NamedTuple):
     keys: Tensor
     queries: Tensor
     weights: Tensor
+    taken: Tensor
 
 
 def reads(core: FastWeights, x: Tensor, y: Tensor, start: Tensor) -> Reads:
@@ -52,11 +54,13 @@ def reads(core: FastWeights, x: Tensor, y: Tensor, start: Tensor) -> Reads:
     taken = torch.zeros(start.shape, dtype=torch.int64, device=start.device)
     core.settle_by(F.linear(before, core.weight_hh) + F.linear(x, core.weight_ih, core.bias), read, taken)
     every, each = torch.stack(queries, 2), torch.stack(weights, 2)
-    if core.inner_steps == "adaptive":
+    if core.inner_steps != "adaptive":
+        taken.fill_(core.inner_steps)
+    else:
         step = torch.arange(len(queries), device=start.device)
         last = torch.minimum(step, taken.unsqueeze(-1) - 1).unsqueeze(-1)
         every, each = (found.take_along_dim(last, 2) for found in (every, each))
-    return Reads(keys, every, each)
+    return Reads(keys, every, each, taken)
 
 
 def _decays(core: FastWeights, start: Tensor) -> Tensor:

@@ -77,6 +77,7 @@ def recorded(
         with torch.no_grad():
             reads = attention.reads(core, x, y, start)
             found.update(keys=to_numpy(reads.keys), queries=to_numpy(reads.queries), attention=to_numpy(reads.weights))
+            found.update(inner_steps=to_numpy(reads.taken))
             if growth:
                 grown = attention.growth(core, reads.keys, start)
                 found.update(norm=to_numpy(grown.norm), effective_rank=to_numpy(grown.effective_rank))

@@ -33,6 +33,7 @@ class Trace:
         attention: [T, B, S, T], weight of step tau (last) in the read of each inner step: ``attention @ keys`` is
             ``A h_s``. It is ``fast_lr decay^(t - 1 - tau) k(tau) . h_s(t)`` for the steps before t in the same
             episode, and zero for others. A row that has settled before the last inner step holds its last read.
+        inner_steps: int64 [T, B], how many each step took, which only adaptive ones vary.
         norm: [T, B], Frobenius norm of A after each step.
         effective_rank: [T, B], exp of the entropy of A's eigenvalues (Roy and Vetterli, 2007).
         attribution: [T, B, T], norm of the derivative of a score at step t by the observation of step tau (last); the
@@ -55,6 +56,7 @@ class Trace:
     keys: Array | None = None
     queries: Array | None = None
     attention: Array | None = None
+    inner_steps: Array | None = None
     norm: Array | None = None
     effective_rank: Array | None = None
     attribution: Array | None = None

@@ -58,6 +58,7 @@ def test_the_last_read_of_a_settled_row_is_the_one_that_settled_it():
     taken = core.inner_steps_taken(x, start=start)
     assert len(taken.unique()) > 1
     found = trace(core, x, start=start)
+    assert (found.inner_steps == taken.numpy()).all()
     last = torch.einsum("tbu,ubr->tbr", *map(torch.from_numpy, (found.attention[:, :, -1], found.keys)))
     before = torch.from_numpy(found.hidden).roll(1, 0).masked_fill(start.unsqueeze(-1), 0)
     before[0] = 0
