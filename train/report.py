@@ -257,10 +257,18 @@ def harder(args: Args, results: Results) -> str:
         [
             provenance(results, "harder"),
             compared(results, labels, pairs, name, {}, "K ="),
+            f"The string's most frequent digit, for which no key is needed, is wrong in {without_keys(pairs)} %.",
             picture(args.figures, "harder", "Test error against pairs"),
             settings(results, [name(label, count) for label in labels for count in PAIRS]),
         ]
     )
+
+
+def without_keys(pairs: Iterable[int]) -> str:
+    """Errors of the most frequent digit, for so many pairs each."""
+    from fwagents.tasks.retrieval import RetrievalTask
+
+    return ", ".join(f"{RetrievalTask(count).keyless_error:.1f}" for count in pairs)
 
 
 def glimpses(args: Args, results: Results) -> str:

@@ -59,6 +59,27 @@ class RetrievalTask:
         return 2 * self.pairs + 3
 
     @property
+    def keyless_error(self) -> float:
+        """Percent of strings that are missed, exactly, by answering with the string's most frequent digit.
+
+        The best that can be done with the digits and without the keys.
+        """
+
+        def strings(most: int) -> int:
+            """How many rows of K digits have none of them more often than that."""
+            ways = [1] + [0] * self.pairs
+            for _ in DIGITS:
+                ways = [
+                    sum(math.comb(k, times) * ways[k - times] for times in range(min(most, k) + 1))
+                    for k in range(self.pairs + 1)
+                ]
+            return ways[self.pairs]
+
+        rarer = sum(strings(most) for most in range(self.pairs))
+        expected = self.pairs - rarer / len(DIGITS) ** self.pairs  # times that the most frequent digit occurs
+        return float(100 * (1 - expected / self.pairs))
+
+    @property
     def possible(self) -> int:
         """How many strings there are."""
         keys = math.perm(len(self.alphabet), self.pairs)

@@ -61,6 +61,15 @@ def test_keys_values_and_questions_are_uniform():
         assert max(abs(n - expected) for n in counts.values()) < 5 * expected**0.5
 
 
+@pytest.mark.parametrize("pairs", [1, 2, 4, 16])
+def test_the_most_frequent_digit_is_wrong_as_often_as_in_strings_that_were_drawn(pairs):
+    task = RetrievalTask(pairs)
+    tokens = task.draw(20_000, np.random.default_rng(0)).inputs[:, 1:-3:2].numpy()
+    counts = (tokens[:, :, None] == np.unique(tokens)).sum(1)
+    missed = 100 * (1 - counts.max(1) / pairs)
+    assert task.keyless_error == pytest.approx(missed.mean(), abs=4 * missed.std() / 20_000**0.5)
+
+
 def test_splits_share_no_string_and_follow_from_the_seed():
     task = RetrievalTask(2, "abcd")  # 2,400 strings
     sizes = (1500, 500, 300)
