@@ -191,7 +191,7 @@ def memory_suite() -> list[AgentCell]:
 # trains there, every core alike. Chosen by hand, with LSTM and fast weights on seed 101.
 _CARDS: Setting = {
     **{"num_envs": 64, "n_epochs": 4, "critic_core": "shared", "vf_coef": 0.05, "ent_coef": 0.01},
-    **{"total_timesteps": 1_000_000},
+    **{"total_timesteps": 500_000},
 }
 _FLAT = "gymnasium.wrappers:FlattenObservation"
 ELSEWHERE: dict[str, Setting] = {
