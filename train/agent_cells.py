@@ -121,6 +121,24 @@ def learning_curves() -> list[AgentCell]:
     ]
 
 
+def defaults() -> list[AgentCell]:
+    """LSTM and GRU with the defaults of train/agent.py, in case their search chose badly: what it chose is fragile."""
+    env, (steps, _, every, seconds) = next(iter(GAMES.items()))
+    return [
+        AgentCell(
+            group="curves",
+            label=f"{core}_defaults",
+            name=f"{env}-{core}-defaults-memory_ppo",
+            options={
+                **{"env": env, "core": core, "algo": "memory_ppo", "total_timesteps": steps, "eval_freq": every},
+                **{"eval_episodes": 200, "checkpoint_freq": steps // 10},
+            },
+            seconds=2 * seconds,
+        )
+        for core in ("lstm", "gru")
+    ]
+
+
 INNER_STEPS = (0, 2, 3, 5, 8, "adaptive")  # one is what the learning curves have
 PER_STEP = (2, 3, 5, 8)  # those that may have a layer norm for each step
 
@@ -231,4 +249,4 @@ def elsewhere() -> list[AgentCell]:
     ]
 
 
-CELLS: list[AgentCell] = [*learning_curves(), *inner_steps(), *memory_suite(), *elsewhere()]
+CELLS: list[AgentCell] = [*learning_curves(), *defaults(), *inner_steps(), *memory_suite(), *elsewhere()]

@@ -152,7 +152,8 @@ def section(results: Path, folder: Path) -> str:
                 parts += [f"{title}: not run."]
                 continue
             figure = f"curves-{env}-{algo}"
-            figures.learning(folder / figure, curves.steps(), bands(curves), SOLVED, title)
+            drawn = {label: band for label, band in bands(curves).items() if label in figures.STYLES}
+            figures.learning(folder / figure, curves.steps(), drawn, SOLVED, title)
             head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(fast weights sooner)")
             parts += [
                 f"### {title}",
