@@ -274,7 +274,7 @@ def test_dry_run(train, capsys):
     ("args", "message"),
     [
         (["--only", "nothing"], "--only has 'nothing', expected some of curves"),
-        (["--cells", "x"], "--cells has 'x', expected some of PartialCatch-v0-fast_weights-memory_ppo"),
+        (["--cells", "TMaze-lstm"], "--cells has 'TMaze-lstm', expected some of TMaze-v0-5-lstm, TMaze-v0-"),
         (["--side-by-side", "0"], "--side-by-side is 0"),
     ],
 )

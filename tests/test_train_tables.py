@@ -324,7 +324,7 @@ def test_dry_run_lists_every_cell(train, capsys):
     ("args", "message"),
     [
         (["--only", "retrieval", "nothing"], "--only has 'nothing', expected some of retrieval"),
-        (["--cells", "lstm-3"], "--cells has 'lstm-3', expected some of fast_weights-10"),
+        (["--cells", "lstm-3"], "--cells has 'lstm-3', expected some of lstm-"),
         (["--side-by-side", "0"], "--side-by-side is 0"),
         (["--minutes", "long"], "--minutes"),
     ],

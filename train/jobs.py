@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from runs import CONFIG, read_json
 ROOT = Path(__file__).parent.parent
 LOG = "log.txt"
 POLL = 0.2  # seconds
+SHOWN = 6  # names, where an error says what could be
 
 
 class Job(Protocol):
@@ -70,7 +72,9 @@ def wanted(args: BoardArgs, cells: Sequence[CellT], group: Callable[[CellT], str
     for option, given, known in [("--only", args.only, groups), ("--cells", args.cells, names)]:
         for name in given:
             if name not in known:
-                fail(f"{option} has {name!r}, expected some of {', '.join(known)}")
+                likely = get_close_matches(name, known, SHOWN, cutoff=0.0)  # of hundreds of cells
+                some = list(known) if len(known) <= SHOWN else [*likely, "..."]
+                fail(f"{option} has {name!r}, expected some of {', '.join(some)}")
     if args.side_by_side < 1:
         fail(f"--side-by-side is {args.side_by_side}, expected at least 1")
     return [
