@@ -69,8 +69,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 # Where one core wants something of its own.
 CORE_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    # The winner of its first search, rounded. That of the second, with long runs, learns sooner on some seeds and not at
-    # all on others (docs/results.md).
+    # The winner of its first search, rounded. That of the second, with long runs, learns sooner on some seeds and not
+    # at all on others (docs/results.md).
     ("PartialCatch-v0", "lstm"): {
         "learning_rate": 1.9e-3,
         "vf_coef": 0.14,
