@@ -337,3 +337,15 @@ def test_inner_steps(train, results, curves, tmp_path):
     assert "inner steps S" in svg
     assert "test error on retrieval, %" in svg
     assert 'src="figures/inner-steps.svg"' in retrieval
+
+
+def test_a_broken_result_is_one_clear_line(train, results, tmp_path, capsys):
+    results("lstm-20", 60.0)
+    (path,) = (tmp_path / "results" / "retrieval").iterdir()
+    path.write_text("{")
+    with pytest.raises(SystemExit) as left:
+        report(train, tmp_path)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert str(path) in said

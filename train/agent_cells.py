@@ -7,6 +7,7 @@ also plays the larger game, there with a smaller step size.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cells import INNER_STEPS, PER_STEP
 from fwagents.envs import SUITE
 
 SEEDS = (21, 22, 23, 24, 25)
@@ -95,6 +96,11 @@ PAPER_CONSTANTS: Setting = {
 CLASSIC_A2C: Setting = {"use_rms_prop": True, "normalize_advantage": False}
 
 
+def watched(steps: int, every: int) -> Setting:
+    """A run of so many steps with a curve."""
+    return {"total_timesteps": steps, "eval_freq": every, "eval_episodes": 200, "checkpoint_freq": steps // 10}
+
+
 def learning_curves() -> list[AgentCell]:
     """The paper's Figure 5, for every core and both algorithms; and fast weights with the paper's constants."""
     return [
@@ -103,8 +109,7 @@ def learning_curves() -> list[AgentCell]:
             label=label,
             name=f"{env}-{label}-{algo}",
             options={
-                **{"env": env, "core": core, "algo": algo, "total_timesteps": steps, "eval_freq": every},
-                **{"eval_episodes": 200, "checkpoint_freq": steps // 10},
+                **{"env": env, "core": core, "algo": algo, **watched(steps, every)},
                 **(CLASSIC_A2C if algo == "a2c" else {}),
                 **more,
             },
@@ -129,18 +134,11 @@ def defaults() -> list[AgentCell]:
             group="curves",
             label=f"{core}_defaults",
             name=f"{env}-{core}-defaults-memory_ppo",
-            options={
-                **{"env": env, "core": core, "algo": "memory_ppo", "total_timesteps": steps, "eval_freq": every},
-                **{"eval_episodes": 200, "checkpoint_freq": steps // 10},
-            },
+            options={"env": env, "core": core, "algo": "memory_ppo", **watched(steps, every)},
             seconds=2 * seconds,
         )
         for core in ("lstm", "gru")
     ]
-
-
-INNER_STEPS = (0, 2, 3, 5, 8, "adaptive")  # one is what the learning curves have
-PER_STEP = (2, 3, 5, 8)  # those that may have a layer norm for each step
 
 
 def inner_steps() -> list[AgentCell]:
@@ -154,7 +152,7 @@ def inner_steps() -> list[AgentCell]:
                 **{"env": env, "core": "fast_weights", "algo": "memory_ppo", "inner_steps": steps},
                 # In place of those that the search found, so with its W at first.
                 **({"core_kwargs": ["identity_scale=1.0", "norm_per_step=True"]} if per_step else {}),
-                **{"total_timesteps": total, "eval_freq": every, "eval_episodes": 200, "checkpoint_freq": total // 10},
+                **watched(total, every),
             },
             search=SEARCHES["fast_weights"],
             rate=rate,
@@ -164,6 +162,7 @@ def inner_steps() -> list[AgentCell]:
         for env, (total, rate, every, seconds) in GAMES.items()
         for per_step in (False, True)
         for steps in (PER_STEP if per_step else INNER_STEPS)
+        if steps != 1  # which is what the learning curves have
     ]
 
 

@@ -78,7 +78,7 @@ def section(results: Path, folder: Path) -> str:
         },
         "area under the learning curve": {f"{env}, {NORMS[norm]}": found for (env, norm), found in agents.items()},
     }
-    if any(values for lines in panels.values() for found in lines.values() for values in found.values()):
+    if all(any(values for found in lines.values() for values in found.values()) for lines in panels.values()):
         figures.inner_steps(folder / "inner-steps", panels, INNER_STEPS)
     cells = [cell for cell in CELLS if cell.group == "inner-steps"]
     parts = [
