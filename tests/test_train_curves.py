@@ -38,7 +38,7 @@ output.write_text(json.dumps({
 }))
 """
 
-# A run of two evaluations of three episodes each.
+# A run of two evaluations of three episodes each, which a step size moves by ten times its distance from 0.003.
 AGENT = """
 import json, pathlib, sys, time
 import numpy as np
@@ -59,8 +59,8 @@ else:
     for word in words:
         if word.startswith("--"):
             name = word[2:].replace("-", "_")
-            args[name] = [] if name == "core_kwargs" else True
-        elif name == "core_kwargs":
+            args[name] = [] if name in ("core_kwargs", "env_kwargs") else True
+        elif name in ("core_kwargs", "env_kwargs"):
             args[name].append(word)
         else:
             args[name] = read(word)
@@ -70,7 +70,9 @@ else:
     described |= {"commit": "", "machine": "", "versions": {}}
     (run / "config.json").write_text(json.dumps(described))
     (run / "checkpoints" / "step_000000000010.zip").touch()
-np.savez(run / "evaluations.npz", timesteps=[10, 20], results=[[1.0, -1.0, -1.0], [1.0, 1.0, 0.5]])
+size = json.loads((run / "config.json").read_text())["args"].get("learning_rate", 0.003)
+results = np.array([[1.0, -1.0, -1.0], [1.0, 1.0, 0.5]]) - 10 * abs(size - 0.003)
+np.savez(run / "evaluations.npz", timesteps=[10, 20], results=results)
 (run / "result.json").write_text(json.dumps({"steps": 20, "final_model": {"mean_return": 0.75}}))
 """
 
@@ -163,11 +165,31 @@ def test_every_search_then_tries_what_the_others_found(bench):
     assert len(bench.journal) == 5
 
 
+def test_a_cell_trains_with_the_step_size_of_the_best_trial(bench):
+    """Trials come first and once, for all the cells that share them; the step size of the search goes unused."""
+    game = {"env": "KeyValueRecall-v0", "env_kwargs": ["pairs=2"], "core": "lstm", "algo": "a2c"}
+    cells = [replace(bench.cells[0], name=f"cell-{n}", options=game, seeds=(1,)) for n in (1, 2)]
+    trials = tuple(
+        replace(cells[0], name=f"trial-{size}", options={**game, "learning_rate": size}, seeds=(100,))
+        for size in (0.001, 0.004, 0.009)
+    )
+    bench.cells = [replace(cell, trials=trials) for cell in cells]
+    assert bench.curves.minutes_left() == pytest.approx((120 * 10 / 4 + 5 * 30) / 60)
+    assert bench.work(side_by_side=2) == 0
+    agents = [call for call in bench.journal if call[0] == "agent"]
+    assert [call[call.index("--seed") + 1] for call in agents] == ["100"] * 3 + ["1"] * 2
+    assert [bench.result(f"cell-{n}-s1")["config"]["learning_rate"] for n in (1, 2)] == [0.004] * 2
+    assert bench.result("cell-1-s1")["config"]["num_envs"] == 16, "the rest is the search's"
+    assert bench.curves.minutes_left() == 0
+    assert bench.work() == 0
+    assert len(bench.journal) == 7
+
+
 def test_a_result_is_the_curve_the_end_and_how_to_get_it_again(bench):
     assert bench.work(side_by_side=2) == 0
     result = bench.result("searched-s2")
     assert result["steps"] == [10, 20]
-    assert result["mean_return"] == pytest.approx([-1 / 3, 2.5 / 3], abs=1e-6)
+    assert result["mean_return"] == pytest.approx([-1 / 3 - 0.02, 2.5 / 3 - 0.02], abs=1e-6), "at a step size of 0.001"
     assert result["episodes"] == 3
     assert result["final"] == {"mean_return": 0.75}
     assert {"env", "core", "algo", "seed", "config", "command", "commit"} <= set(result)
@@ -243,6 +265,7 @@ def test_the_cells_are_commands_that_exist(train):
     for cell in train.cells.CELLS:
         assert set(cell.options) <= known, cell.name
         assert cell.search is None or not set(cell.search.seeds) & set(cell.seeds)
+        assert all(set(trial.options) <= known and not set(trial.seeds) & set(cell.seeds) for trial in cell.trials)
     searches = {cell.search for cell in train.cells.CELLS if cell.search is not None}
     assert len({replace(search, core="") for search in searches}) == 1, "the same for every core"
     setting = dict.fromkeys([*COMMON, *CORES["fast_weights"]], 1)
@@ -255,7 +278,7 @@ def test_the_suite_s_cells_are_its_difficulties(train):
 
     assert set(train.cells.ROLLOUTS) == set(SUITE)
     for env, rollouts in train.cells.ROLLOUTS.items():
-        assert set(rollouts) <= set(SUITE[env].values)
+        assert set(train.cells.TRIED_AT[env]) <= set(rollouts) <= set(SUITE[env].values)
         for difficulty, steps in rollouts.items():
             if env == "TMaze-v0":
                 assert steps == 2 * (difficulty + 1), "the shortest way, twice"

@@ -226,11 +226,12 @@ def test_every_series_has_a_look_of_its_own(train):
 
 @pytest.fixture
 def curves(tmp_path, train):
-    """Writes runs of agents: a cell's name, and each seed's curve; it ends as it plays at the end."""
+    """Writes runs of agents: a cell or its name, and each seed's curve; it ends as it plays at the end."""
+    from agent_cells import AgentCell
     from agent_results import named, result_path
 
     def write(name, *runs, **other):
-        cell = named(name)
+        cell = name if isinstance(name, AgentCell) else named(name)
         for seed, returns in zip(cell.seeds, runs, strict=False):
             path = result_path(tmp_path / "results", cell, seed)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,14 +293,21 @@ def test_a_broken_run_of_an_agent_is_one_clear_line(train, curves, tmp_path, cap
 
 
 def test_the_memory_suite(train, curves, tmp_path):
-    """In MemoryChain the best memoryless return is 0 and the optimal one 1; in KeyValueRecall they are -0.8 and 1."""
+    """In MemoryChain the best memoryless return is 0 and the optimal one 1; in KeyValueRecall they are -0.8 and 1.
+
+    Of two step sizes the one with the higher curves is named.
+    """
+    from agent_results import named
+
     curves("MemoryChain-v0-20-lstm", [0.5], [0.75])
     curves("KeyValueRecall-v0-2-fast_weights", [0.1])
+    for trial in named("KeyValueRecall-v0-2-fast_weights").trials:
+        curves(trial, [0.1, 0.2] if trial.options["learning_rate"] == 0.001 else [0.3, 0.1])
     text = report(train, tmp_path, "suite")["suite"]
     chain = text[text.index("MemoryChain-v0") :]
-    assert row(chain, "LSTM") == ["", "", "0.50, 0.75", "", ""]
+    assert row(chain, "LSTM") == ["", "", "", "0.50, 0.75", "", ""]
     recall = text[text.index("KeyValueRecall-v0") :]
-    assert row(recall, "fast weights") == ["", "0.50", "", ""]
+    assert row(recall, "fast weights") == ["0.003", "", "0.50", "", ""]
     assert "TMaze-v0: not run" in text
     assert "3 of 285 runs are there, at ab, on a machine" in text
     svg = (tmp_path / "figures" / "suite.svg").read_text()

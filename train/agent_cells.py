@@ -66,6 +66,7 @@ class AgentCell:
         rate: factor on the learning rate that the search found.
         seconds: that a run takes.
         seeds: of the runs.
+        trials: on the tuning seeds, with a step size each; it trains with the best one, and the search's is not used.
     """
 
     group: str
@@ -76,6 +77,7 @@ class AgentCell:
     rate: float = 1.0
     seconds: float = 60.0
     seeds: tuple[int, ...] = field(default=SEEDS)
+    trials: tuple["AgentCell", ...] = ()
 
 
 # Steps of a run, factor on the step size, steps between evaluations, seconds of a run.
@@ -174,32 +176,60 @@ ROLLOUTS: dict[str, dict[int, int]] = {
     "RepeatPrevious-v0": {n: n + 16 for n in (1, 2, 4, 8, 16)},
     "MemoryChain-v0": {n: n + 1 for n in (5, 10, 20, 40, 80)},
 }
+# A discount of 0, for no action changes what comes later; but in the maze, where a long way should be worth less.
 SUITE_SETTING: Setting = {
-    **{"num_envs": 64, "n_epochs": 4, "ent_coef": 0.03, "max_grad_norm": 0.5, "gamma": 1.0, "gae_lambda": 1.0},
+    **{"num_envs": 64, "n_epochs": 4, "ent_coef": 0.03, "max_grad_norm": 0.5, "gamma": 0.0, "gae_lambda": 0.0},
+    **{"critic_core": "shared", "vf_coef": 0.05},
     **{"total_timesteps": 300_000, "eval_freq": 0, "checkpoint_freq": 100_000},
 }
-# Where an action changes nothing later, what comes later says nothing about it.
-SUITE_OWN: dict[str, Setting] = {"RepeatPrevious-v0": {"gamma": 0.0, "gae_lambda": 0.0}}
+SUITE_OWN: dict[str, Setting] = {"TMaze-v0": {"gamma": 0.98, "gae_lambda": 1.0}}
+# The step sizes that every core tries, where, and on which seed: no search on one game knows what serves on another.
+STEP_SIZES = (0.001, 0.003)
+TRIED_AT: dict[str, tuple[int, ...]] = {
+    "TMaze-v0": (10, 20),
+    "KeyValueRecall-v0": (2, 4),
+    "RepeatPrevious-v0": (2, 4),
+    "MemoryChain-v0": (10, 20),
+}
+TRIAL_SEED = 101
+
+
+def suite_cell(env: str, difficulty: int, core: str) -> AgentCell:
+    """One core at one difficulty, without trials."""
+    return AgentCell(
+        group="suite",
+        label=core,
+        name=f"{env}-{difficulty}-{core}",
+        options={
+            **{"env": env, "env_kwargs": [f"{SUITE[env].parameter}={difficulty}"], "core": core},
+            **{"n_steps": ROLLOUTS[env][difficulty], **SUITE_SETTING, **SUITE_OWN.get(env, {})},
+        },
+        search=SEARCHES[core],
+        seconds=25.0,
+        seeds=SEEDS[:3],
+    )
+
+
+def suite_trials(env: str, core: str) -> tuple[AgentCell, ...]:
+    """One core with every step size, at two difficulties."""
+    return tuple(
+        replace(
+            cell,
+            name=f"{cell.name}-trial-{size}",
+            options={**cell.options, "learning_rate": size, "eval_freq": 75_000, "eval_episodes": 200},
+            seeds=(TRIAL_SEED,),
+        )
+        for size in STEP_SIZES
+        for cell in (suite_cell(env, difficulty, core) for difficulty in TRIED_AT[env])
+    )
 
 
 def memory_suite() -> list[AgentCell]:
     """How much each core can remember: every environment of the suite, from easy to hard, at one budget."""
     return [
-        AgentCell(
-            group="suite",
-            label=core,
-            name=f"{env}-{difficulty}-{core}",
-            options={
-                **{"env": env, "env_kwargs": [f"{SUITE[env].parameter}={difficulty}"], "core": core, "n_steps": steps},
-                **SUITE_SETTING,
-                **SUITE_OWN.get(env, {}),
-            },
-            search=SEARCHES[core],
-            seconds=20.0,
-            seeds=SEEDS[:3],
-        )
+        replace(suite_cell(env, difficulty, core), trials=suite_trials(env, core))
         for env, rollouts in ROLLOUTS.items()
-        for difficulty, steps in rollouts.items()
+        for difficulty in rollouts
         for core in CORES
     ]
 

@@ -1,4 +1,4 @@
-"""Run what the figures of agents still lack: first each core's search, then its seeds with the winner.
+"""Run what the figures of agents still lack: first each core's search, or its trials, then its seeds with the winner.
 
     python train/curves.py                           everything that is missing, two runs at a time
     python train/curves.py --dry-run                 what is left, and how long it should take
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from agent_cells import CELLS, AgentCell, Search, Setting
-from agent_results import result_path
+from agent_results import best_step_size, result_path
 from cli import CORE_OPTIONS, parse
 from jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
 from runs import CONFIG, RESULT, read_json, write_result
@@ -54,7 +54,7 @@ class Curves(Board[Job]):
     """What is there, what is missing, and how to run it.
 
     Args:
-        cells: the cells wanted.
+        cells: the cells wanted; their trials come with them.
         results: folder of the results: runs in ``curves``, searches in ``tuning``.
         runs: folder of the runs.
         scripts: folder of the scripts that train.
@@ -62,7 +62,10 @@ class Curves(Board[Job]):
 
     def __init__(self, cells: Iterable[AgentCell], results: Path, runs: Path, scripts: Path) -> None:
         super().__init__(runs)
-        self.cells, self.results, self.scripts = list(cells), results, scripts
+        self.results, self.scripts = results, scripts
+        wanted = list(cells)
+        trials = {trial.name: trial for cell in wanted for trial in cell.trials}
+        self.cells = [*trials.values(), *wanted]
 
     def search_path(self, search: Search) -> Path:
         """Where a search is kept."""
@@ -91,7 +94,7 @@ class Curves(Board[Job]):
         return setting
 
     def missing(self, cell: AgentCell) -> list[Job] | None:
-        """The runs that are missing; None while their search is not over."""
+        """The runs that are missing; None while their search or their trials are not over."""
         found: Setting = {}
         if cell.search is not None:
             winner = self.winner(cell.search)
@@ -99,6 +102,11 @@ class Curves(Board[Job]):
                 return None
             found = as_options(winner)
             found["learning_rate"] *= cell.rate
+        if cell.trials:
+            best = best_step_size(self.results, cell)
+            if best is None:
+                return None
+            found["learning_rate"] = best
         jobs = [Job(cell, {**found, **cell.options, "seed": seed}) for seed in cell.seeds]
         kept = [read_json(result_path(self.results, cell, seed)) for seed in cell.seeds]
         return [job for job, run in zip(jobs, kept, strict=True) if run is None or not had(job.options, run["config"])]
@@ -110,7 +118,7 @@ class Curves(Board[Job]):
         return [s for s in needed if not self.searched(s) or (s in wanted and self.winner(s) is None)]
 
     def ready(self) -> list[Job]:
-        """Searches first, each by itself and then with what the others found; then seed after seed."""
+        """Searches first, each by itself and then with what the others found; then trials; then seed after seed."""
         jobs = []
         for search in self.searches():
             if not self.searched(search):

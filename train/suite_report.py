@@ -6,17 +6,15 @@ from pathlib import Path
 
 import figures
 from agent_cells import CELLS, CORES, ROLLOUTS, SUITE_SETTING
-from agent_results import Run, about, kept_runs
+from agent_results import Run, about, best_step_size, kept_runs, share
 from document import picture, table
 from figures import NAMES
-from fwagents.envs import SUITE, reference_returns
+from fwagents.envs import SUITE
 
 
-def share(run: Run, env: str, difficulty: int) -> float:
-    """Of what memory is worth: 0 for the best memoryless return, 1 for the optimal one."""
-    returns = reference_returns(env, **{SUITE[env].parameter: difficulty})
-    final: float = run["final"]["mean_return"]
-    return (final - returns.memoryless) / (returns.optimal - returns.memoryless)
+def played(runs: list[Run]) -> list[float]:
+    """How well each run plays at the end."""
+    return [share(run, run["final"]["mean_return"]) for run in runs]
 
 
 def section(results: Path, folder: Path) -> str:
@@ -32,19 +30,19 @@ def section(results: Path, folder: Path) -> str:
     for env, rollouts in ROLLOUTS.items():
         parameter = SUITE[env].parameter
         found: dict[str, dict[int, list[float]]] = {
-            core: {n: [share(run, env, n) for run in there] for n in rollouts if (there := runs[f"{env}-{n}-{core}"])}
-            for core in CORES
+            core: {n: played(there) for n in rollouts if (there := runs[f"{env}-{n}-{core}"])} for core in CORES
         }
         if not any(found.values()):
             parts.append(f"{env}: not run.")
             continue
         panels[env] = (parameter, {core: points for core, points in found.items() if points})
+        sizes = {cell.label: best_step_size(results, cell) for cell in cells if cell.options["env"] == env}
         rows = [
-            (NAMES[core], *(", ".join(f"{value:.2f}" for value in found[core].get(n, [])) for n in rollouts))
+            (NAMES[core], sizes[core] or "", *(", ".join(f"{x:.2f}" for x in found[core].get(n, [])) for n in rollouts))
             for core in CORES
         ]
         parts.append(f"{env}, share of each seed:")
-        parts.append(table(("core", *(f"{parameter} {n}" for n in rollouts)), rows))
+        parts.append(table(("core", "step size", *(f"{parameter} {n}" for n in rollouts)), rows))
     if panels:
         medians = {
             env: (parameter, {c: {n: statistics.median(s) for n, s in p.items()} for c, p in found.items()})
