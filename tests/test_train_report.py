@@ -252,7 +252,7 @@ def test_learning_curves(train, curves, tmp_path):
     curves(name.format("fast_weights"), [0.0, 1.0], [0.5, 0.9])
     curves(name.format("lstm"), [0.0, 0.2], [0.4, 0.8])
     text = report(train, tmp_path, "curves")["curves"]
-    assert "4 of 40 runs are there, at ab, on a machine, one thread each. 1,500,000 steps each." in text
+    assert "4 of 45 runs are there, at ab, on a machine, one thread each. 1,500,000 steps each." in text
     assert row(text, "fast weights") == ["0.60 (0.50 to 0.70)", "2k, 2k", "0.95 (0.90 to 1.00)", ""]
     area, reached, final, sooner = row(text, "LSTM")
     assert (area, reached, final) == ("0.35 (0.10 to 0.60)", "never, never", "0.50 (0.20 to 0.80)")
@@ -280,7 +280,7 @@ def test_runs_with_other_options_are_not_reported(train, curves, tmp_path):
     curves("PartialCatchLarge-v0-gru-memory_ppo", [0.0, 0.5], total_timesteps=2_000_000)
     assert "PartialCatchLarge-v0, MemoryPPO: not run" in report(train, tmp_path, "curves")["curves"]
     curves("CartPoleNoVel-v1-gru", [0.0, 0.5], hidden_size=64)
-    assert "None of 90 runs is there." in report(train, tmp_path, "elsewhere")["elsewhere"]
+    assert "None of 108 runs is there." in report(train, tmp_path, "elsewhere")["elsewhere"]
 
 
 def test_a_broken_run_of_an_agent_is_one_clear_line(train, curves, tmp_path, capsys):
@@ -309,7 +309,7 @@ def test_the_memory_suite(train, curves, tmp_path):
     recall = text[text.index("KeyValueRecall-v0") :]
     assert row(recall, "fast weights") == ["0.003", "", "0.50", "", ""]
     assert "TMaze-v0: not run" in text
-    assert "3 of 285 runs are there, at ab, on a machine" in text
+    assert "3 of 342 runs are there, at ab, on a machine" in text
     svg = (tmp_path / "figures" / "suite.svg").read_text()
     assert "share of what memory is worth" in svg
     assert 'src="figures/suite.svg"' in text
@@ -322,7 +322,7 @@ def test_elsewhere(train, curves, tmp_path):
     text = report(train, tmp_path, "elsewhere")["elsewhere"]
     lines = [line for line in text.splitlines() if line.startswith("| CartPole-v1 without velocity")]
     (cells,) = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    assert cells[1:] == ["50,000", "", "300.00 (200.00 to 400.00)", "300.00 (one seed)", "", ""]
+    assert cells[1:] == ["50,000", "", "", "300.00 (200.00 to 400.00)", "300.00 (one seed)", "", ""]
     assert "Not run: Pendulum-v1 without velocity, MiniGrid-MemoryS7-v0" in text
 
 
@@ -330,7 +330,7 @@ def test_inner_steps(train, results, curves, tmp_path):
     """One read is what the learning curves have, of which the first three seeds are shown."""
     results("fast_weights-20-steps-2-per-step", 1.0, 2.0)
     results("fast_weights-50-steps-adaptive", 0.25)
-    curves("PartialCatch-v0-steps-0", [0.0, 0.5])
+    curves("PartialCatch-v0-no_reads-memory_ppo", [0.0, 0.5])
     curves("PartialCatch-v0-steps-8-per-step", [0.0, 0.8])
     curves("PartialCatchLarge-v0-steps-adaptive", [0.0, 0.8], [0.0, 0.4])
     curves("PartialCatchLarge-v0-fast_weights-memory_ppo", *([0.0, 0.2 * n] for n in range(5)))

@@ -14,6 +14,13 @@ SEEDS = (21, 22, 23, 24, 25)
 CORES = ("fast_weights", "lstm", "gru", "irnn", "none")
 ALGORITHMS = ("memory_ppo", "a2c")
 Setting = dict[str, Any]
+# What plays, by the label of its line: a core, and options of its own. Fast weights that are never read are a
+# layer-normalised RNN, which tells what the memory itself is worth.
+PLAYERS: dict[str, tuple[str, Setting]] = {
+    "fast_weights": ("fast_weights", {}),
+    "no_reads": ("fast_weights", {"inner_steps": 0}),
+    **{core: (core, {}) for core in CORES if core != "fast_weights"},
+}
 
 
 @dataclass(frozen=True)
@@ -121,10 +128,7 @@ def learning_curves() -> list[AgentCell]:
         )
         for env, (steps, rate, every, seconds) in GAMES.items()
         for algo in ALGORITHMS
-        for label, core, more in [
-            *((core, core, {}) for core in CORES),
-            ("paper_constants", "fast_weights", PAPER_CONSTANTS),
-        ]
+        for label, (core, more) in {**PLAYERS, "paper_constants": ("fast_weights", PAPER_CONSTANTS)}.items()
     ]
 
 
@@ -164,7 +168,7 @@ def inner_steps() -> list[AgentCell]:
         for env, (total, rate, every, seconds) in GAMES.items()
         for per_step in (False, True)
         for steps in (PER_STEP if per_step else INNER_STEPS)
-        if steps != 1  # which is what the learning curves have
+        if steps not in (0, 1)  # which the learning curves have
     ]
 
 
@@ -194,15 +198,16 @@ TRIED_AT: dict[str, tuple[int, ...]] = {
 TRIAL_SEED = 101
 
 
-def suite_cell(env: str, difficulty: int, core: str) -> AgentCell:
-    """One core at one difficulty, without trials."""
+def suite_cell(env: str, difficulty: int, player: str) -> AgentCell:
+    """One player at one difficulty, without trials."""
+    core, more = PLAYERS[player]
     return AgentCell(
         group="suite",
-        label=core,
-        name=f"{env}-{difficulty}-{core}",
+        label=player,
+        name=f"{env}-{difficulty}-{player}",
         options={
             **{"env": env, "env_kwargs": [f"{SUITE[env].parameter}={difficulty}"], "core": core},
-            **{"n_steps": ROLLOUTS[env][difficulty], **SUITE_SETTING, **SUITE_OWN.get(env, {})},
+            **{"n_steps": ROLLOUTS[env][difficulty], **SUITE_SETTING, **SUITE_OWN.get(env, {}), **more},
         },
         search=SEARCHES[core],
         seconds=25.0,
@@ -210,8 +215,8 @@ def suite_cell(env: str, difficulty: int, core: str) -> AgentCell:
     )
 
 
-def suite_trials(env: str, core: str) -> tuple[AgentCell, ...]:
-    """One core with every step size, at two difficulties."""
+def suite_trials(env: str, player: str) -> tuple[AgentCell, ...]:
+    """One player with every step size, at two difficulties."""
     return tuple(
         replace(
             cell,
@@ -220,17 +225,17 @@ def suite_trials(env: str, core: str) -> tuple[AgentCell, ...]:
             seeds=(TRIAL_SEED,),
         )
         for size in STEP_SIZES
-        for cell in (suite_cell(env, difficulty, core) for difficulty in TRIED_AT[env])
+        for cell in (suite_cell(env, difficulty, player) for difficulty in TRIED_AT[env])
     )
 
 
 def memory_suite() -> list[AgentCell]:
     """How much each core can remember: every environment of the suite, from easy to hard, at one budget."""
     return [
-        replace(suite_cell(env, difficulty, core), trials=suite_trials(env, core))
+        replace(suite_cell(env, difficulty, player), trials=suite_trials(env, player))
         for env, rollouts in ROLLOUTS.items()
         for difficulty in rollouts
-        for core in CORES
+        for player in PLAYERS
     ]
 
 
@@ -267,14 +272,14 @@ def elsewhere() -> list[AgentCell]:
     return [
         AgentCell(
             group="elsewhere",
-            label=core,
-            name=f"{setting['env'].rpartition(':')[2]}-{core}",
-            options={"core": core, "eval_freq": 0, "checkpoint_freq": 100_000, **setting},
+            label=player,
+            name=f"{setting['env'].rpartition(':')[2]}-{player}",
+            options={"core": core, "eval_freq": 0, "checkpoint_freq": 100_000, **setting, **more},
             seconds=120.0,
             seeds=SEEDS[:3],
         )
         for setting in ELSEWHERE.values()
-        for core in CORES
+        for player, (core, more) in PLAYERS.items()
     ]
 
 

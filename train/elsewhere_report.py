@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agent_cells import CELLS, CORES, ELSEWHERE
+from agent_cells import CELLS, ELSEWHERE, PLAYERS
 from agent_results import Run, about
 from curves_report import Curves, means
 from document import table
@@ -22,11 +22,11 @@ def section(results: Path) -> str:
         found = means({core: curves.finals(core) for core in curves.runs})
         runs += curves.all()
         if found:
-            rows.append((name, f"{setting['total_timesteps']:,}", *(str(found.get(core, "")) for core in CORES)))
+            rows.append((name, f"{setting['total_timesteps']:,}", *(str(found.get(player, "")) for player in PLAYERS)))
     missing = [name for name in ELSEWHERE if name not in {row[0] for row in rows}]
     parts = [about([cell for cell in CELLS if cell.group == "elsewhere"], runs)]
     if rows:
-        parts.append(table(("environment", "steps", *map(NAMES.get, CORES)), rows))
+        parts.append(table(("environment", "steps", *map(NAMES.get, PLAYERS)), rows))
     if missing:
         parts.append(f"Not run: {', '.join(missing)}.")
     return "\n\n".join(parts)

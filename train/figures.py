@@ -31,6 +31,7 @@ STYLES = {
     "irnn": ("IRNN", "#E69F00", "D", ":"),
     "convnet": ("ConvNet", "#56B4E9", "P", "--"),
     "none": ("no memory", "#999999", "x", ":"),
+    "no_reads": ("no reads: a layer-normalised RNN", "#44AA99", "h", "--"),
     "paper_constants": ("fast weights, the paper's constants", "#882255", "X", "--"),
 }
 NAMES = {label: style[0] for label, style in STYLES.items()}

@@ -27,7 +27,8 @@ def retrieval_runs(results: Path, size: int, steps: int | str, norm: str) -> lis
 
 def agents_runs(results: Path, env: str, steps: int | str, norm: str) -> list[Run]:
     """Those of the seeds that were run."""
-    cell = named(f"{env}-fast_weights-memory_ppo" if steps == 1 else f"{env}-steps-{steps}{norm}")
+    kept = {0: f"{env}-no_reads-memory_ppo", 1: f"{env}-fast_weights-memory_ppo"}  # of the learning curves
+    cell = named(kept.get(steps, f"{env}-steps-{steps}{norm}"))
     return [run for run in kept_runs(results, cell) if run["seed"] in INNER_SEEDS]
 
 

@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 import figures
-from agent_cells import CELLS, CORES, ROLLOUTS, SUITE_SETTING
+from agent_cells import CELLS, PLAYERS, ROLLOUTS, SUITE_SETTING
 from agent_results import Run, about, best_step_size, kept_runs, share
 from document import picture, table
 from figures import NAMES
@@ -30,7 +30,7 @@ def section(results: Path, folder: Path) -> str:
     for env, rollouts in ROLLOUTS.items():
         parameter = SUITE[env].parameter
         found: dict[str, dict[int, list[float]]] = {
-            core: {n: played(there) for n in rollouts if (there := runs[f"{env}-{n}-{core}"])} for core in CORES
+            player: {n: played(there) for n in rollouts if (there := runs[f"{env}-{n}-{player}"])} for player in PLAYERS
         }
         if not any(found.values()):
             parts.append(f"{env}: not run.")
@@ -38,8 +38,8 @@ def section(results: Path, folder: Path) -> str:
         panels[env] = (parameter, {core: points for core, points in found.items() if points})
         sizes = {cell.label: best_step_size(results, cell) for cell in cells if cell.options["env"] == env}
         rows = [
-            (NAMES[core], sizes[core] or "", *(", ".join(f"{x:.2f}" for x in found[core].get(n, [])) for n in rollouts))
-            for core in CORES
+            (NAMES[who], sizes[who] or "", *(", ".join(f"{x:.2f}" for x in found[who].get(n, [])) for n in rollouts))
+            for who in PLAYERS
         ]
         parts.append(f"{env}, share of each seed:")
         parts.append(table(("core", "step size", *(f"{parameter} {n}" for n in rollouts)), rows))
