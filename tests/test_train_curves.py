@@ -173,16 +173,16 @@ def test_a_cell_trains_with_the_step_size_of_the_best_trial(bench):
         replace(cells[0], name=f"trial-{size}", options={**game, "learning_rate": size}, seeds=(100,))
         for size in (0.001, 0.004, 0.009)
     )
-    bench.cells = [replace(cell, trials=trials) for cell in cells]
-    assert bench.curves.minutes_left() == pytest.approx((120 * 10 / 4 + 5 * 30) / 60)
-    assert bench.work(side_by_side=2) == 0
+    bench.cells = [replace(cells[0], name="without"), *(replace(cell, trials=trials) for cell in cells)]
+    assert bench.curves.minutes_left() == pytest.approx((120 * 10 / 4 + 6 * 30) / 60)
+    assert bench.work(side_by_side=1) == 0
     agents = [call for call in bench.journal if call[0] == "agent"]
-    assert [call[call.index("--seed") + 1] for call in agents] == ["100"] * 3 + ["1"] * 2
+    assert [call[call.index("--seed") + 1] for call in agents] == ["100"] * 3 + ["1"] * 3
     assert [bench.result(f"cell-{n}-s1")["config"]["learning_rate"] for n in (1, 2)] == [0.004] * 2
     assert bench.result("cell-1-s1")["config"]["num_envs"] == 16, "the rest is the search's"
     assert bench.curves.minutes_left() == 0
     assert bench.work() == 0
-    assert len(bench.journal) == 7
+    assert len(bench.journal) == 8
 
 
 def test_a_result_is_the_curve_the_end_and_how_to_get_it_again(bench):

@@ -64,14 +64,14 @@ class Curves(Board[Job]):
         super().__init__(runs)
         self.results, self.scripts = results, scripts
         wanted = list(cells)
-        trials = {trial.name: trial for cell in wanted for trial in cell.trials}
-        self.cells = [*trials.values(), *wanted]
+        self.trials = list({trial.name: trial for cell in wanted for trial in cell.trials}.values())
+        self.cells = [*self.trials, *wanted]
 
     def search_path(self, search: Search) -> Path:
         """Where a search is kept."""
         return self.results / "tuning" / f"{search.name}.json"
 
-    def trials(self, search: Search, borrowed: bool) -> list[Any]:
+    def tried(self, search: Search, borrowed: bool) -> list[Any]:
         """The trials of a search that are there: its own, or the winners of other cores' that it has tried."""
         kept = read_json(self.search_path(search))
         if kept is None or (kept["steps"], tuple(kept["seeds"])) != (search.steps, search.seeds):
@@ -80,7 +80,7 @@ class Curves(Board[Job]):
 
     def searched(self, search: Search) -> bool:
         """Whether its own trials are over."""
-        return len(self.trials(search, borrowed=False)) >= search.trials
+        return len(self.tried(search, borrowed=False)) >= search.trials
 
     def winner(self, search: Search) -> Setting | None:
         """What the search found; None while it is not over."""
@@ -129,7 +129,7 @@ class Curves(Board[Job]):
                     Job(search, {**search_options(search, self.search_path(search)), **last_part(search, lent)})
                 )
         runs = [job for cell in self.cells for job in self.missing(cell) or []]
-        return jobs + sorted(runs, key=lambda job: job.options["seed"])
+        return jobs + sorted(runs, key=lambda job: (job.task not in self.trials, job.options["seed"]))
 
     def minutes_left(self) -> float:
         """Minutes of one process that everything takes."""
@@ -139,7 +139,7 @@ class Curves(Board[Job]):
 
     def seconds_left(self, search: Search) -> float:
         """Of a search that is not over: its trials, those of its rivals' winners, and the finalists' long runs."""
-        own, lent = (len(self.trials(search, borrowed)) for borrowed in (False, True))
+        own, lent = (len(self.tried(search, borrowed)) for borrowed in (False, True))
         finals = (search.finalists + 1) * search.final_steps / search.steps
         trials = max(0, search.trials - own) + max(0, len(search.rivals) - lent) + finals
         return search.seconds / search.trials * trials
