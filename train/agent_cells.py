@@ -132,18 +132,29 @@ def learning_curves() -> list[AgentCell]:
     ]
 
 
-def defaults() -> list[AgentCell]:
-    """LSTM and GRU with the defaults of train/agent.py, in case their search chose badly: what it chose is fragile."""
-    env, (steps, _, every, seconds) = next(iter(GAMES.items()))
+def other_settings() -> list[AgentCell]:
+    """Rivals with what their search may have missed.
+
+    LSTM and GRU with the defaults of train/agent.py, for what it chose is fragile; and an IRNN that starts with W = I,
+    as fast weights do, whose search could choose that.
+    """
     return [
         AgentCell(
             group="curves",
-            label=f"{core}_defaults",
-            name=f"{env}-{core}-defaults-memory_ppo",
-            options={"env": env, "core": core, "algo": "memory_ppo", **watched(steps, every)},
-            seconds=2 * seconds,
+            label=f"{core}_{what}",
+            name=f"{env}-{core}-{what}-memory_ppo",
+            options={"env": env, "core": core, "algo": "memory_ppo", **watched(steps, every), **more},
+            search=search,
+            rate=rate,
+            seconds=1.5 * seconds,
         )
-        for core in ("lstm", "gru")
+        for env, (steps, rate, every, seconds) in GAMES.items()
+        for core, what, search, more in [
+            ("lstm", "defaults", None, {}),
+            ("gru", "defaults", None, {}),
+            ("irnn", "identity", SEARCHES["irnn"], {"core_kwargs": ["identity_scale=1.0"]}),
+        ]
+        if search or env == "PartialCatch-v0"
     ]
 
 
@@ -283,4 +294,4 @@ def elsewhere() -> list[AgentCell]:
     ]
 
 
-CELLS: list[AgentCell] = [*learning_curves(), *defaults(), *inner_steps(), *memory_suite(), *elsewhere()]
+CELLS: list[AgentCell] = [*learning_curves(), *other_settings(), *inner_steps(), *memory_suite(), *elsewhere()]

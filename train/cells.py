@@ -160,7 +160,7 @@ def harder_cells() -> list[Cell]:
 INNER_STEPS = (0, 1, 2, 3, 5, 8, "adaptive")
 PER_STEP = (2, 3, 5, 8)  # those that may have a layer norm for each step
 READ_MS = {20: 0.6, 50: 1.2}
-INNER_UPDATES = {20: 20_000, 50: 10_000}
+INNER_UPDATES = {20: 12_000, 50: 8_000}
 ADAPTIVE_MS = 5  # times as many
 INNER_RATES: Stage = tuple({"fast_lr": Times(factor)} for factor in (1.0, 0.5, 0.25))
 
