@@ -28,9 +28,11 @@ CriticCore = Literal["shared", "detached", "separate", "none"]
 
 # What policy gradients need differs from what supervised tasks need, so an agent's core does not start from the
 # paper's constants. With 128 units h.h is near 64, so at fast_lr 0.5 the memory drowns the input: store h normalised,
-# and little of it. W = 0.05 I forgets within a step unless the fast memory already works: begin at the identity.
+# and little of it. W = 0.05 I forgets within a step unless the fast memory already works, and an IRNN's 0.5 I within a
+# few: begin at the identity.
 AGENT_CORE_KWARGS: Mapping[str, Mapping[str, Any]] = {
     "fast_weights": {"normalize_storage": True, "fast_lr": 0.03, "identity_scale": 1.0},
+    "irnn": {"identity_scale": 1.0},
 }
 
 
