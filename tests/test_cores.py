@@ -239,6 +239,8 @@ def test_bad_input_is_named(core, call, message):
         (ValueError, "boundary is 'fixed'", ("fast_weights", D, H), {"boundary": "fixed"}),
         (ValueError, "backend is 'cuda'", ("fast_weights", D, H), {"backend": "cuda"}),
         (ValueError, "identity_scale is inf", ("irnn", D, H), {"identity_scale": float("inf")}),
+        (ValueError, "forget_bias is nan", ("lstm", D, H), {"forget_bias": float("nan")}),
+        (ValueError, "update_bias is 'one'", ("gru", D, H), {"update_bias": "one"}),
     ],
 )
 def test_make_core_names_what_is_wrong(error, message, args, kwargs):
@@ -271,6 +273,18 @@ def test_equals_the_peer(name, peer):
     peer.load_state_dict(core.rnn.state_dict())
     x = torch.randn(T, B, D)
     torch.testing.assert_close(core(x, None, starts(0))[0], peer(x)[0])
+
+
+@pytest.mark.parametrize(("name", "bias"), [("lstm", {"forget_bias": 40.0}), ("gru", {"update_bias": 40.0})])
+def test_a_gate_that_is_biased_to_keep_keeps(name, bias):
+    """Without input to its cell an LSTM, and a GRU anyhow, then holds its state, whatever it is shown."""
+    core = make_core(name, D, H, **bias)
+    with torch.no_grad():
+        if name == "lstm":
+            core.rnn.bias_ih_l0[:H] = -40.0  # the input gate is shut
+    state = core.state_type(*(torch.randn(B, H) for _ in core.state_shapes))
+    _, after = core(torch.randn(T, B, D), state, starts(0) & False)
+    torch.testing.assert_close(after[-1], state[-1])
 
 
 def test_irnn_starts_as_the_identity():

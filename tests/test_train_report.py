@@ -252,7 +252,7 @@ def test_learning_curves(train, curves, tmp_path):
     curves(name.format("fast_weights"), [0.0, 1.0], [0.5, 0.9])
     curves(name.format("lstm"), [0.0, 0.2], [0.4, 0.8])
     text = report(train, tmp_path, "curves")["curves"]
-    assert "4 of 50 runs are there, at ab, on a machine, one thread each. 1,500,000 steps each." in text
+    assert "4 of 60 runs are there, at ab, on a machine, one thread each. 1,500,000 steps each." in text
     assert row(text, "fast weights") == ["0.60 (0.50 to 0.70)", "2k, 2k", "0.95 (0.90 to 1.00)", ""]
     area, reached, final, sooner = row(text, "LSTM")
     assert (area, reached, final) == ("0.35 (0.10 to 0.60)", "never, never", "0.50 (0.20 to 0.80)")

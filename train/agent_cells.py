@@ -139,8 +139,9 @@ def learning_curves() -> list[AgentCell]:
 def other_settings() -> list[AgentCell]:
     """Rivals with other settings.
 
-    LSTM and GRU with the defaults of train/agent.py, for what their search chose is fragile; an IRNN that starts with
-    W = 0.5 I, as the paper's, to see what W = I is worth.
+    LSTM and GRU with the defaults of train/agent.py, for what their search chose is fragile, and with these and gates
+    that begin by keeping, which is to them what W = I is to the rest; an IRNN that begins with W = 0.5 I, as the
+    paper's.
     """
     return [
         AgentCell(
@@ -156,6 +157,8 @@ def other_settings() -> list[AgentCell]:
         for core, what, search, more in [
             ("lstm", "defaults", None, {}),
             ("gru", "defaults", None, {}),
+            ("lstm", "keeping", None, {"core_kwargs": ["forget_bias=1.0"]}),
+            ("gru", "keeping", None, {"core_kwargs": ["update_bias=1.0"]}),
             ("irnn", "half", SEARCHES["irnn"], {"core_kwargs": ["identity_scale=0.5"]}),
         ]
         if search or env == "PartialCatch-v0"

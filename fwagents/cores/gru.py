@@ -1,8 +1,9 @@
 """GRU: the gated recurrent unit, as torch has it."""
 
+import torch
 from torch import Tensor, nn
 
-from fwagents.cores.base import HiddenState, MemoryCore
+from fwagents.cores.base import HiddenState, MemoryCore, finite_float
 
 
 class GRU(MemoryCore[HiddenState]):
@@ -17,16 +18,25 @@ class GRU(MemoryCore[HiddenState]):
     Args:
         input_size: D.
         hidden_size: H.
+        update_bias: added to b_z at the start. Above zero a GRU begins by keeping what it has, as an LSTM does with
+            ``forget_bias``.
 
     Shapes:
         state ``(h [B, H],)``; parameters those of ``torch.nn.GRU``, with its initialisation.
+
+    Raises:
+        ValueError: update_bias is not finite.
     """
 
     state_type = HiddenState
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, *, update_bias: float = 0.0) -> None:
         super().__init__(input_size, hidden_size)
+        self.update_bias = finite_float("update_bias", update_bias)
         self.rnn = nn.GRU(input_size, hidden_size)
+        with torch.no_grad():  # the second of torch's three gates
+            bias_ih = self.rnn.all_weights[0][2]
+            bias_ih[hidden_size : 2 * hidden_size] += self.update_bias
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from fwagents.cores.base import MemoryCore
+from fwagents.cores.base import MemoryCore, finite_float
 
 
 class LSTMState(NamedTuple):
@@ -25,16 +26,25 @@ class LSTM(MemoryCore[LSTMState]):
     Args:
         input_size: D.
         hidden_size: H.
+        forget_bias: added to b of the forget gate at the start. Above zero an LSTM begins by keeping what it has; 1 is
+            what Jozefowicz et al. (2015), "An Empirical Exploration of Recurrent Network Architectures", advise.
 
     Shapes:
         state ``(h [B, H], c [B, H])``; parameters those of ``torch.nn.LSTM``, with its initialisation.
+
+    Raises:
+        ValueError: forget_bias is not finite.
     """
 
     state_type = LSTMState
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, *, forget_bias: float = 0.0) -> None:
         super().__init__(input_size, hidden_size)
+        self.forget_bias = finite_float("forget_bias", forget_bias)
         self.rnn = nn.LSTM(input_size, hidden_size)
+        with torch.no_grad():  # the second of torch's four gates
+            bias_ih = self.rnn.all_weights[0][2]
+            bias_ih[hidden_size : 2 * hidden_size] += self.forget_bias
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
