@@ -63,7 +63,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "Catch-v0": {**_CATCH, "total_timesteps": 500_000, "n_steps": 15},
     "CartPoleNoVel-v1": _CART_POLE,
-    "TMaze-v0": {**_MEMORY, "n_steps": 44},
+    "TMaze-v0": {**_MEMORY, "n_steps": 44, "gamma": 0.98},  # so that a long way round is worth less
     "MemoryChain-v0": {**_MEMORY, "n_steps": 21},
 }
 

@@ -283,7 +283,7 @@ def test_a_gate_that_is_biased_to_keep_keeps(name, bias):
         if name == "lstm":
             core.rnn.bias_ih_l0[:H] = -40.0  # the input gate is shut
     state = core.state_type(*(torch.randn(B, H) for _ in core.state_shapes))
-    _, after = core(torch.randn(T, B, D), state, starts(0) & False)
+    _, after = core(torch.randn(T, B, D), state, starts())
     torch.testing.assert_close(after[-1], state[-1])
 
 

@@ -185,6 +185,31 @@ def test_a_cell_trains_with_the_step_size_of_the_best_trial(bench):
     assert len(bench.journal) == 8
 
 
+def test_the_best_step_size_counts_shares_of_what_memory_is_worth(bench):
+    """TMaze of length 5: 1.95 without memory, 4 with it; KeyValueRecall of one pair: -0.8 and 1."""
+    games = {"TMaze-v0": ["length=5"], "KeyValueRecall-v0": ["pairs=1"]}
+    trials = [
+        bench.train.cells.AgentCell(
+            "suite", "lstm", f"{env}-{size}", {"env": env, "env_kwargs": words, "learning_rate": size}, seeds=(100,)
+        )
+        for size in (0.001, 0.003)
+        for env, words in games.items()
+    ]
+
+    def best(*curves):
+        for trial, curve in zip(trials, curves, strict=False):
+            path = bench.folder / "results" / "curves" / f"{trial.name}-s100.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"mean_return": curve, "config": {**trial.options, "seed": 100}}))
+        return bench.train.curves.best_step_size(bench.folder / "results", trials)
+
+    assert best([4.0], [1.0], [4.0]) is None, "one is missing"
+    assert best([1.95], [1.0], [3.795], [-0.8]) == 0.001, "0 and 1 against 0.9 and 0; returns would have the other"
+    assert best([2.975], [1.0], [4.0], [0.1]) == 0.001, "the smaller of two alike"
+    assert best([2.975], [1.0], [4.0], [0.2]) == 0.003
+    assert best([-20.0, 4.0], [1.0], [2.975], [0.0]) == 0.001, "below what needs no memory all is alike"
+
+
 def test_a_result_is_the_curve_the_end_and_how_to_get_it_again(bench):
     assert bench.work(side_by_side=2) == 0
     result = bench.result("searched-s2")

@@ -1,7 +1,8 @@
 """The runs of agents behind the figures of docs/results.md, as data: who trains where, for how long, with what.
 
-Every core has the same search on PartialCatch-v0, train/tune.py's, with seeds that are reported nowhere; its winner
-also plays the larger game, there with a smaller step size.
+Learning curves: every core has the same search on PartialCatch-v0, train/tune.py's, with seeds that are reported
+nowhere; its winner also plays the larger game, there with a smaller step size. Memory suite: every core tries the same
+step sizes in every game. Elsewhere: one setting for all.
 """
 
 from dataclasses import dataclass, field, replace
@@ -14,15 +15,21 @@ SEEDS = (21, 22, 23, 24, 25)
 CORES = ("fast_weights", "lstm", "gru", "irnn", "none")
 ALGORITHMS = ("memory_ppo", "a2c")
 Setting = dict[str, Any]
-# What plays, by the label of its line: a core, and options of its own. Fast weights that are never read are a
-# layer-normalised RNN, which tells what the memory itself is worth.
+# What W = I is to an IRNN, a bias is to a gate: 3 keeps 95 % a step.
+KEEPING: dict[str, Setting] = {
+    "lstm": {"core_kwargs": ["forget_bias=3.0"]},
+    "gru": {"core_kwargs": ["update_bias=3.0"]},
+    "irnn": {"core_kwargs": ["identity_scale=1.0"]},
+}
+# What plays, by the label of its line: a core, and options of its own.
 PLAYERS: dict[str, tuple[str, Setting]] = {
     "fast_weights": ("fast_weights", {}),
-    "no_reads": ("fast_weights", {"inner_steps": 0}),
+    # Without its memory it is a layer-normalised RNN, which tells what the memory is worth.
+    "no_reads": ("fast_weights", {"inner_steps": 0, "core_kwargs": ["identity_scale=1.0"]}),
     "lstm": ("lstm", {}),
     "gru": ("gru", {}),
     # As fast weights, whose search could choose it; the IRNN's was with 0.5 I and could not.
-    "irnn": ("irnn", {"core_kwargs": ["identity_scale=1.0"]}),
+    "irnn": ("irnn", KEEPING["irnn"]),
     "none": ("none", {}),
 }
 
@@ -77,7 +84,7 @@ class AgentCell:
         rate: factor on the learning rate that the search found.
         seconds: that a run takes.
         seeds: of the runs.
-        trials: on the tuning seeds, with a step size each; it trains with the best one, and the search's is not used.
+        trials: on a tuning seed, with a step size each; it trains with the best one.
     """
 
     group: str
@@ -137,12 +144,12 @@ def learning_curves() -> list[AgentCell]:
 
 
 def other_settings() -> list[AgentCell]:
-    """Rivals with other settings.
+    """Rivals with other settings, on the smaller game.
 
-    LSTM and GRU with the defaults of train/agent.py, for what their search chose is fragile, and with these and gates
-    that begin by keeping, which is to them what W = I is to the rest; an IRNN that begins with W = 0.5 I, as the
-    paper's.
+    LSTM and GRU with the defaults of train/agent.py, for what their search chose is fragile, and with gates that begin
+    by keeping besides; an IRNN that begins with W = 0.5 I, as the paper's.
     """
+    env, (steps, _, every, seconds) = next(iter(GAMES.items()))
     return [
         AgentCell(
             group="curves",
@@ -150,18 +157,15 @@ def other_settings() -> list[AgentCell]:
             name=f"{env}-{core}-{what}-memory_ppo",
             options={"env": env, "core": core, "algo": "memory_ppo", **watched(steps, every), **more},
             search=search,
-            rate=rate,
             seconds=1.5 * seconds,
         )
-        for env, (steps, rate, every, seconds) in GAMES.items()
         for core, what, search, more in [
             ("lstm", "defaults", None, {}),
             ("gru", "defaults", None, {}),
-            ("lstm", "keeping", None, {"core_kwargs": ["forget_bias=1.0"]}),
-            ("gru", "keeping", None, {"core_kwargs": ["update_bias=1.0"]}),
+            ("lstm", "keeping", None, KEEPING["lstm"]),
+            ("gru", "keeping", None, KEEPING["gru"]),
             ("irnn", "half", SEARCHES["irnn"], {"core_kwargs": ["identity_scale=0.5"]}),
         ]
-        if search or env == "PartialCatch-v0"
     ]
 
 
@@ -225,9 +229,10 @@ def suite_cell(env: str, difficulty: int, player: str) -> AgentCell:
         name=f"{env}-{difficulty}-{player}",
         options={
             **{"env": env, "env_kwargs": [f"{SUITE[env].parameter}={difficulty}"], "core": core},
-            **{"n_steps": ROLLOUTS[env][difficulty], **SUITE_SETTING, **SUITE_OWN.get(env, {}), **more},
+            **{"n_steps": ROLLOUTS[env][difficulty], **SUITE_SETTING, **SUITE_OWN.get(env, {})},
+            **KEEPING.get(core, {}),
+            **more,
         },
-        search=SEARCHES[core],
         seconds=25.0,
         seeds=SEEDS[:3],
     )

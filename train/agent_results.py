@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from agent_cells import CELLS, AgentCell
@@ -27,21 +26,6 @@ def kept_runs(results: Path, cell: AgentCell) -> list[Run]:
     """
     runs = {seed: read_json(result_path(results, cell, seed)) for seed in cell.seeds}
     return [run for seed, run in runs.items() if run is not None and had({**cell.options, "seed": seed}, run["config"])]
-
-
-def best_step_size(results: Path, cell: AgentCell) -> float | None:
-    """The step size whose trials have the highest curves, the smaller of two alike; None while any trial is missing.
-
-    Raises:
-        ValueError: a file is damaged.
-    """
-    shares: dict[float, list[float]] = {}
-    for trial in cell.trials:
-        for run in kept_runs(results, trial):
-            shares.setdefault(trial.options["learning_rate"], []).append(share(run, fmean(run["mean_return"])))
-    if not cell.trials or sum(map(len, shares.values())) < sum(len(trial.seeds) for trial in cell.trials):
-        return None
-    return max(sorted(shares), key=lambda size: fmean(shares[size]))
 
 
 def share(run: Run, mean_return: float) -> float:

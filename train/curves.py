@@ -13,12 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from agent_cells import CELLS, AgentCell, Search, Setting
-from agent_results import best_step_size, result_path
+from agent_results import kept_runs, result_path, share
 from cli import CORE_OPTIONS, parse
 from jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
 from runs import CONFIG, RESULT, read_json, write_result
@@ -63,9 +64,9 @@ class Curves(Board[Job]):
     def __init__(self, cells: Iterable[AgentCell], results: Path, runs: Path, scripts: Path) -> None:
         super().__init__(runs)
         self.results, self.scripts = results, scripts
-        wanted = list(cells)
-        self.trials = list({trial.name: trial for cell in wanted for trial in cell.trials}.values())
-        self.cells = [*self.trials, *wanted]
+        trained = list(cells)
+        self.trials = list({trial.name: trial for cell in trained for trial in cell.trials}.values())
+        self.cells = [*self.trials, *trained]
 
     def search_path(self, search: Search) -> Path:
         """Where a search is kept."""
@@ -103,7 +104,7 @@ class Curves(Board[Job]):
             found = as_options(winner)
             found["learning_rate"] *= cell.rate
         if cell.trials:
-            best = best_step_size(self.results, cell)
+            best = best_step_size(self.results, cell.trials)
             if best is None:
                 return None
             found["learning_rate"] = best
@@ -176,6 +177,22 @@ class Curves(Board[Job]):
             result_path(self.results, job.task, job.options["seed"]), kept(read_json(run / CONFIG), run, final)
         )
         return f"mean return {final['mean_return']:.3f} after {result['steps']:,} steps"
+
+
+def best_step_size(results: Path, trials: Sequence[AgentCell]) -> float | None:
+    """The step size whose trials have the highest curves, the smaller of two alike; None while any trial is missing.
+
+    A curve counts by its share of what memory is worth, so that all difficulties weigh alike, and at least with 0: how
+    badly an agent plays that has not learned says nothing.
+    """
+    shares: dict[float, list[float]] = {}
+    for trial in trials:
+        runs = kept_runs(results, trial)
+        if len(runs) < len(trial.seeds):
+            return None
+        values = [max(0.0, share(run, value)) for run in runs for value in run["mean_return"]]
+        shares.setdefault(trial.options["learning_rate"], []).append(fmean(values))
+    return max(sorted(shares), key=lambda size: fmean(shares[size]))
 
 
 def kept(config: dict[str, Any], run: Path, final: dict[str, Any]) -> dict[str, Any]:

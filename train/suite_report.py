@@ -1,12 +1,13 @@
 """The section of docs/results.md on the memory suite, with its figure: how much each core can remember."""
 
 import statistics
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 import figures
 from agent_cells import CELLS, PLAYERS, ROLLOUTS, SUITE_SETTING
-from agent_results import Run, about, best_step_size, kept_runs, share
+from agent_results import Run, about, kept_runs, share
 from document import picture, table
 from figures import NAMES
 from fwagents.envs import SUITE
@@ -15,6 +16,16 @@ from fwagents.envs import SUITE
 def played(runs: list[Run]) -> list[float]:
     """How well each run plays at the end."""
     return [share(run, run["final"]["mean_return"]) for run in runs]
+
+
+def step_sizes(runs: Iterable[list[Run]]) -> str:
+    """What they trained with, which is one of those that were tried."""
+    return listed({run["config"]["learning_rate"] for run in chain.from_iterable(runs)}, "g")
+
+
+def listed(values: Iterable[float], form: str = ".2f") -> str:
+    """Numbers, as text."""
+    return ", ".join(f"{value:{form}}" for value in values)
 
 
 def section(results: Path, folder: Path) -> str:
@@ -29,17 +40,15 @@ def section(results: Path, folder: Path) -> str:
     parts, panels = [about(cells, chain.from_iterable(runs.values()))], {}
     for env, rollouts in ROLLOUTS.items():
         parameter = SUITE[env].parameter
-        found: dict[str, dict[int, list[float]]] = {
-            player: {n: played(there) for n in rollouts if (there := runs[f"{env}-{n}-{player}"])} for player in PLAYERS
-        }
-        if not any(found.values()):
+        there = {who: {n: kept for n in rollouts if (kept := runs[f"{env}-{n}-{who}"])} for who in PLAYERS}
+        found = {who: {n: played(kept) for n, kept in at.items()} for who, at in there.items() if at}
+        if not found:
             parts.append(f"{env}: not run.")
             continue
-        panels[env] = (parameter, {core: points for core, points in found.items() if points})
-        sizes = {cell.label: best_step_size(results, cell) for cell in cells if cell.options["env"] == env}
+        panels[env] = (parameter, found)
         rows = [
-            (NAMES[who], sizes[who] or "", *(", ".join(f"{x:.2f}" for x in found[who].get(n, [])) for n in rollouts))
-            for who in PLAYERS
+            (NAMES[who], step_sizes(there[who].values()), *(listed(points.get(n, [])) for n in rollouts))
+            for who, points in found.items()
         ]
         parts.append(f"{env}, share of each seed:")
         parts.append(table(("core", "step size", *(f"{parameter} {n}" for n in rollouts)), rows))

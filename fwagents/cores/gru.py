@@ -22,7 +22,8 @@ class GRU(MemoryCore[HiddenState]):
             ``forget_bias``.
 
     Shapes:
-        state ``(h [B, H],)``; parameters those of ``torch.nn.GRU``, with its initialisation.
+        state ``(h [B, H],)``; parameters those of ``torch.nn.GRU``, with its initialisation but for that
+        bias.
 
     Raises:
         ValueError: update_bias is not finite.
@@ -32,11 +33,10 @@ class GRU(MemoryCore[HiddenState]):
 
     def __init__(self, input_size: int, hidden_size: int, *, update_bias: float = 0.0) -> None:
         super().__init__(input_size, hidden_size)
-        self.update_bias = finite_float("update_bias", update_bias)
         self.rnn = nn.GRU(input_size, hidden_size)
         with torch.no_grad():  # the second of torch's three gates
             bias_ih = self.rnn.all_weights[0][2]
-            bias_ih[hidden_size : 2 * hidden_size] += self.update_bias
+            bias_ih[hidden_size : 2 * hidden_size] += finite_float("update_bias", update_bias)
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -30,7 +30,8 @@ class LSTM(MemoryCore[LSTMState]):
             what Jozefowicz et al. (2015), "An Empirical Exploration of Recurrent Network Architectures", advise.
 
     Shapes:
-        state ``(h [B, H], c [B, H])``; parameters those of ``torch.nn.LSTM``, with its initialisation.
+        state ``(h [B, H], c [B, H])``; parameters those of ``torch.nn.LSTM``, with its initialisation but for that
+        bias.
 
     Raises:
         ValueError: forget_bias is not finite.
@@ -40,11 +41,10 @@ class LSTM(MemoryCore[LSTMState]):
 
     def __init__(self, input_size: int, hidden_size: int, *, forget_bias: float = 0.0) -> None:
         super().__init__(input_size, hidden_size)
-        self.forget_bias = finite_float("forget_bias", forget_bias)
         self.rnn = nn.LSTM(input_size, hidden_size)
         with torch.no_grad():  # the second of torch's four gates
             bias_ih = self.rnn.all_weights[0][2]
-            bias_ih[hidden_size : 2 * hidden_size] += self.forget_bias
+            bias_ih[hidden_size : 2 * hidden_size] += finite_float("forget_bias", forget_bias)
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -49,6 +49,13 @@ def test_learns_with_every_core_and_critic(core, critic):
     assert still == []
 
 
+@pytest.mark.parametrize("core", ["fast_weights", "irnn"])
+def test_an_agents_recurrence_begins_at_the_identity(core):
+    policy = make(core).policy
+    (weight,) = (w for name, w in policy.actor_core.named_parameters() if "weight_hh" in name)
+    assert torch.equal(weight, torch.eye(SMALL["hidden_size"]))
+
+
 @pytest.mark.parametrize("obs", OBSERVATION_SPACES)
 @pytest.mark.parametrize("action", ACTION_SPACES)
 def test_spaces(obs, action):
