@@ -227,6 +227,24 @@ def test_watch_writes_no_other_files(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("scale", "stopped"), [(1e5, "gradient norm is inf after 24 steps"), (1e20, None)])
+def test_a_run_that_cannot_go_on_is_judged_by_how_it_plays(scale, stopped, tmp_path):
+    """An IRNN whose state grows too large for its loss; or for its actions, so that it cannot play either."""
+    small = ["--env-kwargs", "size=6", "--n-steps", "6", "--num-envs", "4", "--hidden-size", "8", "--eval-freq", "0"]
+    core = ["--core", "irnn", "--core-kwargs", f"identity_scale={scale}", "--final-episodes", "20"]
+    done = subprocess.run(command("agent.py", *small, *core), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "stopped: " in done.stdout
+    assert done.stderr == ""
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/result.json")]
+    if stopped is None:
+        assert results == []
+    else:
+        (result,) = results
+        assert result["stopped"].startswith(stopped)
+        assert (result["steps"], result["final_model"]["episodes"]) == (24, 20)
+
+
 @pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
     process = subprocess.Popen(

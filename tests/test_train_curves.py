@@ -73,7 +73,8 @@ else:
 size = json.loads((run / "config.json").read_text())["args"].get("learning_rate", 0.003)
 results = np.array([[1.0, -1.0, -1.0], [1.0, 1.0, 0.5]]) - 10 * abs(size - 0.003)
 np.savez(run / "evaluations.npz", timesteps=[10, 20], results=results)
-(run / "result.json").write_text(json.dumps({"steps": 20, "final_model": {"mean_return": 0.75}}))
+stopped = {"stopped": "loss is nan"} if "--eval-freq" in words else {}
+(run / "result.json").write_text(json.dumps({"steps": 20, **stopped, "final_model": {"mean_return": 0.75}}))
 """
 
 
@@ -218,6 +219,17 @@ def test_a_result_is_the_curve_the_end_and_how_to_get_it_again(bench):
     assert result["episodes"] == 3
     assert result["final"] == {"mean_return": 0.75}
     assert {"env", "core", "algo", "seed", "config", "command", "commit"} <= set(result)
+
+
+def test_a_run_that_could_not_go_on_is_kept_as_it_then_played(bench, capsys):
+    options = {"env": "Game-v0", "core": "irnn", "algo": "a2c", "eval_freq": 10, "total_timesteps": 45}
+    bench.cells = [bench.train.cells.AgentCell("curves", "irnn", "early", options, seeds=(1,))]
+    assert bench.work() == 0
+    assert "early seed 1: mean return 0.750 after 20 steps; loss is nan" in capsys.readouterr().out
+    result = bench.result("early-s1")
+    assert (result["steps"], result["stopped"]) == ([10, 20, 30, 40], "loss is nan")
+    assert result["mean_return"][2:] == [0.75, 0.75]
+    assert bench.curves.minutes_left() == 0
 
 
 def test_what_is_stopped_goes_on(bench):

@@ -226,19 +226,18 @@ def test_every_series_has_a_look_of_its_own(train):
 
 @pytest.fixture
 def curves(tmp_path, train):
-    """Writes runs of agents: a cell or its name, and each seed's curve; it ends as it plays at the end."""
-    from agent_cells import AgentCell
+    """Writes runs of agents: a cell's name, and each seed's curve; it ends as it plays at the end."""
     from agent_results import named, result_path
 
-    def write(name, *runs, **other):
-        cell = name if isinstance(name, AgentCell) else named(name)
+    def write(name, *runs, stopped=(), **other):
+        cell = named(name)
         for seed, returns in zip(cell.seeds, runs, strict=False):
             path = result_path(tmp_path / "results", cell, seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             run = {"steps": [1000, 2000], "mean_return": returns, "seed": seed}
             run |= {"final": {"mean_return": returns[-1], "inner_steps_taken": 2.5}}
             run |= {"commit": "ab", "machine": "a machine", "config": {**cell.options, "seed": seed, **other}}
-            path.write_text(json.dumps(run))
+            path.write_text(json.dumps({**run, **dict(stopped)}))
 
     return write
 
@@ -294,7 +293,7 @@ def test_a_broken_run_of_an_agent_is_one_clear_line(train, curves, tmp_path, cap
 
 def test_the_memory_suite(train, curves, tmp_path):
     """In MemoryChain the best memoryless return is 0 and the optimal one 1; in KeyValueRecall they are -0.8 and 1."""
-    curves("MemoryChain-v0-20-lstm", [0.5], [0.75], learning_rate=0.001)
+    curves("MemoryChain-v0-20-lstm", [0.5], [0.75], learning_rate=0.001, stopped={"stopped": "loss is nan"})
     curves("KeyValueRecall-v0-2-fast_weights", [0.1], learning_rate=0.003)
     text = report(train, tmp_path, "suite")["suite"]
     chain = text[text.index("MemoryChain-v0") :]
@@ -303,6 +302,7 @@ def test_the_memory_suite(train, curves, tmp_path):
     assert row(recall, "fast weights") == ["0.003", "", "0.50", "", ""]
     assert "TMaze-v0: not run" in text
     assert "3 of 342 runs are there, at ab, on a machine" in text
+    assert "that was not finite, and as they then played: MemoryChain-v0-20-lstm (2)." in text
     svg = (tmp_path / "figures" / "suite.svg").read_text()
     assert "share of what memory is worth" in svg
     assert 'src="figures/suite.svg"' in text

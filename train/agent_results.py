@@ -1,5 +1,6 @@
 """The runs of agents that are kept, a file for each seed of a cell in results/curves, as the reports read them."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,19 @@ def result_path(results: Path, cell: AgentCell, seed: int) -> Path:
 
 
 def kept_runs(results: Path, cell: AgentCell) -> list[Run]:
-    """A cell's runs, seed by seed; not those with other options than its own, which train/curves.py will run anew.
+    """A cell's runs, seed by seed, each with the name of its ``cell``.
+
+    Those with other options than the cell's are left out; train/curves.py will run them anew.
 
     Raises:
         ValueError: a file is damaged.
     """
     runs = {seed: read_json(result_path(results, cell, seed)) for seed in cell.seeds}
-    return [run for seed, run in runs.items() if run is not None and had({**cell.options, "seed": seed}, run["config"])]
+    return [
+        {**run, "cell": cell.name}
+        for seed, run in runs.items()
+        if run is not None and had({**cell.options, "seed": seed}, run["config"])
+    ]
 
 
 def share(run: Run, mean_return: float) -> float:
@@ -46,9 +53,13 @@ def named(name: str) -> AgentCell:
 
 
 def about(cells: Sequence[AgentCell], runs: Iterable[Run]) -> str:
-    """How many of the cells' runs there are, and what made them."""
+    """How many of the cells' runs there are, what made them, and which could not go on to the end."""
     there, wanted = list(runs), sum(len(cell.seeds) for cell in cells)
     if not there:
         return f"None of {wanted} runs is there."
     commits, machines = (", ".join(sorted({str(run[key]) for run in there})) for key in ("commit", "machine"))
-    return f"{len(there)} of {wanted} runs are there, at {commits}, on {machines}, one thread each."
+    stopped = Counter(run["cell"] for run in there if "stopped" in run)
+    early = ", ".join(f"{name} ({count})" for name, count in stopped.items())
+    return f"{len(there)} of {wanted} runs are there, at {commits}, on {machines}, one thread each." + (
+        f" Stopped early, by a loss or gradient that was not finite, and as they then played: {early}." if early else ""
+    )

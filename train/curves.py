@@ -172,11 +172,11 @@ class Curves(Board[Job]):
         result = None if run is None else read_json(run / RESULT)
         if run is None or result is None:
             return None
-        final = result["final_model"]
         write_result(
-            result_path(self.results, job.task, job.options["seed"]), kept(read_json(run / CONFIG), run, final)
+            result_path(self.results, job.task, job.options["seed"]), kept(read_json(run / CONFIG), run, result)
         )
-        return f"mean return {final['mean_return']:.3f} after {result['steps']:,} steps"
+        why = f"; {result['stopped']}" if "stopped" in result else ""
+        return f"mean return {result['final_model']['mean_return']:.3f} after {result['steps']:,} steps{why}"
 
 
 def best_step_size(results: Path, trials: Sequence[AgentCell]) -> float | None:
@@ -195,19 +195,27 @@ def best_step_size(results: Path, trials: Sequence[AgentCell]) -> float | None:
     return max(sorted(shares), key=lambda size: fmean(shares[size]))
 
 
-def kept(config: dict[str, Any], run: Path, final: dict[str, Any]) -> dict[str, Any]:
-    """The result file of a run: its curve, how it plays at the end, and what it takes to run it again."""
-    steps, returns = np.zeros(0), np.zeros((0, 0))
+def kept(config: dict[str, Any], run: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """The result file of a run: its curve, how it plays at the end, and what it takes to run it again.
+
+    One that stopped early, as training could not go on, says why; its curve goes on with how it played then.
+    """
+    args, final = config["args"], result["final_model"]
+    steps, means, episodes = [], [], 0
     if (run / "evaluations.npz").exists():
         with np.load(run / "evaluations.npz") as evaluations:
-            steps, returns = evaluations["timesteps"], evaluations["results"]
-    args = config["args"]
+            steps, episodes = evaluations["timesteps"].tolist(), evaluations["results"].shape[1]
+            means = evaluations["results"].mean(1).tolist()
+    if "stopped" in result and args["eval_freq"]:
+        rest = range((len(steps) + 1) * args["eval_freq"], args["total_timesteps"] + 1, args["eval_freq"])
+        steps, means = [*steps, *rest], means + len(rest) * [final["mean_return"]]
     return {
         **{name: args[name] for name in ("env", "core", "algo", "seed")},
-        "steps": steps.tolist(),
-        "mean_return": [round(float(row.mean()), 6) for row in returns],
-        "episodes": returns.shape[1],
+        "steps": steps,
+        "mean_return": [round(mean, 6) for mean in means],
+        "episodes": episodes,
         "final": final,
+        **({"stopped": result["stopped"]} if "stopped" in result else {}),
         "config": args,
         "policy_kwargs": config["policy_kwargs"],
         **{name: config[name] for name in ("command", "commit", "machine", "versions")},

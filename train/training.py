@@ -114,8 +114,8 @@ class Run:
         restore(self.model, self.callbacks, state)
 
     def go(self) -> int:
-        """Train, save, evaluate; returns the exit code, 130 after an interrupt."""
-        model = self.model
+        """Train, save, evaluate; returns the exit code: 130 after an interrupt, 1 if training could not go on."""
+        model, stopped = self.model, None
         try:
             self._learn()
         except KeyboardInterrupt:
@@ -129,15 +129,21 @@ class Run:
         except (FloatingPointError, ChildProcessError) as error:
             self.console.print(f"[red]stopped: {error}[/red]", soft_wrap=True)
             self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
-            return 1
+            if isinstance(error, ChildProcessError):
+                return 1
+            stopped = str(error)  # a result like any other: trained again, it would come to the same
         save_model(model, self.dir / "final_model.zip")
         try:
-            self._report()
+            self._report(stopped)
         except KeyboardInterrupt:
             self.console.print(f"\nInterrupted; the agent is in {self.dir / 'final_model.zip'}", soft_wrap=True)
             self._say_how_to_go_on()
             return INTERRUPTED
-        return 0
+        except ValueError:
+            if stopped is None:
+                raise
+            return 1  # it is so far gone that it cannot play
+        return int(stopped is not None)
 
     @property
     def _log_interval(self) -> int:
@@ -195,8 +201,8 @@ class Run:
     def _fresh_env(self, episodes: int, seed: int) -> VecEnv:
         return self.environment.many(min(self.args.num_envs, episodes), seed)
 
-    def _report(self) -> None:
-        """Evaluate the last and the best model on fresh episodes; table and ``result.json``."""
+    def _report(self, stopped: str | None) -> None:
+        """Evaluate the last and the best model on fresh episodes; a table, and ``result.json``, with why it stopped."""
         args = self.args
         table = Table(title=f"{args.env}: greedy play over {args.final_episodes:,} fresh episodes")
         for column in ("model", "mean return", "95 % interval", "success"):
@@ -214,7 +220,8 @@ class Run:
             low, high = result["interval"]
             success = "" if result["success_rate"] is None else f"{result['success_rate']:.1%}"
             table.add_row(name, f"{result['mean_return']:.3f}", f"{low:.3f} to {high:.3f}", success)
-        write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, **results})
+        why = {} if stopped is None else {"stopped": stopped}
+        write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, **why, **results})
         self.console.print(table)
         self.console.print(f"Watch it play:    python train/watch.py {self.dir}", soft_wrap=True)
         self.console.print(f"As a GIF:         python train/watch.py {self.dir} --output play.gif", soft_wrap=True)

@@ -52,6 +52,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
 
         Raises:
             ValueError: an observation or reward is not finite; the message says which.
+            FloatingPointError: the probabilities of the actions are not.
         """
         assert isinstance(self._last_obs, (np.ndarray, dict))
         assert self._last_episode_starts is not None

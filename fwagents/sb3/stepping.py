@@ -45,12 +45,18 @@ class PolicyStepper:
 
         Returns:
             Actions [B, ...], values [B], log-probabilities [B].
+
+        Raises:
+            FloatingPointError: the probabilities of the actions are not finite.
         """
         policy = self.policy
         features, critic_features = policy.encode(obs)
         latent = self.actor.step(features, start)
         own = None if self.critic is None else self.critic.step(critic_features, start)
         distribution, values = policy.heads(latent, policy.critic_latent(latent, own, critic_features))
-        actions: Tensor = distribution.get_actions()
+        try:
+            actions: Tensor = distribution.get_actions()
+        except RuntimeError as error:  # torch's, whose words differ from distribution to distribution
+            raise FloatingPointError("the probabilities of the actions are not finite") from error
         shape: Any = policy.action_space.shape
         return actions.reshape(-1, *shape), values.squeeze(-1), distribution.log_prob(actions)
