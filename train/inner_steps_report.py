@@ -10,7 +10,7 @@ import figures
 from agent_cells import CELLS, GAMES, SEEDS
 from agent_results import Run, about, kept_runs, named
 from cells import INNER_STEPS, PER_STEP, READ_MS
-from document import picture, table
+from document import listed, picture, table
 from runs import read_json
 
 NORMS = {"": "one norm", "-per-step": "a norm each"}
@@ -52,11 +52,6 @@ def taken(results: Path) -> str:
     return f"Reads of a trained adaptive memory, mean over its steps, each seed: {means}." if means else ""
 
 
-def listed(values: list[float]) -> str:
-    """Each seed's, to two decimals."""
-    return ", ".join(f"{value:.2f}" for value in values) or "not run"
-
-
 def section(results: Path, folder: Path) -> str:
     """Tables and figure of what was run.
 
@@ -94,7 +89,7 @@ def section(results: Path, folder: Path) -> str:
 def listing(lines: Mapping[str, Mapping[int | str, list[float]]]) -> str:
     """A row for each S, a column for each line, each seed's value in it."""
     rows = [
-        (str(steps), *(listed(found[steps]) if steps in found else "" for found in lines.values()))
+        (str(steps), *((listed(found[steps]) or "not run") if steps in found else "" for found in lines.values()))
         for steps in INNER_STEPS
     ]
     return table(("S", *lines), rows)

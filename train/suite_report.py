@@ -8,7 +8,7 @@ from pathlib import Path
 import figures
 from agent_cells import CELLS, PLAYERS, ROLLOUTS, SUITE_SETTING
 from agent_results import Run, about, kept_runs, share
-from document import picture, table
+from document import listed, picture, table
 from figures import NAMES
 from fwagents.envs import SUITE
 
@@ -21,11 +21,6 @@ def played(runs: list[Run]) -> list[float]:
 def step_sizes(runs: Iterable[list[Run]]) -> str:
     """What they trained with, which is one of those that were tried."""
     return listed({run["config"]["learning_rate"] for run in chain.from_iterable(runs)}, "g")
-
-
-def listed(values: Iterable[float], form: str = ".2f") -> str:
-    """Numbers, as text."""
-    return ", ".join(f"{value:{form}}" for value in values)
 
 
 def section(results: Path, folder: Path) -> str:
