@@ -2,7 +2,8 @@
 
 A chunk is steps ``begin`` to ``begin + n``. ``opened`` [T, B] is the step at which the present episode of a row began,
 -1 where that was before the scan; None if no episode begins. What an episode left behind that has ended is masked and
-never multiplied by zero: a NaN would stay one.
+never multiplied by zero: a NaN would stay one. ``fades`` [C] is how much of A is left after 0, 1, ... steps, as many as
+the longest chunk has; both are made once a pass, for with a small batch it is launches that take the time.
 """
 
 import torch
@@ -19,12 +20,23 @@ def episodes(start: Tensor | None) -> Tensor | None:
     return torch.where(start, steps, -1).cummax(0).values
 
 
+def fades(steps: int, options: ScanOptions, device: torch.device) -> Tensor:
+    """``fades`` for chunks of at most so many steps."""
+    return options.decay ** torch.arange(steps, dtype=torch.float32, device=device)
+
+
 def folded(
-    A: Tensor | None, y: Tensor, opened: Tensor | None, begin: int, options: ScanOptions, out: Tensor | None
+    A: Tensor | None,
+    y: Tensor,
+    fades: Tensor,
+    opened: Tensor | None,
+    begin: int,
+    options: ScanOptions,
+    out: Tensor | None,
 ) -> Tensor:
     """A after a chunk, float32 [B, R, R], from the one before it and the chunk's y [n, B, R]."""
     keys = _keys(y, opened, begin, options)
-    weighted = (_rates(y, options) * keys).permute(1, 2, 0)
+    weighted = (_rates(fades, len(y), options) * keys).permute(1, 2, 0)
     keys = keys.transpose(0, 1)
     if A is None:
         return torch.bmm(weighted, keys, out=out)
@@ -32,15 +44,24 @@ def folded(
     return torch.baddbmm(A, weighted, keys, beta=options.decay ** len(y), out=out)
 
 
-def gradient_at_keys(dA: Tensor, y: Tensor, opened: Tensor | None, begin: int, options: ScanOptions) -> Tensor:
+def gradient_at_keys(
+    dA: Tensor, y: Tensor, fades: Tensor, opened: Tensor | None, begin: int, options: ScanOptions
+) -> Tensor:
     """From the gradient at A after a chunk, that at the keys of the chunk [n, B, R]."""
     keys = _keys(y, opened, begin, options)
-    found = torch.bmm(keys.transpose(0, 1), dA + dA.transpose(1, 2)).transpose(0, 1) * _rates(y, options)
+    found = torch.bmm(keys.transpose(0, 1), dA + dA.transpose(1, 2)).transpose(0, 1)
+    found = found * _rates(fades, len(y), options)
     return _masked(found, _gone(opened, begin, len(y))).contiguous()
 
 
 def gradient_at_A(
-    dA: Tensor | None, reads: Tensor, inputs: Tensor, opened: Tensor | None, begin: int, options: ScanOptions
+    dA: Tensor | None,
+    reads: Tensor,
+    inputs: Tensor,
+    fades: Tensor,
+    opened: Tensor | None,
+    begin: int,
+    options: ScanOptions,
 ) -> Tensor:
     """The gradient at A before a chunk, from that at A after it.
 
@@ -48,14 +69,14 @@ def gradient_at_A(
         dA: gradient at A after the chunk [B, R, R], or None for zero.
         reads: gradient at what each inner step read [n, B, S, R].
         inputs: what it read with, as ``reads``.
+        fades: see above.
         opened: see above.
         begin: the chunk's first step.
         options: those of the scan.
     """
     n = len(reads)
-    fade = options.decay ** torch.arange(n, dtype=torch.float32, device=reads.device)
     late = None if opened is None else opened[begin : begin + n] >= begin
-    reads = _masked(reads * fade.view(n, 1, 1, 1), late).transpose(0, 1).flatten(1, 2)
+    reads = _masked(reads * fades[:n].view(n, 1, 1, 1), late).transpose(0, 1).flatten(1, 2)
     inputs = _masked(inputs, late).transpose(0, 1).flatten(1, 2)
     if dA is None:
         return torch.bmm(reads.transpose(1, 2), inputs)
@@ -67,10 +88,9 @@ def _keys(y: Tensor, opened: Tensor | None, begin: int, options: ScanOptions) ->
     return _masked(key(y.float(), options), _gone(opened, begin, len(y)))
 
 
-def _rates(y: Tensor, options: ScanOptions) -> Tensor:
-    """The weight of each key in A after the chunk [n, 1, 1]."""
-    ages = torch.arange(len(y) - 1, -1, -1, dtype=torch.float32, device=y.device)
-    return (options.fast_lr * options.decay**ages).view(-1, 1, 1)
+def _rates(fades: Tensor, n: int, options: ScanOptions) -> Tensor:
+    """The weight of each key in A after a chunk of n steps [n, 1, 1]."""
+    return (options.fast_lr * fades[:n].flip(0)).view(-1, 1, 1)
 
 
 def _gone(opened: Tensor | None, begin: int, n: int) -> Tensor | None:

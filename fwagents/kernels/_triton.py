@@ -22,35 +22,36 @@ def relu(x):
 
 
 @triton.jit
-def block_of(matrix, begin, along, across, R: tl.constexpr, P: tl.constexpr, K: tl.constexpr):
-    """K lines of a matrix, from line ``begin``: a tile [K, P]; the strides say what a line is."""
+def rows_of(matrix, begin, R: tl.constexpr, P: tl.constexpr, K: tl.constexpr):
+    """K rows of a matrix [R, R], from row ``begin``: a tile [K, P]."""
     k, n = begin + tl.arange(0, K), tl.arange(0, P)
     inside = (k[:, None] < R) & (n[None, :] < R)
-    return tl.load(matrix + k[:, None] * along + n[None, :] * across, mask=inside, other=0.0).to(tl.float32)
+    return tl.load(matrix + k[:, None] * R + n[None, :], mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def product(matrix, block, v, along, across, R: tl.constexpr, P: tl.constexpr, K: tl.constexpr):
-    """Sum of the lines of a matrix, each times its number in ``v`` [P]: the matrix times v if its lines are columns.
+def product(v, matrix, rows, R: tl.constexpr, P: tl.constexpr, K: tl.constexpr):
+    """The sum of a matrix's rows, each times its number in ``v`` [P].
 
-    With K = P ``block`` holds the whole of it; otherwise it is read K lines at a time.
+    So that threads lie along the columns and add up by themselves; along the rows they would have to do it together.
+    With K = P ``rows`` holds the whole matrix; otherwise it is read K rows at a time.
     """
     if K == P:
-        return tl.sum(block * v[:, None], 0)
+        return tl.sum(rows * v[:, None], 0)
     parts = tl.reshape(v, (P // K, K))
     sums = tl.zeros((K, P), tl.float32)
     for j in range(P // K):
         part = tl.sum(tl.where(tl.arange(0, P // K)[:, None] == j, parts, 0.0), 0)
-        sums += block_of(matrix, j * K, along, across, R, P, K) * part[:, None]
+        sums += rows_of(matrix, j * K, R, P, K) * part[:, None]
     return tl.sum(sums, 0)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def forward(
     drive,  # [steps, batch, R]
-    weight,  # W [R, R]
+    weight,  # W transposed [R, R]
     h,  # before the chunk [batch, R], or None
-    A,  # before the chunk [batch, R, R], or None
+    A,  # before the chunk, transposed [batch, R, R], or None
     opened,  # the step at which the present episode began, -1 if before the scan [steps, batch], or None
     gain,  # [NORMS, R], or None
     shift,
@@ -78,10 +79,10 @@ def forward(
     b = tl.program_id(0).to(tl.int64)
     r, c = tl.arange(0, P), tl.arange(0, C)
     inside = r < R
-    weights = block_of(weight, 0, 1, R, R, P, K)
+    weights = rows_of(weight, 0, R, P, K)
     if A is not None:
         A += b * R * R
-        memory = block_of(A, 0, 1, R, R, P, K)
+        memory = rows_of(A, 0, R, P, K)
     state = tl.zeros((P,), tl.float32)
     if h is not None:
         state = tl.load(h + b * R + r, mask=inside, other=0.0).to(tl.float32)
@@ -98,7 +99,7 @@ def forward(
             if first == t:
                 state = tl.zeros((P,), tl.float32)
                 keys = tl.zeros((C, P), tl.float32)
-        z += product(weight, weights, state, 1, R, R, P, K)
+        z += product(state, weight, weights, R, P, K)
         age = tl.where(c < t, t - 1 - c, 0).to(tl.float32)
         rates = tl.where(c < t, fast_lr * tl.exp2(age * log2_decay), 0.0)
         fade = tl.exp2(t * log2_decay)
@@ -112,7 +113,7 @@ def forward(
                 total = tl.sum(keys * scores[:, None], 0)
                 if A is not None:  # noqa: SIM102 -- settled when the kernel is compiled; the next when it runs
                     if first < 0:
-                        total += fade * product(A, memory, s, 1, R, R, P, K)
+                        total += fade * product(s, A, memory, R, P, K)
                 if SUSTAINED:
                     total += z
                 else:
@@ -179,10 +180,10 @@ def backward(
     b = tl.program_id(0).to(tl.int64)
     r, c = tl.arange(0, P), tl.arange(0, C)
     inside = r < R
-    weights = block_of(weight, 0, R, 1, R, P, K)
+    weights = rows_of(weight, 0, R, P, K)
     if A is not None:
         A += b * R * R
-        memory = block_of(A, 0, R, 1, R, P, K)
+        memory = rows_of(A, 0, R, P, K)
     places = (c[:, None] * batch + b) * R + r[None, :]
     among = (c[:, None] < steps) & inside[None, :]
     keys = tl.load(y + places, mask=among, other=0.0).to(tl.float32)
@@ -243,7 +244,7 @@ def backward(
             ds = tl.sum(heard * by_gradient[:, None], 0)
             if A is not None:  # noqa: SIM102
                 if first < 0:
-                    ds += fade * product(A, memory, g, R, 1, R, P, K)
+                    ds += fade * product(g, A, memory, R, P, K)
             if SUSTAINED:
                 dboundary += g
             else:
@@ -251,7 +252,7 @@ def backward(
             out = s
         dboundary += tl.where(out <= 0.0, 0.0, ds)
         tl.store(dz + at * R + r, dboundary, mask=inside)
-        dstate = product(weight, weights, dboundary, R, 1, R, P, K)
+        dstate = product(dboundary, weight, weights, R, P, K)
         if first == t:
             dstate = tl.zeros((P,), tl.float32)
     tl.store(dh + b * R + r, dstate, mask=inside)

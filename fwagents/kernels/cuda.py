@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwagents.kernels._folds import episodes, folded, gradient_at_A, gradient_at_keys
+from fwagents.kernels._folds import episodes, fades, folded, gradient_at_A, gradient_at_keys
 from fwagents.kernels.cpu import dense, transformed
 from fwagents.kernels.reference import ScanOptions
 
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     Attributes:
         chunk: steps in a launch, at most (C of the kernels).
         padded: R rounded up to a power of two (P of the kernels).
-        block: lines of a matrix that are held at a time (K of the kernels); ``padded`` if all of them.
+        block: rows of a matrix that are held at a time (K of the kernels); ``padded`` if all of them.
         warps: of a program.
     """
 
@@ -62,10 +62,10 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=256)
 def plan(steps: int, size: int) -> Plan:
-    """The launches for T steps of R units."""
+    """The launches for T steps of R units: what was fastest of some thirty on an H100."""
     padded = max(16, _power_of_two(size))
     chunk = min(64, 8192 // padded, max(16, _power_of_two(steps)))
-    return Plan(chunk, padded, padded if padded <= 128 else 16, min(16, padded // 16))
+    return Plan(chunk, padded, padded if padded <= 128 else 32, min(8, max(1, padded // 32)))
 
 
 def _power_of_two(n: int) -> int:
@@ -126,9 +126,9 @@ def forward_pass(
     memories, inputs, *kept = _parts(trace, shape, options, norms)
     if inputs is not None and options.tolerance is not None:
         inputs.zero_()  # inner steps that are not taken are part of the product that is the gradient at A
-    opened = episodes(start)
+    opened, left = episodes(start), fades(plan(steps, size).chunk, options, drive.device)
     y = torch.empty_like(drive)
-    memory = dense(A)
+    memory, turned = dense(A), weight_hh.t().contiguous()
     for number, (begin, end) in enumerate(_chunks(steps, size)):
         _launch(
             "forward",
@@ -136,9 +136,10 @@ def forward_pass(
             options,
             norms,
             *_steps(begin, end, drive),
-            weight_hh,
+            turned,
             h,
-            memory,
+            # What the scan adds is symmetric, what it was given need not be.
+            memory if A is None or memory is None else memory.mT.contiguous(),
             *_steps(begin, end, opened),
             gain,
             shift,
@@ -150,7 +151,7 @@ def forward_pass(
         )
         h = y[end - 1]
         out = None if memories is None or end == steps else memories[number]
-        memory = folded(memory, y[begin:end], opened, begin, options, out)
+        memory = folded(memory, y[begin:end], left, opened, begin, options, out)
     return y, y[-1].clone(), memory.to(y.dtype), trace  # type: ignore[union-attr]  # there is a chunk
 
 
@@ -176,7 +177,7 @@ def backward_pass(
     shape = steps, batch, size = (*y.shape[:2], len(weight_hh))
     norms = 0 if gain is None else len(gain)
     memories, inputs, *kept = _parts(trace, shape, options, norms)
-    opened = episodes(start)
+    opened, left = episodes(start), fades(plan(steps, size).chunk, options, y.device)
     dz = torch.empty_like(y)
     dh, dA = dense(dh_out), None if dA_out is None else dA_out.float()
     chunks = _chunks(steps, size)
@@ -194,7 +195,7 @@ def backward_pass(
             norms,
             *_steps(begin, end, dy),
             later,
-            None if dA is None else gradient_at_keys(dA, y[begin:end], opened, begin, options),
+            None if dA is None else gradient_at_keys(dA, y[begin:end], left, opened, begin, options),
             weight_hh,
             memories[number - 1] if number and memories is not None else dense(A),
             *_steps(begin, end, opened),
@@ -208,7 +209,7 @@ def backward_pass(
             N=_power_of_two(max(1, norms)),
         )
         if reads is not None and inputs is not None:
-            dA = gradient_at_A(dA, reads, inputs[begin:end], opened, begin, options)
+            dA = gradient_at_A(dA, reads, inputs[begin:end], left, opened, begin, options)
     flat = dz.flatten(0, 1)
     dweight = flat.t() @ _previous(y, h, start).flatten(0, 1)
     dgain, dshift = (None, None) if dnorm is None else dnorm.sum((0, 1)).to(y.dtype).unbind()
