@@ -266,7 +266,7 @@ def memory_suite() -> list[AgentCell]:
 # trains there, every core alike. Chosen by hand, with LSTM and fast weights on seed 101.
 _CARDS: Setting = {
     **{"num_envs": 64, "n_epochs": 4, "critic_core": "shared", "vf_coef": 0.05, "ent_coef": 0.01},
-    **{"total_timesteps": 500_000},
+    **{"total_timesteps": 300_000},
 }
 _FLAT = "gymnasium.wrappers:FlattenObservation"
 ELSEWHERE: dict[str, Setting] = {
@@ -279,7 +279,7 @@ ELSEWHERE: dict[str, Setting] = {
         **{"env": "minigrid:MiniGrid-MemoryS7-v0"},
         **{"wrappers": [*(f"minigrid.wrappers:{name}ObsWrapper" for name in ("OneHotPartial", "Img")), _FLAT]},
         **{"num_envs": 16, "n_steps": 128, "n_epochs": 4, "critic_core": "shared", "ent_coef": 0.01},
-        **{"total_timesteps": 1_000_000},
+        **{"total_timesteps": 500_000},
     },
     "POPGym RepeatFirst Easy": {"env": "popgym:popgym-RepeatFirstEasy-v0", "n_steps": 51, **_CARDS},
     "POPGym RepeatPrevious Easy": {"env": "popgym:popgym-RepeatPreviousEasy-v0", "n_steps": 51, **_CARDS},
@@ -297,8 +297,12 @@ def elsewhere() -> list[AgentCell]:
             group="elsewhere",
             label=player,
             name=f"{setting['env'].rpartition(':')[2]}-{player}",
-            options={"core": core, "eval_freq": 0, "checkpoint_freq": 100_000, **setting, **more},
-            seconds=120.0,
+            options={
+                **{"core": core, "eval_freq": 0, "final_episodes": 200, "checkpoint_freq": 100_000},
+                **setting,
+                **more,
+            },
+            seconds=65.0,
             seeds=SEEDS[:3],
         )
         for setting in ELSEWHERE.values()
