@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import figures
-from agent_cells import CELLS, GAMES, AgentCell
+from agent_cells import CELLS, AgentCell
 from agent_results import Run, about, kept_runs
 from document import picture, table
 from figures import NAMES
@@ -143,22 +143,24 @@ def section(results: Path, folder: Path) -> str:
         folder: of the figures.
     """
     parts: list[str] = []
-    for env in GAMES:
-        for algo, name in ALGORITHM_NAMES.items():
-            cells = [c for c in CELLS if c.group == "curves" and (c.options["env"], c.options["algo"]) == (env, algo)]
-            curves = Curves(results, cells)
-            title = f"{env}, {name}"
-            if not curves.runs:
-                parts += [f"{title}: not run."]
-                continue
-            figure = f"curves-{env}-{algo}"
-            drawn = {label: band for label, band in bands(curves).items() if label in figures.STYLES}
-            figures.learning(folder / figure, curves.steps(), drawn, SOLVED, title)
-            head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(fast weights sooner)")
-            parts += [
-                f"### {title}",
-                f"{about(cells, curves.all())} {GAMES[env][0]:,} steps each.",
-                picture(folder, figure, f"Mean return against steps, {title}"),
-                table(head, rows(curves)),
-            ]
+    lines: dict[tuple[str, str], list[AgentCell]] = {}
+    for cell in CELLS:
+        if cell.group == "curves":
+            lines.setdefault((cell.options["env"], cell.options["algo"]), []).append(cell)
+    for (env, algo), cells in lines.items():
+        curves, options = Curves(results, cells), cells[0].options
+        title = ", ".join([env, *options.get("env_kwargs", []), ALGORITHM_NAMES[algo]])
+        if not curves.runs:
+            parts += [f"{title}: not run."]
+            continue
+        figure = f"curves-{env}-{algo}"
+        drawn = {label: band for label, band in bands(curves).items() if label in figures.STYLES}
+        figures.learning(folder / figure, curves.steps(), drawn, SOLVED, title)
+        head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(fast weights sooner)")
+        parts += [
+            f"### {title}",
+            f"{about(cells, curves.all())} {options['total_timesteps']:,} steps each.",
+            picture(folder, figure, f"Mean return against steps, {title}"),
+            table(head, rows(curves)),
+        ]
     return "\n\n".join(part for part in parts if part)

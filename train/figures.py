@@ -33,10 +33,12 @@ STYLES = {
     "none": ("no memory", "#999999", "x", ":"),
     "no_reads": ("no fast memory (S = 0)", "#44AA99", "h", "--"),
     "paper_constants": ("fast weights, the paper's constants", "#882255", "X", "--"),
+    "default_constants": ("fast weights, the agents' defaults", "#332288", "p", "-."),
 }
 NAMES = {label: style[0] for label, style in STYLES.items()}
 # In tables only.
 NAMES |= {"lstm_defaults": "LSTM, defaults", "gru_defaults": "GRU, defaults", "irnn_half": "IRNN, W = 0.5 I at first"}
+NAMES |= {"no_reads_small": "no fast memory, W = 0.05 I at first"}
 NAMES |= {"lstm_keeping": "LSTM, defaults, forget bias 3", "gru_keeping": "GRU, defaults, update bias 3"}
 INKS = {"#000000", *(palette.ink for palette in PALETTES.values())}  # of either theme, and of whoever asks for black
 SMALLEST = 0.01  # percent; below it the axis is linear, where it reaches down to zero
