@@ -301,7 +301,7 @@ def test_the_memory_suite(train, curves, tmp_path):
     recall = text[text.index("KeyValueRecall-v0") :]
     assert row(recall, "fast weights") == ["0.003", "", "0.50", "", ""]
     assert "TMaze-v0: not run" in text
-    assert "3 of 342 runs are there, at ab, on a machine" in text
+    assert "3 of 399 runs are there, at ab, on a machine" in text
     assert "that was not finite, and as they then played: MemoryChain-v0-20-lstm (2)." in text
     svg = (tmp_path / "figures" / "suite.svg").read_text()
     assert "share of what memory is worth" in svg

@@ -17,7 +17,6 @@ from figures import NAMES
 
 REPS = 5_000  # bootstrap samples
 SOLVED = 0.9
-OURS = "fast_weights"
 ALGORITHM_NAMES = {"memory_ppo": "MemoryPPO", "a2c": "MemoryA2C"}
 Scores = NDArray[np.float64]
 
@@ -43,6 +42,7 @@ class Curves:
     """
 
     def __init__(self, results: Path, cells: Sequence[AgentCell]) -> None:
+        self.first = cells[0].label
         found = {cell.label: kept_runs(results, cell) for cell in cells}
         self.runs = {label: runs for label, runs in found.items() if runs}
 
@@ -106,13 +106,13 @@ def bands(curves: Curves) -> dict[str, tuple[Scores, Scores, Scores]]:
 
 
 def improvements(curves: Curves) -> dict[str, Estimate]:
-    """Probability that a seed of fast weights has the larger area than one of each other line."""
+    """Probability that a seed of the first line, fast weights, has the larger area than one of each other line."""
     from rliable.metrics import probability_of_improvement
 
-    others = [label for label in curves.runs if label != OURS]
-    if OURS not in curves.runs or not others:
+    others = [label for label in curves.runs if label != curves.first]
+    if curves.first not in curves.runs or not others:
         return {}
-    ours = curves.areas(OURS)[:, None]
+    ours = curves.areas(curves.first)[:, None]
     pairs = {label: (ours, curves.areas(label)[:, None]) for label in others}
     points, bounds = intervals(pairs, lambda x, y: np.array([probability_of_improvement(x, y)]))
     return {k: Estimate(float(points[k][0]), *(float(b) for b in bounds[k][:, 0])) for k in others}

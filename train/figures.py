@@ -33,7 +33,8 @@ STYLES = {
     "none": ("no memory", "#999999", "x", ":"),
     "no_reads": ("no fast memory (S = 0)", "#44AA99", "h", "--"),
     "paper_constants": ("fast weights, the paper's constants", "#882255", "X", "--"),
-    "default_constants": ("fast weights, the agents' defaults", "#332288", "p", "-."),
+    "strong": ("fast weights, a rate of 1", "#117733", "d", "-"),
+    "strong_small": ("fast weights, a rate of 1, W = 0.05 I at first", "#332288", "p", "-"),
 }
 NAMES = {label: style[0] for label, style in STYLES.items()}
 # In tables only.

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 import figures
-from agent_cells import CELLS, PLAYERS, ROLLOUTS, SUITE_SETTING
+from agent_cells import CELLS, ROLLOUTS, SUITE_PLAYERS, SUITE_SETTING
 from agent_results import Run, about, kept_runs, share
 from document import listed, picture, table
 from figures import NAMES
@@ -35,7 +35,7 @@ def section(results: Path, folder: Path) -> str:
     parts, panels = [about(cells, chain.from_iterable(runs.values()))], {}
     for env, rollouts in ROLLOUTS.items():
         parameter = SUITE[env].parameter
-        there = {who: {n: kept for n in rollouts if (kept := runs[f"{env}-{n}-{who}"])} for who in PLAYERS}
+        there = {who: {n: kept for n in rollouts if (kept := runs[f"{env}-{n}-{who}"])} for who in SUITE_PLAYERS}
         found = {who: {n: played(kept) for n, kept in at.items()} for who, at in there.items() if at}
         if not found:
             parts.append(f"{env}: not run.")
