@@ -156,7 +156,7 @@ def section(results: Path, folder: Path) -> str:
         figure = f"curves-{env}-{algo}"
         drawn = {label: band for label, band in bands(curves).items() if label in figures.STYLES}
         figures.learning(folder / figure, curves.steps(), drawn, SOLVED, title)
-        head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(fast weights sooner)")
+        head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(the first sooner)")
         parts += [
             f"### {title}",
             f"{about(cells, curves.all())} {options['total_timesteps']:,} steps each.",
