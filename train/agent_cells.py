@@ -105,7 +105,7 @@ GAMES = {
 }
 # Times as long, with as few environments as the search chose.
 SLOWER = {"lstm": 5.0, "gru": 4.5, "none": 2.0}
-_LONGEST = ("PartialCatchLarge-v0", "a2c")
+UNSEARCHED = [("PartialCatchLarge-v0", "a2c", core) for core in ("lstm", "gru")]  # these have the game's defaults
 SEARCHES = {core: Search("PartialCatch-v0", core, cores=CORES) for core in CORES}
 # Ba et al. (2016), section 2 and appendix A.
 PAPER_CONSTANTS: Setting = {
@@ -138,13 +138,14 @@ def learning_curves() -> list[AgentCell]:
                 **(CLASSIC_A2C if algo == "a2c" else {}),
                 **more,
             },
-            search=None if (env, algo) == _LONGEST and core in ("lstm", "gru") else SEARCHES[core],
+            search=search,
             rate=rate,
-            seconds=seconds * (2.0 if (env, algo) == _LONGEST else SLOWER.get(core, 1.0)),
+            seconds=seconds * (1.0 if search is None else SLOWER.get(core, 1.0)),
         )
         for env, (steps, rate, every, seconds) in GAMES.items()
         for algo in ALGORITHMS
         for label, (core, more) in {**PLAYERS, "paper_constants": ("fast_weights", PAPER_CONSTANTS)}.items()
+        for search in [None if (env, algo, core) in UNSEARCHED else SEARCHES[core]]
     ]
 
 
@@ -298,35 +299,36 @@ ELSEWHERE: dict[str, Setting] = {
 }
 
 
-# A game of associations: many answers a rollout, gone through often, and little entropy, which holds an agent at
-# guessing. Chosen by hand with fast weights, on seed 101.
-RECALL: Setting = {
-    **{"env": "KeyValueRecall-v0", "env_kwargs": ["pairs=2"], "algo": "memory_ppo", "n_steps": 7, "num_envs": 256},
-    **{"n_epochs": 16, "ent_coef": 0.003, "max_grad_norm": 0.5, "gamma": 0.0, "gae_lambda": 0.0},
-    **{"critic_core": "shared", "vf_coef": 0.05, **watched(1_000_000, 50_000)},
+# A game of associations, as in the suite but with many answers a rollout, gone through often, and little entropy, which
+# holds an agent at guessing. Chosen by hand with fast weights, on seed 101.
+RECALL, RECALL_PAIRS = "KeyValueRecall-v0", 2
+RECALL_SETTING: Setting = {
+    **{"algo": "memory_ppo", "num_envs": 256, "n_epochs": 16, "ent_coef": 0.003},
+    **watched(1_000_000, 50_000),
 }
-# By label: whose step size it takes of those tried in the suite, and its memory.
+# By label: which player of the suite it is, and what of its memory is another.
 RECALLING: dict[str, tuple[str, Setting]] = {
     "strong_small": ("fast_weights", {**STRONG, "core_kwargs": ["identity_scale=0.05"]}),
     "fast_weights": ("fast_weights", {}),
     "paper_constants": ("fast_weights", PAPER_CONSTANTS),
     "no_reads": ("no_reads", {}),
     "no_reads_small": ("no_reads", {"core_kwargs": ["identity_scale=0.05"]}),
-    **{core: (core, KEEPING.get(core, {})) for core in ("lstm", "gru", "irnn", "none")},
+    **{core: (core, {}) for core in ("lstm", "gru", "irnn", "none")},
 }
 
 
 def recall() -> list[AgentCell]:
-    """Does an agent's fast memory serve where something is to be associated?"""
+    """Does an agent's fast memory serve where something is to be associated? Step sizes are the suite's."""
+    cells = {label: suite_cell(RECALL, RECALL_PAIRS, player) for label, (player, _) in RECALLING.items()}
     return [
-        AgentCell(
+        replace(
+            cells[label],
             group="curves",
             label=label,
             name=f"recall-{label}",
-            options={"core": PLAYERS[player][0], **RECALL, **PLAYERS[player][1], **more},
+            options={**cells[label].options, **RECALL_SETTING, **more},
             seconds=150.0,
-            seeds=SEEDS[:3],
-            trials=suite_trials(RECALL["env"], player),
+            trials=suite_trials(RECALL, player),
         )
         for label, (player, more) in RECALLING.items()
     ]
