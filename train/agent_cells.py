@@ -107,11 +107,12 @@ GAMES = {
 SLOWER = {"lstm": 5.0, "gru": 4.5, "none": 2.0}
 UNSEARCHED = [("PartialCatchLarge-v0", "a2c", core) for core in ("lstm", "gru")]  # these have the game's defaults
 SEARCHES = {core: Search("PartialCatch-v0", core, cores=CORES) for core in CORES}
+RAW = "normalize_storage=False"
 # Ba et al. (2016), section 2 and appendix A.
 PAPER_CONSTANTS: Setting = {
     "decay": 0.95,
     "fast_lr": 0.5,
-    "core_kwargs": ["normalize_storage=False", "identity_scale=0.05"],
+    "core_kwargs": [RAW, "identity_scale=0.05"],
 }
 # A2C as it is known: with Adam and normalised advantages it would be MemoryPPO of one epoch, which is what won there.
 CLASSIC_A2C: Setting = {"use_rms_prop": True, "normalize_advantage": False}
@@ -150,10 +151,11 @@ def learning_curves() -> list[AgentCell]:
 
 
 def other_settings() -> list[AgentCell]:
-    """Rivals with other settings, on the smaller game.
+    """The same with other settings, on the smaller game.
 
     LSTM and GRU with the defaults of train/agent.py, for what their search chose is fragile, and with gates that begin
-    by keeping besides; an IRNN that begins with W = 0.5 I, as the paper's.
+    by keeping besides; an IRNN that begins with W = 0.5 I, as the paper's; fast weights with one of the paper's
+    constants at a time, which tells what it is that stalls with all of them.
     """
     env, (steps, _, every, seconds) = next(iter(GAMES.items()))
     return [
@@ -171,6 +173,9 @@ def other_settings() -> list[AgentCell]:
             ("lstm", "keeping", None, KEEPING["lstm"]),
             ("gru", "keeping", None, KEEPING["gru"]),
             ("irnn", "half", SEARCHES["irnn"], {"core_kwargs": ["identity_scale=0.5"]}),
+            ("fast_weights", "rate", SEARCHES["fast_weights"], {"fast_lr": 0.5}),
+            ("fast_weights", "raw", SEARCHES["fast_weights"], {"core_kwargs": ["identity_scale=1.0", RAW]}),
+            ("fast_weights", "small", SEARCHES["fast_weights"], {"core_kwargs": ["identity_scale=0.05"]}),
         ]
     ]
 

@@ -6,6 +6,7 @@ last stage tries.
 """
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 SEARCH_SEED = 100
@@ -162,30 +163,36 @@ PER_STEP = (2, 3, 5, 8)  # those that may have a layer norm for each step
 READ_MS = {20: 0.6, 50: 1.2}
 INNER_UPDATES = {20: 12_000, 50: 8_000}
 ADAPTIVE_MS = 5  # times as many
-INNER_RATES: Stage = tuple({"fast_lr": Times(factor)} for factor in (1.0, 0.5, 0.25))
+INNER_FACTORS = (1.0, 0.5, 0.25)
 
 
 def inner_step_cells() -> list[Cell]:
-    """How many inner steps: settings are those found for one step, but for the fast rate, which more reads multiply."""
-    return [
-        Cell(
-            table="inner-steps",
-            name=f"fast_weights-{size}-steps-{steps}{'-per-step' if per_step else ''}",
-            script="retrieval",
-            options={
-                **{"core": "fast_weights", "hidden_size": size, "inner_steps": steps},
-                **({"core_kwargs": ["norm_per_step=True"]} if per_step else {}),
-            },
-            updates=INNER_UPDATES[size],
-            ms=1.0 + READ_MS[size] * (ADAPTIVE_MS if steps == "adaptive" else int(steps)),
-            stages=(INNER_RATES,) if steps else (),
-            search_updates=INNER_UPDATES[size] // 2,
-            settings_of=f"fast_weights-{size}",
-        )
-        for size in READ_MS
-        for steps in INNER_STEPS
-        for per_step in ((False, True) if steps in PER_STEP else (False,))
-    ]
+    """How many inner steps: settings are those found for one step, but for how much of h is stored.
+
+    More reads multiply the fast rate, and with |h|^2 in it A drowns what asks: so rates are tried with h as it is and
+    normalised.
+    """
+    cells = []
+    for size, steps in product(READ_MS, INNER_STEPS):
+        for own in ([], ["norm_per_step=True"]) if steps in PER_STEP else ([],):
+            normalised = {"core_kwargs": [*own, "normalize_storage=True"]}
+            stored = tuple({"fast_lr": Times(factor), **how} for how in ({}, normalised) for factor in INNER_FACTORS)
+            cell = Cell(
+                table="inner-steps",
+                name=f"fast_weights-{size}-steps-{steps}{'-per-step' if own else ''}",
+                script="retrieval",
+                options={
+                    **{"core": "fast_weights", "hidden_size": size, "inner_steps": steps},
+                    **({"core_kwargs": own} if own else {}),
+                },
+                updates=INNER_UPDATES[size],
+                ms=1.0 + READ_MS[size] * (ADAPTIVE_MS if steps == "adaptive" else int(steps)),
+                stages=(stored,) if steps else (),
+                search_updates=INNER_UPDATES[size] // 2,
+                settings_of=f"fast_weights-{size}",
+            )
+            cells.append(cell)
+    return cells
 
 
 GLIMPSES_SEARCH = search("cosine", "linear")

@@ -115,21 +115,22 @@ def improvements(curves: Curves) -> dict[str, Estimate]:
     ours = curves.areas(curves.first)[:, None]
     pairs = {label: (ours, curves.areas(label)[:, None]) for label in others}
     points, bounds = intervals(pairs, lambda x, y: np.array([probability_of_improvement(x, y)]))
-    return {k: Estimate(float(points[k][0]), *(float(b) for b in bounds[k][:, 0])) for k in others}
+    ends = {k: bounds[k][:, 0].tolist() if len(y) > 1 else [math.nan, math.nan] for k, (_, y) in pairs.items()}
+    return {k: Estimate(float(points[k][0]), *ends[k]) for k in others}
 
 
 def rows(curves: Curves) -> list[tuple[str, ...]]:
-    """Label, area, steps to the level of each seed, final return, and how surely fast weights learn sooner."""
+    """Label, area, steps to the level of each seed, final return, and how surely fast weights have the larger area."""
     areas = means({label: curves.areas(label) for label in curves.runs})
     finals = means({label: curves.finals(label) for label in curves.runs})
-    sooner = improvements(curves)
+    larger = improvements(curves)
     return [
         (
             NAMES[label],
             str(areas[label]),
             ", ".join("never" if at is None else f"{at / 1000:,.0f}k" for at in curves.reached(label)),
             str(finals[label]),
-            "" if label not in sooner else str(sooner[label]),
+            str(larger.get(label, "")),
         )
         for label in curves.runs
     ]
@@ -156,7 +157,7 @@ def section(results: Path, folder: Path) -> str:
         figure = f"curves-{env}-{algo}"
         drawn = {label: band for label, band in bands(curves).items() if label in figures.STYLES}
         figures.learning(folder / figure, curves.steps(), drawn, SOLVED, title)
-        head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(the first sooner)")
+        head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(larger area)")
         parts += [
             f"### {title}",
             f"{about(cells, curves.all())} {options['total_timesteps']:,} steps each.",

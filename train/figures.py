@@ -32,12 +32,14 @@ STYLES = {
     "convnet": ("ConvNet", "#56B4E9", "P", "--"),
     "none": ("no memory", "#999999", "x", ":"),
     "no_reads": ("no fast memory (S = 0)", "#44AA99", "h", "--"),
-    "paper_constants": ("fast weights, the paper's constants", "#882255", "X", "--"),
+    "paper_constants": ("fast weights, the paper's constants", "#996633", "X", "--"),
     "strong": ("fast weights, a rate of 1", "#117733", "d", "-"),
-    "strong_small": ("fast weights, a rate of 1, W = 0.05 I at first", "#332288", "p", "-"),
+    "strong_small": ("fast weights, a rate of 1, W = 0.05 I at first", "#8877DD", "p", "-"),
 }
 NAMES = {label: style[0] for label, style in STYLES.items()}
 # In tables only.
+NAMES |= {"fast_weights_rate": "fast weights, a rate of 0.5", "fast_weights_raw": "fast weights, h stored as it is"}
+NAMES |= {"fast_weights_small": "fast weights, W = 0.05 I at first"}
 NAMES |= {"lstm_defaults": "LSTM, defaults", "gru_defaults": "GRU, defaults", "irnn_half": "IRNN, W = 0.5 I at first"}
 NAMES |= {"no_reads_small": "no fast memory, W = 0.05 I at first"}
 NAMES |= {"lstm_keeping": "LSTM, defaults, forget bias 3", "gru_keeping": "GRU, defaults, update bias 3"}
@@ -129,10 +131,13 @@ def learning(
     _save(figure, path)
 
 
-def scaling(path: Path, panels: Mapping[str, tuple[str, Mapping[str, Mapping[int, float]]]], title: str) -> None:
-    """What memory earns against difficulty, a panel for each environment: its parameter's name, and values by label.
+def scaling(
+    path: Path, panels: Mapping[str, tuple[str, float, Mapping[str, Mapping[int, Sequence[float]]]]], title: str
+) -> None:
+    """Right answers against difficulty: means, with every seed as a dot, and a panel for each environment.
 
-    A share can fall far below zero, where an agent bumps into walls: the axis ends a little under it.
+    A panel is its parameter's name, the share that guessing comes to, and values by label and difficulty. Lines stand a
+    little beside each other, as many lie at 1.
     """
     rows = -(-len(panels) // 2)
     size = (9, 3.2 * rows + 0.4)
@@ -140,40 +145,53 @@ def scaling(path: Path, panels: Mapping[str, tuple[str, Mapping[str, Mapping[int
     handles = {}
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for axes, (env, (parameter, lines)) in zip(grid.flat[: len(panels)], panels.items(), strict=True):
-        for label, points in lines.items():
+    for axes, (env, (parameter, guessing, lines)) in zip(grid.flat[: len(panels)], panels.items(), strict=True):
+        axes.axhline(guessing, color="grey", linewidth=1)
+        for place, (label, points) in enumerate(lines.items()):
             name, colour, marker, line = STYLES[label]
-            at = sorted(points)
-            values = [points[x] for x in at]
-            (handles[name],) = axes.plot(at, values, color=colour, marker=marker, linestyle=line, label=name)
+            aside = 1 + 0.04 * (place - (len(lines) - 1) / 2)
+            at = {x * aside: points[x] for x in sorted(points)}
+            means = [statistics.fmean(values) for values in at.values()]
+            (handles[name],) = axes.plot(list(at), means, color=colour, marker=marker, linestyle=line, label=name)
+            _dots(axes, at, colour)
         ticks = sorted({x for points in lines.values() for x in points})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [str(x) for x in ticks])
         axes.minorticks_off()
-        axes.set_ylim(-0.25, 1.05)
-        _finish(axes, parameter, "share of what memory is worth", env)
+        axes.set_ylim(-0.04, 1.04)
+        _finish(axes, parameter, "right answers", env)
         axes.get_legend().remove()
     figure.suptitle(title)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize="small")
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize="small")
     _save(figure, path)
 
 
 def inner_steps(
     path: Path, panels: Mapping[str, Mapping[str, Mapping[int | str, Sequence[float]]]], order: Sequence[int | str]
 ) -> None:
-    """Medians against inner steps, with every seed as a dot: a panel for each measure, a line for each setting."""
+    """Medians against inner steps, with every seed as a dot: a panel for each measure, a line for each setting.
+
+    What is no number, an adaptive memory, stands apart from the line.
+    """
     figure, row = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    looks = [style[1:] for style in STYLES.values()]
+    looks = [style[1:] for style in STYLES.values() if style[1] not in INKS]
     for axes, (measure, lines) in zip(row, panels.items(), strict=True):
         for (name, found), (colour, marker, line) in zip(lines.items(), looks, strict=False):
-            there = [place for place, steps in enumerate(order) if found.get(steps)]
-            medians = [statistics.median(found[order[place]]) for place in there]
-            axes.plot(there, medians, color=colour, marker=marker, linestyle=line, label=name)
-            dots = [(place, value) for place in there for value in found[order[place]]]
-            axes.scatter(*zip(*dots, strict=True) if dots else ((), ()), color=colour, s=9, alpha=0.6)
+            at = {place: found[steps] for place, steps in enumerate(order) if found.get(steps)}
+            numbers = {place: values for place, values in at.items() if isinstance(order[place], int)}
+            for places, joined, label in ((numbers, line, name), (at.keys() - numbers, "", None)):
+                medians = [statistics.median(at[place]) for place in places]
+                axes.plot(list(places), medians, color=colour, marker=marker, linestyle=joined, label=label)
+            _dots(axes, at, colour)
         axes.set_xticks(range(len(order)), [str(steps) for steps in order])
         _finish(axes, "inner steps S", measure, "")
     _save(figure, path)
+
+
+def _dots(axes: Axes, at: Mapping[float, Sequence[float]], colour: str) -> None:
+    """Every value at each place."""
+    dots = [(place, value) for place, values in at.items() for value in values]
+    axes.scatter(*zip(*dots, strict=True) if dots else ((), ()), color=colour, s=9, alpha=0.6)
 
 
 def _finish(axes: Axes, xlabel: str, ylabel: str, title: str) -> None:

@@ -12,11 +12,12 @@ from agent_results import Run, about, kept_runs, named
 from cells import INNER_STEPS, PER_STEP, READ_MS
 from document import listed, picture, table
 from runs import read_json
+from settling import told_apart
 
 NORMS = {"": "one norm", "-per-step": "a norm each"}
 ADAPTIVE = "adaptive"
 INNER_SEEDS = SEEDS[:3]
-Found = dict[tuple[Any, str], dict[int | str, list[float]]]  # by place and norm: each S, each seed's
+Found = dict[str, dict[int | str, list[Any]]]  # by place and norm: each S, each seed's
 
 
 def retrieval_runs(results: Path, size: int, steps: int | str, norm: str) -> list[Run]:
@@ -35,6 +36,13 @@ def agents_runs(results: Path, env: str, steps: int | str, norm: str) -> list[Ru
 def errors(*place: Any) -> list[float]:
     """Test errors on retrieval, percent."""
     return [run["test_error"] for run in retrieval_runs(*place)]
+
+
+def rates(results: Path, size: int, steps: int | str, norm: str) -> list[str]:
+    """Fast rates, each with how h is stored."""
+    cores = [run["core_kwargs"] for run in retrieval_runs(results, size, steps, norm)]
+    found = [f"{core['fast_lr']:g}{', h normalised' if core.get('normalize_storage') else ''}" for core in cores]
+    return found if steps else ["nothing stored"] * len(found)
 
 
 def areas(*place: Any) -> list[float]:
@@ -60,36 +68,53 @@ def section(results: Path, folder: Path) -> str:
         folder: of the figures.
     """
 
-    def measured(read: Callable[..., list[float]], where: Iterable[Any]) -> Found:
+    def measured(read: Callable[..., list[Any]], where: Mapping[Any, str]) -> Found:
         return {
-            (place, norm): {steps: read(results, place, steps, norm) for steps in (PER_STEP if norm else INNER_STEPS)}
-            for place in where
+            f"{name}, {NORMS[norm]}": {
+                steps: read(results, place, steps, norm) for steps in (PER_STEP if norm else INNER_STEPS)
+            }
+            for place, name in where.items()
             for norm in NORMS
         }
 
-    retrieval, agents = measured(errors, READ_MS), measured(areas, GAMES)
+    sizes = {size: f"R = {size}" for size in READ_MS}
     panels = {
-        "test error on retrieval, %": {
-            f"R = {size}, {NORMS[norm]}": found for (size, norm), found in retrieval.items()
-        },
-        "area under the learning curve": {f"{env}, {NORMS[norm]}": found for (env, norm), found in agents.items()},
+        "test error on retrieval, %": measured(errors, sizes),
+        "area under the learning curve": measured(areas, {env: env for env in GAMES}),
     }
     if all(any(values for found in lines.values() for values in found.values()) for lines in panels.values()):
         figures.inner_steps(folder / "inner-steps", panels, INNER_STEPS)
     cells = [cell for cell in CELLS if cell.group == "inner-steps"]
     parts = [
         picture(folder, "inner-steps", "Test error and area against inner steps"),
-        *(f"{measure}:\n\n{listing(lines)}" for measure, lines in panels.items()),
+        *(f"{measure}:\n\n{listing(lines, listed)}" for measure, lines in panels.items()),
+        f"fast rate on retrieval, as the searches chose it:\n\n{listing(measured(rates, sizes), one_of_each)}",
         taken(results),
+        f"how far apart the keys are in the state before training, % of its length, at a fast rate of 1:\n\n{apart()}",
         f"Agents: {about(cells, chain.from_iterable(kept_runs(results, cell) for cell in cells))}",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def listing(lines: Mapping[str, Mapping[int | str, list[float]]]) -> str:
-    """A row for each S, a column for each line, each seed's value in it."""
+def apart() -> str:
+    """What is left, after S reads, of the key that is asked for."""
+    columns = [(size, normalised) for size in READ_MS for normalised in (False, True)]
+    head = [f"R = {size}, h {'normalised' if normalised else 'as it is'}" for size, normalised in columns]
+    numbers = [steps for steps in INNER_STEPS if isinstance(steps, int)]
+    return table(
+        ("S", *head), [(str(s), *(f"{100 * told_apart(size, s, 1.0, n):.2f}" for size, n in columns)) for s in numbers]
+    )
+
+
+def one_of_each(values: Iterable[str]) -> str:
+    """Seeds of a cell share a setting."""
+    return "; ".join(dict.fromkeys(values))
+
+
+def listing(lines: Found, show: Callable[[list[Any]], str]) -> str:
+    """A row for each S, a column for each line."""
     rows = [
-        (str(steps), *((listed(found[steps]) or "not run") if steps in found else "" for found in lines.values()))
+        (str(steps), *((show(found[steps]) or "not run") if steps in found else "" for found in lines.values()))
         for steps in INNER_STEPS
     ]
     return table(("S", *lines), rows)

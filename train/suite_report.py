@@ -1,21 +1,27 @@
 """The section of docs/results.md on the memory suite, with its figure: how much each core can remember."""
 
-import statistics
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 import figures
 from agent_cells import CELLS, ROLLOUTS, SUITE_PLAYERS, SUITE_SETTING
-from agent_results import Run, about, kept_runs, share
+from agent_results import Run, about, kept_runs
 from document import listed, picture, table
 from figures import NAMES
 from fwagents.envs import SUITE
 
+# Of right answers, by guessing: one of two turns, ten digits, four symbols, two bits.
+GUESSING = {"TMaze-v0": 1 / 2, "KeyValueRecall-v0": 1 / 10, "RepeatPrevious-v0": 1 / 4, "MemoryChain-v0": 1 / 2}
 
-def played(runs: list[Run]) -> list[float]:
-    """How well each run plays at the end."""
-    return [share(run, run["final"]["mean_return"]) for run in runs]
+
+def right(run: Run) -> float:
+    """Share of right answers at the end; in the maze, of right turns, which are 0 for who never arrives.
+
+    A return is a share of 1 for right answers and -1 for wrong ones, but in the maze, where steps count as well.
+    """
+    final = run["final"]
+    return float(final["success_rate"] if run["config"]["env"] == "TMaze-v0" else (1 + final["mean_return"]) / 2)
 
 
 def step_sizes(runs: Iterable[list[Run]]) -> str:
@@ -36,22 +42,18 @@ def section(results: Path, folder: Path) -> str:
     for env, rollouts in ROLLOUTS.items():
         parameter = SUITE[env].parameter
         there = {who: {n: kept for n in rollouts if (kept := runs[f"{env}-{n}-{who}"])} for who in SUITE_PLAYERS}
-        found = {who: {n: played(kept) for n, kept in at.items()} for who, at in there.items() if at}
+        found = {who: {n: [right(run) for run in kept] for n, kept in at.items()} for who, at in there.items() if at}
         if not found:
             parts.append(f"{env}: not run.")
             continue
-        panels[env] = (parameter, found)
+        panels[env] = (parameter, GUESSING[env], found)
         rows = [
             (NAMES[who], step_sizes(there[who].values()), *(listed(points.get(n, [])) for n in rollouts))
             for who, points in found.items()
         ]
-        parts.append(f"{env}, share of each seed:")
+        parts.append(f"{env}, right answers of each seed ({GUESSING[env]:g} by guessing):")
         parts.append(table(("core", "step size", *(f"{parameter} {n}" for n in rollouts)), rows))
     if panels:
-        medians = {
-            env: (parameter, {c: {n: statistics.median(s) for n, s in p.items()} for c, p in found.items()})
-            for env, (parameter, found) in panels.items()
-        }
-        figures.scaling(folder / "suite", medians, f"{SUITE_SETTING['total_timesteps']:,} steps")
-        parts.insert(1, picture(folder, "suite", "Share of what memory is worth against difficulty"))
+        figures.scaling(folder / "suite", panels, f"{SUITE_SETTING['total_timesteps']:,} steps")
+        parts.insert(1, picture(folder, "suite", "Share of right answers against difficulty"))
     return "\n\n".join(part for part in parts if part)
