@@ -151,11 +151,11 @@ def learning_curves() -> list[AgentCell]:
 
 
 def other_settings() -> list[AgentCell]:
-    """The same with other settings, on the smaller game.
+    """Cores with other settings, on the smaller game.
 
     LSTM and GRU with the defaults of train/agent.py, for what their search chose is fragile, and with gates that begin
     by keeping besides; an IRNN that begins with W = 0.5 I, as the paper's; fast weights with one of the paper's
-    constants at a time, which tells what it is that stalls with all of them.
+    constants at a time, to see whether one alone stalls them.
     """
     env, (steps, _, every, seconds) = next(iter(GAMES.items()))
     return [

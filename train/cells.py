@@ -174,9 +174,10 @@ def inner_step_cells() -> list[Cell]:
     """
     cells = []
     for size, steps in product(READ_MS, INNER_STEPS):
-        for own in ([], ["norm_per_step=True"]) if steps in PER_STEP else ([],):
+        norms: list[list[str]] = [[], ["norm_per_step=True"]] if steps in PER_STEP else [[]]
+        for own in norms:
             normalised = {"core_kwargs": [*own, "normalize_storage=True"]}
-            stored = tuple({"fast_lr": Times(factor), **how} for how in ({}, normalised) for factor in INNER_FACTORS)
+            stored = tuple({"fast_lr": Times(f), **storage} for storage in ({}, normalised) for f in INNER_FACTORS)
             cell = Cell(
                 table="inner-steps",
                 name=f"fast_weights-{size}-steps-{steps}{'-per-step' if own else ''}",

@@ -115,7 +115,9 @@ def improvements(curves: Curves) -> dict[str, Estimate]:
     ours = curves.areas(curves.first)[:, None]
     pairs = {label: (ours, curves.areas(label)[:, None]) for label in others}
     points, bounds = intervals(pairs, lambda x, y: np.array([probability_of_improvement(x, y)]))
-    ends = {k: bounds[k][:, 0].tolist() if len(y) > 1 else [math.nan, math.nan] for k, (_, y) in pairs.items()}
+    ends = {
+        k: bounds[k][:, 0].tolist() if min(len(x), len(y)) > 1 else [math.nan, math.nan] for k, (x, y) in pairs.items()
+    }
     return {k: Estimate(float(points[k][0]), *ends[k]) for k in others}
 
 

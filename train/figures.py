@@ -149,7 +149,7 @@ def scaling(
         axes.axhline(guessing, color="grey", linewidth=1)
         for place, (label, points) in enumerate(lines.items()):
             name, colour, marker, line = STYLES[label]
-            aside = 1 + 0.04 * (place - (len(lines) - 1) / 2)
+            aside = 1 + 0.02 * (place - (len(lines) - 1) / 2)
             at = {x * aside: points[x] for x in sorted(points)}
             means = [statistics.fmean(values) for values in at.values()]
             (handles[name],) = axes.plot(list(at), means, color=colour, marker=marker, linestyle=line, label=name)

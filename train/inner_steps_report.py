@@ -41,8 +41,9 @@ def errors(*place: Any) -> list[float]:
 def rates(results: Path, size: int, steps: int | str, norm: str) -> list[str]:
     """Fast rates, each with how h is stored."""
     cores = [run["core_kwargs"] for run in retrieval_runs(results, size, steps, norm)]
-    found = [f"{core['fast_lr']:g}{', h normalised' if core.get('normalize_storage') else ''}" for core in cores]
-    return found if steps else ["nothing stored"] * len(found)
+    if steps == 0:
+        return ["nothing stored"] * len(cores)
+    return [f"{core['fast_lr']:g}{', h normalised' if core.get('normalize_storage') else ''}" for core in cores]
 
 
 def areas(*place: Any) -> list[float]:

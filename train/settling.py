@@ -5,8 +5,9 @@ import torch
 
 from fwagents.cores import FastWeights
 from fwagents.tasks.retrieval import RetrievalModel, RetrievalTask
+from retrieval import EXPANSION
 
-STRINGS, SEEDS, INPUTS = 200, (0, 1, 2), 100
+STRINGS, SEEDS = 200, (0, 1, 2)
 
 
 def told_apart(hidden_size: int, inner_steps: int, fast_lr: float, normalize_storage: bool) -> float:
@@ -29,7 +30,7 @@ def told_apart(hidden_size: int, inner_steps: int, fast_lr: float, normalize_sto
     for seed in SEEDS:
         torch.manual_seed(seed)
         core = FastWeights(
-            INPUTS, hidden_size, inner_steps=inner_steps, fast_lr=fast_lr, normalize_storage=normalize_storage
+            EXPANSION, hidden_size, inner_steps=inner_steps, fast_lr=fast_lr, normalize_storage=normalize_storage
         )
         model = RetrievalModel(core)
         with torch.no_grad():
