@@ -173,7 +173,7 @@ def inner_steps(
 
     What is no number, an adaptive memory, stands apart from the line.
     """
-    figure, row = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    figure, row = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     looks = [style[1:] for style in STYLES.values() if style[1] not in INKS]
     for axes, (measure, lines) in zip(row, panels.items(), strict=True):
         for (name, found), (colour, marker, line) in zip(lines.items(), looks, strict=False):
@@ -185,6 +185,8 @@ def inner_steps(
             _dots(axes, at, colour)
         axes.set_xticks(range(len(order)), [str(steps) for steps in order])
         _finish(axes, "inner steps S", measure, "")
+        # There is no empty corner.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small")
     _save(figure, path)
 
 
