@@ -32,7 +32,8 @@ _MEMORY: dict[str, Any] = {
 
 # An answer an episode; no action changes what comes later. What an agent learns to associate shows late, so rollouts
 # are gone through often, and with little entropy, which would hold it at guessing among the values it saw. Rollouts of
-# two episodes. Chosen by hand with two pairs, which fast weights of a fast rate of 1 take apart (docs/results.md).
+# two episodes. Chosen by hand with two pairs, which fast weights of a fast rate of 1 take apart on some seeds
+# (docs/results.md).
 _RECALL: dict[str, Any] = {
     **_CATCH,
     "num_envs": 128,

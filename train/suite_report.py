@@ -50,12 +50,13 @@ def section(results: Path, folder: Path) -> str:
         if not found:
             parts.append(f"{env}: not run.")
             continue
-        panels[env] = (parameter, guessing(env), found)
+        level = guessing(env)
+        panels[env] = (parameter, level, found)
         rows = [
             (NAMES[who], step_sizes(there[who].values()), *(listed(points.get(n, [])) for n in rollouts))
             for who, points in found.items()
         ]
-        parts.append(f"{env}, right answers of each seed ({guessing(env):g} by guessing):")
+        parts.append(f"{env}, right answers of each seed ({level:g} by guessing):")
         parts.append(table(("core", "step size", *(f"{parameter} {n}" for n in rollouts)), rows))
     if panels:
         figures.scaling(folder / "suite", panels, f"{SUITE_SETTING['total_timesteps']:,} steps")
