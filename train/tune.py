@@ -190,8 +190,8 @@ def known_settings(args: Args) -> list[dict[str, Any]]:
     return settings[: args.trials]
 
 
-def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[float], None] | None = None) -> float:
-    """Train once; the area under the curve of returns, which is also reported after every piece of the run."""
+def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[int, float], None] | None = None) -> float:
+    """Train once; the area under the curve of returns, reported also after every piece (1, 2, ...) of the run."""
     from agent import Args as AgentArgs
     from training import Run
 
@@ -212,7 +212,7 @@ def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[floa
         if report is not None and returns:
             for piece in range(len(reported) + 1, done + 1):
                 reported.append(piece)
-                report(area(steps, returns, model.num_timesteps, piece))
+                report(piece, area(steps, returns, model.num_timesteps, piece))
         return True
 
     reported: list[int] = []

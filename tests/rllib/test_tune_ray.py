@@ -10,8 +10,6 @@ import pytest
 
 pytest.importorskip("ray.tune")
 
-from ray import tune
-
 from ..scripts import TRAIN
 
 TINY = ["--engine", "ray", "--steps", "2000", "--hidden-size", "4", "--seeds", "100", "101", "--trials", "3"]
@@ -51,41 +49,60 @@ def test_a_search_tries_all_and_knows_what_it_has_done(tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_search_that_was_stopped_keeps_what_is_finished(how, tmp_path):
-    """One trial at a time, stopped in the second: the first is not tried again, the second is."""
+    """Stopped in its second trial, the search tries neither it nor the first a second time, as far as they had come."""
     output = tmp_path / "found.json"
+    journal = output.with_suffix(".ray") / "journal.jsonl"
     args = [*TINY, "--num-workers", "1", "--output", output]
 
     def reported():
-        """What each trial has reported, the first to have begun first."""
-        kept = (output.with_suffix(".ray") / "trials").glob("trial_*/result.json")
-        return {path: path.read_text().splitlines() for path in sorted(kept, key=lambda path: path.parent.name[:20])}
+        """What each setting has reported, the first to have begun first."""
+        reports = {}
+        for line in map(json.loads, journal.read_text().splitlines() if journal.is_file() else ()):
+            reports.setdefault(json.dumps(line["setting"]), []).append(line["report"])
+        return reports
 
     process = subprocess.Popen(command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL)
     end = time.monotonic() + 400
-    while len(reported()) < 2 or not [*reported().values()][1]:
+    while len(reported()) < 2:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
     process.send_signal(how)
     assert process.wait() == (130 if how == signal.SIGINT else -how)
     assert not output.exists()
-    (path, lines), _ = reported().items()
+    before = reported()
+    with open(journal, "a") as file:
+        file.write('{"setting": {"learning')  # as if killed while it writes
     done = run(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert reported()[path] == lines
-    assert len(lines) == 40
+    after = reported()
+    (first, second), (*_, third) = before, after
+    assert list(after) == [first, second, third]
+    assert len(before[first]) == 40
+    assert after[first] == before[first]
+    assert after[second][: len(before[second])] == before[second]
     result = json.loads(output.read_text())
-    assert len(result["trials"]) == 3
-    assert result["trials"][0]["value"] == json.loads(lines[-1])["area"]
+    for trial, (setting, reports) in zip(result["trials"], after.items(), strict=True):
+        assert trial["setting"] == json.loads(setting)
+        assert trial["pieces"] == len(reports)
+        assert trial["value"] == reports[-1]["area"]
+        assert trial["seconds"] == reports[-1]["seconds"]
     assert result["winner"]["pieces"] == 40
 
 
-def test_a_search_killed_before_it_has_tried_anything_begins_again(tmp_path, monkeypatch):
-    """Ray Tune writes the search down before it writes down how far it is."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    import ray_tuning
-    from tune import Args
+def test_a_run_that_was_stopped_in_its_middle_goes_on_as_if_it_had_not_been(tmp_path):
+    """The journal cut after 27 of 40 pieces of the only trial: the rest comes out as before."""
+    args = [*TINY[:-1], "1", "--output", tmp_path / "found.json"]
+    journal = tmp_path / "found.ray" / "journal.jsonl"
 
-    (tmp_path / "trials").mkdir()
-    (tmp_path / "trials" / "tuner.pkl").write_text("half of")
-    assert isinstance(ray_tuning.tuner(Args(), tmp_path), tune.Tuner)
+    def areas():
+        return [json.loads(line)["report"]["area"] for line in journal.read_text().splitlines()]
+
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    whole = areas()
+    assert len(whole) == 40
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:27]))
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert areas() == whole
