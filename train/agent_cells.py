@@ -331,6 +331,7 @@ def recall() -> list[AgentCell]:
             group="curves",
             label=label,
             name=f"recall-{label}",
+            seeds=SEEDS,
             options={**cells[label].options, **RECALL_SETTING, **more},
             seconds=150.0,
             trials=suite_trials(RECALL, player),
