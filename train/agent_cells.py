@@ -180,6 +180,14 @@ def other_settings() -> list[AgentCell]:
     ]
 
 
+def weaker() -> list[AgentCell]:
+    """A weaker fast memory where fast weights lose most to none at all: is it the strength that holds them up?"""
+    env, algo = "PartialCatchLarge-v0", "a2c"
+    (cell,) = (cell for cell in learning_curves() if cell.name == f"{env}-fast_weights-{algo}")
+    options = {**cell.options, "fast_lr": 0.01}
+    return [replace(cell, label="fast_weights_weak", name=f"{env}-fast_weights-weak-{algo}", options=options)]
+
+
 def inner_steps() -> list[AgentCell]:
     """How many inner steps serve an agent: all else as the search for fast weights found it, with one step."""
     return [
@@ -363,6 +371,7 @@ def elsewhere() -> list[AgentCell]:
 CELLS: list[AgentCell] = [
     *learning_curves(),
     *other_settings(),
+    *weaker(),
     *recall(),
     *inner_steps(),
     *memory_suite(),

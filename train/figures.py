@@ -39,7 +39,10 @@ STYLES = {
 NAMES = {label: style[0] for label, style in STYLES.items()}
 # In tables only.
 NAMES |= {"fast_weights_rate": "fast weights, a rate of 0.5", "fast_weights_raw": "fast weights, h stored as it is"}
-NAMES |= {"fast_weights_small": "fast weights, W = 0.05 I at first"}
+NAMES |= {
+    "fast_weights_small": "fast weights, W = 0.05 I at first",
+    "fast_weights_weak": "fast weights, a rate of 0.01",
+}
 NAMES |= {"lstm_defaults": "LSTM, defaults", "gru_defaults": "GRU, defaults", "irnn_half": "IRNN, W = 0.5 I at first"}
 NAMES |= {"no_reads_small": "no fast memory, W = 0.05 I at first"}
 NAMES |= {"lstm_keeping": "LSTM, defaults, forget bias 3", "gru_keeping": "GRU, defaults, update bias 3"}
