@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
@@ -260,6 +261,17 @@ def test_learning_curves(train, curves, tmp_path):
     for path in (tmp_path / "figures").glob("curves-*.svg"):
         assert "environment steps, millions" in path.read_text()
     assert re.findall(r'src="([^"]+)"', text) == ["figures/curves-PartialCatch-v0-memory_ppo.svg"]
+
+
+@pytest.mark.usefixtures("train")
+def test_the_share_of_pairs_won_is_rliables():
+    from curves_report import larger
+    from rliable.metrics import probability_of_improvement
+
+    rng = np.random.default_rng(0)
+    for n, m in [(1, 1), (5, 5), (3, 7)]:
+        x, y = rng.integers(0, 4, (n, 1)) / 4, rng.integers(0, 4, (m, 1)) / 4  # with ties
+        assert larger(x, y) == pytest.approx(probability_of_improvement(x, y), abs=1e-12)
 
 
 def test_a_report_says_the_same_every_time(train, curves, tmp_path):

@@ -105,16 +105,22 @@ def bands(curves: Curves) -> dict[str, tuple[Scores, Scores, Scores]]:
     return {label: (points[label], bounds[label][0], bounds[label][1]) for label in scores}
 
 
+def larger(x: Scores, y: Scores) -> float:
+    """Share of the pairs of one of ``x`` and one of ``y`` [seeds, 1] with the larger in x, where equal ones count half.
+
+    rliable's ``probability_of_improvement`` for one task, which takes eighty times as long.
+    """
+    return float(((x > y.T) + 0.5 * (x == y.T)).mean())
+
+
 def improvements(curves: Curves) -> dict[str, Estimate]:
     """Probability that a seed of the first line, fast weights, has the larger area than one of each other line."""
-    from rliable.metrics import probability_of_improvement
-
     others = [label for label in curves.runs if label != curves.first]
     if curves.first not in curves.runs or not others:
         return {}
     ours = curves.areas(curves.first)[:, None]
     pairs = {label: (ours, curves.areas(label)[:, None]) for label in others}
-    points, bounds = intervals(pairs, lambda x, y: np.array([probability_of_improvement(x, y)]))
+    points, bounds = intervals(pairs, lambda x, y: np.array([larger(x, y)]))
     ends = {
         k: bounds[k][:, 0].tolist() if min(len(x), len(y)) > 1 else [math.nan, math.nan] for k, (x, y) in pairs.items()
     }
@@ -125,14 +131,14 @@ def rows(curves: Curves) -> list[tuple[str, ...]]:
     """Label, area, steps to the level of each seed, final return, and how surely fast weights have the larger area."""
     areas = means({label: curves.areas(label) for label in curves.runs})
     finals = means({label: curves.finals(label) for label in curves.runs})
-    larger = improvements(curves)
+    improved = improvements(curves)
     return [
         (
             NAMES[label],
             str(areas[label]),
             ", ".join("never" if at is None else f"{at / 1000:,.0f}k" for at in curves.reached(label)),
             str(finals[label]),
-            str(larger.get(label, "")),
+            str(improved.get(label, "")),
         )
         for label in curves.runs
     ]
