@@ -265,8 +265,9 @@ def test_learning_curves(train, curves, tmp_path):
 
 @pytest.mark.usefixtures("train")
 def test_the_share_of_pairs_won_is_rliables():
-    from curves_report import larger
     from rliable.metrics import probability_of_improvement
+
+    from curves_report import larger
 
     rng = np.random.default_rng(0)
     for n, m in [(1, 1), (5, 5), (3, 7)]:
