@@ -181,7 +181,7 @@ def other_settings() -> list[AgentCell]:
 
 
 def weaker() -> list[AgentCell]:
-    """A weaker fast memory where fast weights lose most to none at all: is it the strength that holds them up?"""
+    """A weaker fast memory where fast weights lose most to S = 0: is its strength what holds them up?"""
     env, algo = "PartialCatchLarge-v0", "a2c"
     (cell,) = (cell for cell in learning_curves() if cell.name == f"{env}-fast_weights-{algo}")
     options = {**cell.options, "fast_lr": 0.01}

@@ -1,5 +1,6 @@
 """train/tune.py --engine ray as a user runs it: many trials, cut short, and gone on with."""
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -106,3 +107,23 @@ def test_a_run_that_was_stopped_in_its_middle_goes_on_as_if_it_had_not_been(tmp_
     done = run(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert areas() == whole
+
+
+def test_a_search_that_another_process_is_at_is_left_alone(tmp_path):
+    folder = tmp_path / "found.ray"
+    folder.mkdir()
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run(*TINY, "--output", tmp_path / "found.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "another process is at the search in" in done.stderr
+
+
+def test_a_journal_that_is_none_is_named(tmp_path):
+    journal = tmp_path / "found.ray" / "journal.jsonl"
+    journal.parent.mkdir()
+    journal.write_text('{"setting": {}, "report": {"area": 0.0}}\nnothing\n')
+    done = run(*TINY, "--output", tmp_path / "found.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{journal}, line 2 is b'nothing', expected a setting and its report" in done.stderr
+    assert journal.read_text().endswith("nothing\n")
