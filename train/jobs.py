@@ -1,6 +1,5 @@
 """Running what is missing, so many processes at a time, so that it can be stopped or killed and called again."""
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from cli import INTERRUPTED, fail
+from locks import alone_in
 from runs import CONFIG, read_json
 
 ROOT = Path(__file__).parent.parent
@@ -232,13 +232,9 @@ def list_or_run(board: Board[Any], args: BoardArgs, show: Callable[[], None]) ->
 
 def run(board: Board[Any], budget: Budget) -> None:
     """Work on a board, alone on its runs; leaves with the exit code."""
-    board.runs.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with open(board.runs / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fail(f"{board.runs} is at work already: another {Path(sys.argv[0]).name}, or a run that it left behind")
+    busy = f"{board.runs} is at work already: another {Path(sys.argv[0]).name}, or a run that it left behind"
+    with alone_in(board.runs, busy) as lock:
         sys.exit(board.work(budget, lock))
 
 

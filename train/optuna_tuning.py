@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from fwagents.machine import commit
 from runs import provenance, read_json, write_json
-from tune import BORROWED, COMMON, Choice, Range, check_same, describe, known_settings, result_path, space, train
+from tune import BORROWED, COMMON, Choice, Range, best, check_same, describe, known_settings, result_path, space, train
 
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 Row = dict[str, Any]  # a trial as it is written down
@@ -150,11 +150,6 @@ def suggest(trial: Any, name: str, part: Range | Choice) -> Any:
     if part.whole:
         return trial.suggest_int(name, int(part.low), int(part.high), log=part.log)
     return trial.suggest_float(name, part.low, part.high, log=part.log)
-
-
-def best(rows: Sequence[Row]) -> Row | None:
-    """The row of the highest value; None if none has a value."""
-    return max((row for row in rows if row["value"] is not None), key=lambda row: row["value"], default=None)
 
 
 def finalists(rows: Sequence[Row], count: int, known: Sequence[dict[str, Any]]) -> list[Row]:

@@ -7,7 +7,6 @@ be another, as it is whenever trials report in another order; what has come to i
 search do not survive a kill while they are being copied.)
 """
 
-import fcntl
 import json
 import math
 import os
@@ -24,9 +23,10 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from cli import fail
+from locks import alone_in
 from ray_training import connect
 from runs import provenance, read_json, write_json
-from tune import PIECES, Choice, Range, check_same, describe, known_settings, result_path, space, train
+from tune import PIECES, Choice, Range, best, check_same, describe, known_settings, result_path, space, train
 
 HALVING = 3
 GRACE = PIECES // 4  # pieces of the first seed's run before any trial is cut
@@ -36,16 +36,11 @@ def search(args: Any) -> None:
     """Try ``args.trials`` settings, and write the result; goes on where the same search was stopped.
 
     Raises:
-        ValueError: the search that is to go on had other settings, or another process is at it.
+        ValueError: the search that is to go on had other settings.
     """
     output = result_path(args)
     folder = output.with_suffix(".ray").absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is at the search in {folder}: one at a time") from None
+    with alone_in(folder, f"another process is at the search in {folder}: one at a time"):
         described = {
             **describe(args),
             "trials_wanted": args.trials,
@@ -187,8 +182,7 @@ def write(
                 "seconds": reports[-1]["seconds"] if reports else None,
             }
         )
-    whole = [row for row in rows if row["value"] is not None and row["pieces"] == PIECES * len(described["seeds"])]
-    winner = max(whole, key=lambda row: row["value"]) if whole else None
+    winner = best([row for row in rows if row["pieces"] == PIECES * len(described["seeds"])])
     for row in rows:
         value = "stopped" if row["value"] is None else f"{row['value']:.3f}"
         print(f"{row['number'] + 1}/{len(rows)}: {value} after {row['pieces']} pieces  {row['setting']}", flush=True)

@@ -156,6 +156,11 @@ def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> 
             )
 
 
+def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The trial of the highest value; None if none has a value."""
+    return max((row for row in rows if row["value"] is not None), key=lambda row: row["value"], default=None)
+
+
 def described_space(core: str) -> dict[str, Any]:
     """The space as JSON."""
     return {
