@@ -302,3 +302,34 @@ def test_initial_weights_are_the_papers():
     assert core.weight_ih.abs().max() <= 25**-0.5
     assert core.weight_ih.abs().max() > 0.9 * 25**-0.5
     assert core.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("with_starts", [False, True])
+def test_bfloat16_autocast_gives_nearly_the_same(core, dtype, with_starts):
+    """Outputs of sequence, steps and stepper, and the weights' gradients, with inputs as an encoder gives them."""
+    core.float()
+    steps = 4  # rounding grows from step to step
+    x, start = torch.randn(steps, B, D).to(torch.bfloat16), starts(2, row=1)[:steps] if with_starts else None
+    names, weights = zip(*((n, p) for n, p in core.named_parameters() if p.requires_grad), strict=True)
+
+    def run(x):
+        y, last = core(x, None, start)
+        loss = y.float().square().mean() + sum(leaf.float().square().mean() for leaf in last)
+        return y.float(), torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+
+    def near(found, expected, what):
+        assert (found - expected).norm() <= 0.2 * expected.norm() + 1e-3, what
+
+    y, gradients = run(x.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found, found_gradients = run(x.to(dtype))
+        state, stepper = core.initial_state(B), core.stepper(B)
+        for t in range(steps):
+            now = None if start is None else start[t]
+            stepped, state = core.step(x[t].to(dtype), state, now)
+            near(stepped.float(), y[t], f"step {t}")
+            near(stepper.step(x[t].to(dtype), now).float(), y[t], f"stepper {t}")
+    near(found, y, "outputs")
+    for name, one, other in zip(names, found_gradients, gradients, strict=True):
+        near(one, other, name)

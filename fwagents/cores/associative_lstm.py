@@ -161,7 +161,8 @@ def bound(z: Tensor) -> Tensor:
 
 def _complex(pair: Tensor) -> Tensor:
     """``[..., 2 n, B]``, real parts first -> complex ``[..., n, B]``."""
-    return torch.complex(*pair.chunk(2, dim=-2))
+    # Autocast gives bfloat16, of which torch has no complex numbers.
+    return torch.complex(*pair.to(torch.promote_types(pair.dtype, torch.float32)).chunk(2, dim=-2))
 
 
 def _real(z: Tensor) -> Tensor:

@@ -268,6 +268,8 @@ class FastWeightsStepper(Stepper[FastWeightsState]):
         core = self.core
         core._check_input(x)
         core._check(None, start, x.shape[:-1])
+        if torch.is_autocast_enabled("cpu"):
+            x = x.float()  # an encoder's output is less precise under autocast
         if len(x) != self.rows or not cpu.covers(x):
             raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}, expected {self.rows} rows of float32")
         y = self._steps.step(x, start)

@@ -70,7 +70,8 @@ class Hebbian(MemoryCore[HebbianState]):
         for drive in F.linear(x, self.weight_ih, self.bias).unbind():
             plastic = torch.bmm(self.alpha * hebb, h.unsqueeze(-1)).squeeze(-1)
             new = torch.tanh(torch.addmm(drive, h, self.weight_hh.t()) + plastic)
-            hebb = torch.lerp(hebb, new.unsqueeze(-1) * h.unsqueeze(-2), self.eta)
+            # Under autocast h is less precise than the traces, and lerp takes one dtype alone.
+            hebb = torch.lerp(hebb, (new.unsqueeze(-1) * h.unsqueeze(-2)).to(hebb.dtype), self.eta)
             h = new
             ys.append(h)
         return torch.stack(ys), HebbianState(h, hebb)

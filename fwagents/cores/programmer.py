@@ -149,7 +149,14 @@ def execute(program: Program, W: Tensor) -> tuple[Tensor, Tensor]:
         rate = program.rate.permute(1, 2, 0).unsqueeze(-1)
         u = rate * (u - left * (k @ W.mT))
         if q.shape[2] > 1:
-            u = torch.linalg.solve_triangular(rate * between * (k @ k.mT), u, upper=False, unitriangular=True)
+            u = solve_unit_lower(rate * between * (k @ k.mT), u)
     reads = left * (q @ W.mT) + (between * (q @ k.mT)) @ u
     W = left[..., -1:, :] * W + (between[..., -1:, :].mT * u).mT @ k
     return reads.permute(2, 0, 1, 3), W
+
+
+def solve_unit_lower(system: Tensor, u: Tensor) -> Tensor:
+    """The solution of ``(I + L) x = u`` in the dtype of u, with L [..., T, T] what ``system`` has below its diagonal."""
+    # Autocast leaves some of it in bfloat16, for which torch has no such solver on the CPU.
+    wide = torch.promote_types(torch.promote_types(system.dtype, u.dtype), torch.float32)
+    return torch.linalg.solve_triangular(system.to(wide), u.to(wide), upper=False, unitriangular=True).to(u.dtype)
