@@ -85,7 +85,7 @@ class RayRun(Run):
             raise ValueError(
                 f"--num-workers is {args.num_workers}, expected 0 or a divisor of --num-envs, {args.num_envs}"
             )
-        check_batch_size(args.batch_size, args.chunk_length or args.n_steps, args.n_steps, args.num_envs)
+        check_batch_size(args.batch_size, args.chunk_length or args.n_steps)
         # The agent that stands here never plays: its environments only tell it what there is to see and do.
         super().__init__(replace(args, num_envs=min(2, args.num_envs), batch_size=None), env_kwargs, core_kwargs)
         self.args = args

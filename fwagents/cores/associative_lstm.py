@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fwagents.cores.base import MemoryCore, finite_float, positive_int
+from fwagents.cores.base import MemoryCore, finite_float, integer, positive_int
 from fwagents.kernels import associative, chosen_backend
 
 
@@ -68,14 +68,13 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         permutation_seed: int = 0,
     ) -> None:
         super().__init__(input_size, hidden_size)
+        input_size, hidden_size = self.input_size, self.hidden_size
         if hidden_size % 2:
             raise ValueError(f"hidden_size is {hidden_size}, expected an even number: half of it is imaginary parts")
-        if isinstance(permutation_seed, bool) or not isinstance(permutation_seed, int):
-            raise ValueError(f"permutation_seed is {permutation_seed!r}, expected an integer")
-        self.num_copies = positive_int("num_copies", num_copies)
-        self.num_heads = positive_int("num_heads", num_heads)
+        self.num_copies = num_copies = positive_int("num_copies", num_copies)
+        self.num_heads = num_heads = positive_int("num_heads", num_heads)
         self.forget_bias = finite_float("forget_bias", forget_bias)
-        self.permutation_seed = permutation_seed
+        self.permutation_seed = permutation_seed = integer("permutation_seed", permutation_seed)
         units = hidden_size // 2
         rows = (1 + 8 * num_heads) * units
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
@@ -97,7 +98,7 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
 
     def initial_state(self, batch_size: int) -> StateT:
         """The state in which an episode begins, on the core's own device and in its dtype; zero by default."""
-        positive_int("batch_size", batch_size)
+        batch_size = positive_int("batch_size", batch_size)
         like = next(self.parameters())
         return self._state(like.new_zeros(batch_size, *shape) for shape in self.state_shapes)
 
@@ -146,7 +147,7 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
 
     def stepper(self, start_from: StateT | int) -> Stepper[StateT]:
         """Something to step the core with where no gradient is wanted, from a state or for so many new rows."""
-        state = self.initial_state(start_from) if isinstance(start_from, int) else start_from
+        state = start_from if isinstance(start_from, tuple) else self.initial_state(start_from)
         self._check_state(state, len(state[0]))
         return Stepper(self, state)
 
@@ -189,17 +190,24 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
                 raise ValueError(f"state.{name} has shape {tuple(leaf.shape)}, expected {(batch_size, *shape)}")
 
 
+def integer(name: str, value: object, low: int | None = None) -> int:
+    """Return ``value``, which may be NumPy's, as an int; ValueError that names it if it is no integer, or below low."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or (low is not None and value < low):
+        least = "" if low is None else f" of at least {low}"
+        raise ValueError(f"{name} is {value!r}, expected an integer{least}")
+    return int(value)
+
+
 def positive_int(name: str, value: object) -> int:
-    """Return ``value``; ValueError that names it if it is not an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected an integer of at least 1")
-    return value
+    """Return ``value`` as an int; ValueError that names it if it is not an integer of at least 1."""
+    return integer(name, value, 1)
 
 
 def finite_float(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
     """Return ``value`` as a float; ValueError that names it if it is no finite number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"{name} is {value!r}, expected a finite number")
-    if not low <= value <= high:
+    number = float(value)
+    if not low <= number <= high:
         raise ValueError(f"{name} is {value!r}, expected a number in [{low}, {high}]")
-    return float(value)
+    return number

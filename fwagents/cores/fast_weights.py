@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from fwagents.cores.base import HiddenState, MemoryCore, finite_float, positive_int
+from fwagents.cores.base import HiddenState, MemoryCore, finite_float, integer, positive_int
 from fwagents.cores.stepper import Stepper
 from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
 from fwagents.kernels.reference import inner_loop, key, settle
@@ -89,13 +89,17 @@ class FastWeights(MemoryCore[FastWeightsState]):
         super().__init__(input_size, hidden_size)
         if boundary not in ("sustained", "identity"):
             raise ValueError(f"boundary is {boundary!r}, expected 'sustained' or 'identity'")
-        adaptive = inner_steps == "adaptive"
-        if not adaptive and (isinstance(inner_steps, bool) or not isinstance(inner_steps, int) or inner_steps < 0):
-            raise ValueError(f"inner_steps is {inner_steps!r}, expected an integer of at least 0, or 'adaptive'")
-        self.inner_steps = inner_steps
+        input_size, hidden_size = self.input_size, self.hidden_size
         most, tolerance = positive_int("max_inner_steps", max_inner_steps), finite_float("tolerance", tolerance, 0.0)
+        adaptive = inner_steps == "adaptive"
+        if not adaptive:
+            try:
+                inner_steps = most = integer("inner_steps", inner_steps, 0)
+            except ValueError as error:
+                raise ValueError(f"{error}, or 'adaptive'") from None
+        self.inner_steps = inner_steps
         self.options = ScanOptions(
-            inner_steps=inner_steps if isinstance(inner_steps, int) else most,
+            inner_steps=most,
             decay=finite_float("decay", decay, 0.0, 1.0),
             fast_lr=finite_float("fast_lr", fast_lr, 0.0),
             sustained=boundary == "sustained",
@@ -203,7 +207,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
         """One that keeps the history in place of A, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
         if chosen_backend(self.backend) != "numba" or not cpu.covers(*self.parameters()):
             return super().stepper(start_from)
-        if not isinstance(start_from, int):
+        if isinstance(start_from, tuple):
             self._check_state(start_from, len(start_from.h))
             return FastWeightsStepper(self, start_from)
         h = self.bias.new_zeros(positive_int("batch_size", start_from), self.hidden_size)

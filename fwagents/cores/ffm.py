@@ -59,8 +59,9 @@ class FFM(MemoryCore[FFMState]):
         max_period: float = 1024.0,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        self.memory_size = positive_int("memory_size", memory_size)
-        self.context_size = positive_int("context_size", context_size)
+        input_size, hidden_size = self.input_size, self.hidden_size
+        self.memory_size = memory_size = positive_int("memory_size", memory_size)
+        self.context_size = context_size = positive_int("context_size", context_size)
         self.max_period = finite_float("max_period", max_period, 7.0)
         self.gates = nn.Linear(input_size, 2 * memory_size + 2 * hidden_size)
         self.mix = nn.Linear(2 * memory_size * context_size, hidden_size)

@@ -33,7 +33,7 @@ class GRU(MemoryCore[HiddenState]):
 
     def __init__(self, input_size: int, hidden_size: int, *, update_bias: float = 0.0) -> None:
         super().__init__(input_size, hidden_size)
-        self.rnn = nn.GRU(input_size, hidden_size)
+        self.rnn = nn.GRU(self.input_size, self.hidden_size)
         with torch.no_grad():  # the second of torch's three gates
             bias_ih = self.rnn.all_weights[0][2]
             bias_ih[hidden_size : 2 * hidden_size] += finite_float("update_bias", update_bias)

@@ -27,7 +27,7 @@ class IRNN(MemoryCore[HiddenState]):
     def __init__(self, input_size: int, hidden_size: int, *, identity_scale: float = 0.5) -> None:
         super().__init__(input_size, hidden_size)
         self.identity_scale = finite_float("identity_scale", identity_scale)
-        self.rnn = nn.RNN(input_size, hidden_size, nonlinearity="relu")
+        self.rnn = nn.RNN(self.input_size, self.hidden_size, nonlinearity="relu")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

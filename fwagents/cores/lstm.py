@@ -41,7 +41,7 @@ class LSTM(MemoryCore[LSTMState]):
 
     def __init__(self, input_size: int, hidden_size: int, *, forget_bias: float = 0.0) -> None:
         super().__init__(input_size, hidden_size)
-        self.rnn = nn.LSTM(input_size, hidden_size)
+        self.rnn = nn.LSTM(self.input_size, self.hidden_size)
         with torch.no_grad():  # the second of torch's four gates
             bias_ih = self.rnn.all_weights[0][2]
             bias_ih[hidden_size : 2 * hidden_size] += finite_float("forget_bias", forget_bias)

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fwagents.cores.base import MemoryCore, positive_int
+from fwagents.cores.base import MemoryCore, integer, positive_int
 
 CHUNK = 64  # steps that are computed at once; the work of a step grows with it, the calls for a step fall
 
@@ -70,13 +70,12 @@ class FastWeightProgrammer(MemoryCore[ProgrammerState]):
 
     def __init__(self, input_size: int, hidden_size: int, *, num_heads: int = 1, conv_size: int = 4) -> None:
         super().__init__(input_size, hidden_size)
-        self.num_heads = positive_int("num_heads", num_heads)
+        hidden_size, num_heads = self.hidden_size, positive_int("num_heads", num_heads)
+        self.num_heads = num_heads
         if hidden_size % num_heads:
             raise ValueError(f"hidden_size is {hidden_size}, expected a multiple of num_heads, {num_heads}")
-        self.conv_size = positive_int("conv_size", conv_size)
-        if conv_size < 2:
-            raise ValueError(f"conv_size is {conv_size}, expected at least 2")
-        self.projection = nn.Linear(input_size, 3 * hidden_size + self.gates_per_head * num_heads)
+        self.conv_size = conv_size = integer("conv_size", conv_size, 2)
+        self.projection = nn.Linear(self.input_size, 3 * hidden_size + self.gates_per_head * num_heads)
         self.taps = nn.Parameter(torch.empty(conv_size, 3 * hidden_size))
         self.reset_parameters()
 
@@ -156,7 +155,8 @@ def execute(program: Program, W: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def solve_unit_lower(system: Tensor, u: Tensor) -> Tensor:
-    """The solution of ``(I + L) x = u`` in the dtype of u, with L [..., T, T] what ``system`` has below its diagonal."""
+    """The solution x of ``(I + L) x = u`` in the dtype of u; L [..., T, T] is ``system`` below its diagonal."""
     # Autocast leaves some of it in bfloat16, for which torch has no such solver on the CPU.
     wide = torch.promote_types(torch.promote_types(system.dtype, u.dtype), torch.float32)
-    return torch.linalg.solve_triangular(system.to(wide), u.to(wide), upper=False, unitriangular=True).to(u.dtype)
+    x: Tensor = torch.linalg.solve_triangular(system.to(wide), u.to(wide), upper=False, unitriangular=True)
+    return x.to(u.dtype)

@@ -56,7 +56,7 @@ def trace_episodes(
     policy = getattr(model, "policy", model)
     if not isinstance(policy, MemoryPolicy):
         raise TypeError(f"the model's policy is {type(policy).__name__}, expected a MemoryPolicy")
-    positive_int("episodes", episodes)
+    episodes = positive_int("episodes", episodes)
     played = [
         _play(policy, env, None if seed is None else seed + number, deterministic, normalize_obs)
         for number in range(episodes)

@@ -28,7 +28,7 @@ def with_memory(config: ConfigT, *, chunk_length: int = 32, policy: str | None =
     Raises:
         ValueError: the chunk length is no positive integer.
     """
-    positive_int("chunk_length", chunk_length)
+    chunk_length = positive_int("chunk_length", chunk_length)
     model_config = {"policy": policy, "policy_kwargs": policy_kwargs, CHUNK_LENGTH: chunk_length}
     spec = RLModuleSpec(module_class=MemoryRLModule, model_config=model_config)
     own = config.callbacks_class

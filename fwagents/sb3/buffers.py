@@ -75,8 +75,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         n_envs: int = 1,
         chunk_length: int | None = None,
     ) -> None:
-        positive_int("n_steps", buffer_size)
-        positive_int("n_envs", n_envs)
+        buffer_size, n_envs = positive_int("n_steps", buffer_size), positive_int("n_envs", n_envs)
         self.chunk_length = buffer_size if chunk_length is None else positive_int("chunk_length", chunk_length)
         if buffer_size % self.chunk_length:
             raise ValueError(f"chunk_length is {chunk_length}, expected a divisor of n_steps, which is {buffer_size}")
@@ -116,19 +115,28 @@ class MemoryRolloutBuffer(RolloutBuffer):
         value: Tensor,
         log_prob: Tensor,
     ) -> None:
-        """Keep one step of every environment, each array [n_envs, ...]."""
+        """Keep one step of every environment, each array [n_envs, ...], ``value`` [n_envs, 1]."""
         self.rewards[self.pos] = reward
         if isinstance(self.observations, dict):
-            for key, store in self.observations.items():
-                store[self.pos] = obs[key].reshape(store.shape[1:])
+            self.observations = {key: self._kept(store, obs[key]) for key, store in self.observations.items()}
         else:
-            self.observations[self.pos] = obs.reshape(self.observations.shape[1:])
+            self.observations = self._kept(self.observations, obs)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.episode_starts[self.pos] = episode_start
-        self.values[self.pos] = value.cpu().numpy()
+        self.values[self.pos] = value.cpu().numpy().reshape(self.n_envs)
         self.log_probs[self.pos] = log_prob.cpu().numpy()
         self.pos += 1
         self.full = self.pos == self.buffer_size
+
+    def _kept(self, store: np.ndarray, obs: np.ndarray) -> np.ndarray:
+        """``store`` with the present step's observations, in a dtype that holds them.
+
+        VecNormalize turns integers into floats and leaves the space as it was.
+        """
+        if not np.can_cast(obs.dtype, store.dtype, "same_kind"):
+            store = store.astype(np.promote_types(store.dtype, obs.dtype))
+        store[self.pos] = obs.reshape(store.shape[1:])
+        return store
 
     def chunks(self, ids: np.ndarray | None = None) -> Chunks:
         """The chunks numbered ``ids`` [n]; chunk ``k * n_envs + e`` is the k-th of environment e. None is all."""

@@ -7,10 +7,12 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from fwagents.cores.base import positive_int
 from fwagents.sb3.buffers import MemoryRolloutBuffer
 from fwagents.sb3.policies import MemoryPolicy
 from fwagents.sb3.states import MemoryStates, map_states
@@ -39,8 +41,18 @@ class MemoryRollouts(OnPolicyAlgorithm):
             raise ValueError(f"rollout_buffer_class is {name}, expected a subclass of MemoryRolloutBuffer")
         if not issubclass(self.policy_class, MemoryPolicy):
             raise ValueError(f"policy is {self.policy_class.__name__}, expected a MemoryPolicy")
+        self.n_steps = positive_int("n_steps", self.n_steps)
         self.rollout_buffer_kwargs = {**self.rollout_buffer_kwargs, "chunk_length": self.chunk_length}
         super()._setup_model()
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name in self.policy_aliases:
+            return self.policy_aliases[policy_name]
+        # SB3's names, sb3-contrib's "MlpLstmPolicy" among them, and what stands here in their place.
+        ours = {"Mlp": "MemoryPolicy", "Cnn": "MemoryCnnPolicy", "MultiInput": "MemoryMultiInputPolicy"}
+        named = [name for beginning, name in ours.items() if policy_name.startswith(beginning)]
+        expected = named[0] if named else f"one of {', '.join(self.policy_aliases)}"
+        raise ValueError(f"Policy {policy_name} unknown to {type(self).__name__}, expected {expected}")
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_stepper", "_last_states"]
@@ -50,12 +62,24 @@ class MemoryRollouts(OnPolicyAlgorithm):
     ) -> bool:
         """Fill the buffer with ``n_rollout_steps`` steps of every environment; False if a callback stops it.
 
+        After a stop the next ``learn`` goes on from the step at which it was stopped. After an exception it begins new
+        episodes, since nothing can say how far the environments came.
+
         Raises:
             ValueError: an observation or reward is not finite; the message says which.
             FloatingPointError: the probabilities of the actions are not.
         """
+        try:
+            return self._collect(env, callback, rollout_buffer, n_rollout_steps)
+        except BaseException:
+            self._last_obs = None  # SB3 then begins new episodes
+            raise
+
+    def _collect(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: MemoryRolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """:meth:`collect_rollouts`; callbacks read its variables, which therefore have the names of SB3's."""
         assert isinstance(self._last_obs, (np.ndarray, dict))
-        assert self._last_episode_starts is not None
         self.policy.set_training_mode(False)
         if self._stepper is None or self._stepper.policy is not self.policy or self._stepper.n_envs != env.num_envs:
             self._stepper = PolicyStepper(self.policy, env.num_envs)
@@ -64,59 +88,78 @@ class MemoryRollouts(OnPolicyAlgorithm):
             self._last_states = stepper.states
         # The stepper may hold its state in another form; a resumed run has but this one, and must do the same sums.
         stepper.load(self._last_states)
+        n_steps = 0
+        _require_finite("observation", self._last_obs, n_steps)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        for step in range(n_rollout_steps):
-            if step % rollout_buffer.chunk_length == 0:
-                rollout_buffer.add_states(stepper.states if step else self._last_states)
-            _require_finite("observation", self._last_obs, step)
-            start = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
-            actions_tensor, values, log_probs = stepper.step(obs_as_tensor(self._last_obs, self.device), start)
+        while n_steps < n_rollout_steps:
+            if n_steps % rollout_buffer.chunk_length == 0:
+                rollout_buffer.add_states(stepper.states if n_steps else self._last_states)
+            obs_tensor = obs_as_tensor(self._last_obs, self.device)
+            episode_starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
+            actions_tensor, values, log_probs = stepper.step(obs_tensor, episode_starts)
             actions = actions_tensor.cpu().numpy()
-            clipped = actions
+            clipped_actions = actions
             if isinstance(self.action_space, spaces.Box):
-                clipped = np.clip(actions, self.action_space.low, self.action_space.high)
-            new_obs, rewards, dones, infos = cast(Any, env.step(clipped))
-            _require_finite("reward", rewards, step)
+                clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
+            new_obs, rewards, dones, infos = cast(Any, env.step(clipped_actions))
+            _require_finite("reward", rewards, n_steps)
+            _require_finite("observation", new_obs, n_steps + 1)
 
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
+                self._last_obs, self._last_episode_starts, self._last_states = new_obs, dones, stepper.states
                 return False
+            bootstrapped = rewards
             if dones.any():
                 self._update_info_buffer(infos, dones)
-                rewards = self._bootstrap_truncated(rewards, dones, infos, stepper)
-            rollout_buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)
+                bootstrapped = self._bootstrap_truncated(rewards, dones, infos, n_steps + 1)
+            rollout_buffer.add(
+                self._last_obs, actions, bootstrapped, cast(Any, self._last_episode_starts), values, log_probs
+            )
             self._last_obs, self._last_episode_starts = new_obs, dones
+            n_steps += 1
 
         self._last_states = stepper.states
         with torch.no_grad():
-            start = torch.as_tensor(dones, dtype=torch.bool, device=self.device)
-            obs = obs_as_tensor(cast(Any, new_obs), self.device)
-            last_values = self.policy.values_after(obs, self._last_states, start)
-        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+            episode_starts = torch.as_tensor(dones, dtype=torch.bool, device=self.device)
+            obs_tensor = obs_as_tensor(cast(Any, new_obs), self.device)
+            values = self.policy.values_after(obs_tensor, self._last_states, episode_starts).unsqueeze(-1)
+        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
     def _bootstrap_truncated(
-        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], stepper: PolicyStepper
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], step: int
     ) -> np.ndarray:
         """Rewards with the discounted value of the final observation where an episode was cut short.
 
-        The value is taken under the state after the episode's last step, before any reset.
+        The value is taken under the state after the episode's last step, before any reset. An episode whose final
+        observation the environment does not give is left as it is, as in SB3.
+
+        Raises:
+            ValueError: a final observation is not finite.
         """
-        rows = [i for i in np.flatnonzero(dones).tolist() if infos[i].get("TimeLimit.truncated", False)]
+        rows = [
+            i
+            for i in np.flatnonzero(dones).tolist()
+            if infos[i].get("TimeLimit.truncated", False) and infos[i].get("terminal_observation") is not None
+        ]
         if not rows:
             return rewards
         final = [infos[i]["terminal_observation"] for i in rows]
         if isinstance(final[0], dict):
-            obs = obs_as_tensor({key: np.stack([f[key] for f in final]) for key in final[0]}, self.device)
+            last_obs: Any = {key: np.stack([f[key] for f in final]) for key in final[0]}
         else:
-            obs = obs_as_tensor(np.stack(final), self.device)
-        states: MemoryStates = map_states(lambda leaf: leaf[rows], stepper.states)
+            last_obs = np.stack(final)
+        _require_finite("terminal observation", last_obs, step, rows)
+        assert self._stepper is not None
+        states: MemoryStates = map_states(lambda leaf: leaf[rows], self._stepper.states)
+        start = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
         with torch.no_grad():
-            values = self.policy.values_after(obs, states, torch.zeros(len(rows), dtype=torch.bool, device=self.device))
+            values = self.policy.values_after(obs_as_tensor(last_obs, self.device), states, start)
         rewards = rewards.copy()
         rewards[rows] += self.gamma * values.cpu().numpy()
         return rewards
@@ -152,13 +195,15 @@ class MemoryRollouts(OnPolicyAlgorithm):
         optimizer.step()
 
 
-def _require_finite(name: str, values: Any, step: int) -> None:
+def _require_finite(name: str, values: Any, step: int, environments: list[int] | None = None) -> None:
+    """ValueError unless ``values`` [n, ...] of the numbered environments (None is all) are finite."""
     if isinstance(values, dict):
         for key, array in values.items():
-            _require_finite(f"{name} {key!r}", array, step)
+            _require_finite(f"{name} {key!r}", array, step, environments)
     elif values.dtype.kind == "f" and not np.isfinite(values).all():
         where = np.argwhere(~np.isfinite(values))[0]
+        environment = where[0] if environments is None else environments[where[0]]
         raise ValueError(
-            f"{name} of environment {where[0]} is {values[tuple(where)]} at step {step} of the rollout, "
+            f"{name} of environment {environment} is {values[tuple(where)]} at step {step} of the rollout, "
             "expected a finite number"
         )

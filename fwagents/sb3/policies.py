@@ -88,7 +88,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             raise ValueError(f"critic_core is {critic_core!r}, expected one of {', '.join(get_args(CriticCore))}")
         if critic_core in ("shared", "detached") and not kwargs.get("share_features_extractor", True):
             raise ValueError(f"critic_core is {critic_core!r}, which needs share_features_extractor=True")
-        self.lstm_output_dim = positive_int("hidden_size", hidden_size)
+        self.lstm_output_dim = hidden_size = positive_int("hidden_size", hidden_size)
         # The parent would build LSTMs, and an optimizer around them; its own parent builds all the rest.
         super(RecurrentActorCriticPolicy, self).__init__(
             observation_space,
@@ -99,7 +99,10 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             **kwargs,
         )
         self.core_name = core
-        self.core_kwargs = dict(core_kwargs or {})
+        self.core_kwargs = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in (core_kwargs or {}).items()
+        }
         self.critic_core_mode = critic_core
         # What the parent's methods read, under the parent's names.
         self.shared_lstm = critic_core in ("shared", "detached")
@@ -231,13 +234,40 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         Returns:
             Actions [n_envs, ...] (without the first axis for a single observation), and the state, two arrays
             [1, n_envs, S/2].
+
+        Raises:
+            ValueError: state or episode_start is of another shape than these observations need.
         """
+        tensor, _ = self.obs_to_tensor(observation)
+        n_envs = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        if episode_start is not None:
+            episode_start = self._checked_start(episode_start, n_envs)
         if state is None:
             # The core's initial state need not be the zeros that the parent fills in.
-            tensor, _ = self.obs_to_tensor(observation)
-            n_envs = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
             episode_start = np.ones(n_envs, dtype=bool)
+        else:
+            self._check_packed_state(state, n_envs)
         return super().predict(observation, state, episode_start, deterministic)
+
+    def _checked_start(self, episode_start: Any, n_envs: int) -> np.ndarray:
+        """bool [n_envs]; a scalar will do for a single environment."""
+        start = np.asarray(episode_start)
+        if start.dtype.kind not in "biuf" or (start.shape or (1,)) != (n_envs,):
+            raise ValueError(
+                f"episode_start is {start.dtype} of shape {start.shape}, expected bool of shape {(n_envs,)}, "
+                "one for each observation"
+            )
+        opens: np.ndarray = start.reshape(n_envs) != 0
+        return opens
+
+    def _check_packed_state(self, state: Any, n_envs: int) -> None:
+        """ValueError unless ``state`` is what ``predict`` returns for ``n_envs`` observations."""
+        expected = (1, n_envs, self.lstm_actor.hidden_size)
+        parts = state if isinstance(state, (tuple, list)) else (state,)
+        if isinstance(state, (tuple, list)) and [np.shape(part) for part in parts] == [expected] * 2:
+            return
+        found = ", ".join(f"{type(part).__name__} of shape {np.shape(part)}" for part in parts)
+        raise ValueError(f"state is {found}, expected two arrays of shape {expected}, as of {n_envs} observations")
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

@@ -1,5 +1,6 @@
 """PPO with any memory core: minibatches of chunks, no padding, no loop over time in Python."""
 
+import warnings
 from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor
 
+from fwagents.cores.base import positive_int
 from fwagents.sb3.buffers import Chunks
 from fwagents.sb3.on_policy import MemoryRollouts
 from fwagents.sb3.policies import POLICIES, MemoryPolicy
@@ -17,15 +19,14 @@ from fwagents.sb3.policies import POLICIES, MemoryPolicy
 Self = TypeVar("Self", bound="MemoryPPO")
 
 
-def check_batch_size(batch_size: int | None, chunk_length: int, n_steps: int, n_envs: int) -> None:
-    """ValueError unless minibatches of so many steps, None for all, are made of whole chunks and make up a rollout."""
-    rollout = n_steps * n_envs
-    size = rollout if batch_size is None else batch_size
-    if size < 1 or size % chunk_length or rollout % size:
-        raise ValueError(
-            f"batch_size is {batch_size}, expected a multiple of chunk_length ({chunk_length}) that "
-            f"divides n_steps * n_envs ({n_steps} * {n_envs} = {rollout})"
-        )
+def check_batch_size(batch_size: object, chunk_length: int) -> int | None:
+    """Return ``batch_size``; ValueError unless minibatches of so many steps, None for all, are made of whole chunks."""
+    if batch_size is None:
+        return None
+    size = positive_int("batch_size", batch_size)
+    if size % chunk_length:
+        raise ValueError(f"batch_size is {size}, expected a multiple of chunk_length, which is {chunk_length}")
+    return size
 
 
 class MemoryPPO(MemoryRollouts, PPO):
@@ -38,8 +39,8 @@ class MemoryPPO(MemoryRollouts, PPO):
         env: environment, or the id of one.
         learning_rate: Adam's step size, or a function of the remaining progress.
         n_steps: steps of each environment per rollout.
-        batch_size: steps per minibatch, a multiple of ``chunk_length`` that divides ``n_steps * n_envs``; None is the
-            whole rollout.
+        batch_size: steps per minibatch, a multiple of ``chunk_length``; None is the whole rollout. Where it does not
+            divide ``n_steps * n_envs``, the last minibatch is smaller.
         n_epochs: passes over each rollout.
         chunk_length: steps over which gradients flow back (the truncation of backpropagation through time), a divisor
             of ``n_steps``; None is ``n_steps``.
@@ -69,13 +70,14 @@ class MemoryPPO(MemoryRollouts, PPO):
     ) -> None:
         self.chunk_length = chunk_length
         self.refresh_states = refresh_states
+        n_steps = positive_int("n_steps", n_steps)
         super().__init__(
             cast(Any, policy),
             cast(Any, env),
             learning_rate,
             n_steps,
-            # SB3's own check of the size knows nothing of chunks; this passes it, ours is below.
-            batch_size=max(2, n_steps),
+            # SB3's own check of the size knows nothing of chunks. The whole rollout passes it; ours is below.
+            batch_size=max(2, n_steps * getattr(env, "num_envs", 1)),
             n_epochs=n_epochs,
             _init_setup_model=False,
             **kwargs,
@@ -83,10 +85,23 @@ class MemoryPPO(MemoryRollouts, PPO):
         self.batch_size = batch_size  # type: ignore[assignment]
         if _init_setup_model:
             self._setup_model()
+            self._warn_of_a_smaller_minibatch()
 
     def _setup_model(self) -> None:
+        self.n_epochs = positive_int("n_epochs", self.n_epochs)
         super()._setup_model()
-        check_batch_size(self.batch_size, self.rollout_buffer.chunk_length, self.n_steps, self.n_envs)
+        self.batch_size = check_batch_size(  # type: ignore[assignment]  # None is the whole rollout
+            self.batch_size, self.rollout_buffer.chunk_length
+        )
+
+    def _warn_of_a_smaller_minibatch(self) -> None:
+        rollout = self.n_steps * self.n_envs
+        if self.batch_size is not None and rollout % self.batch_size:
+            warnings.warn(
+                f"batch_size is {self.batch_size}, which does not divide n_steps * n_envs ({self.n_steps} * "
+                f"{self.n_envs} = {rollout}): there will be a truncated mini-batch of size {rollout % self.batch_size}",
+                stacklevel=3,
+            )
 
     def train(self) -> None:
         """Update the policy on the rollout."""

@@ -44,7 +44,7 @@ class PolicyStepper:
             start: bool [B], True where the observation opens an episode.
 
         Returns:
-            Actions [B, ...], values [B], log-probabilities [B].
+            Actions [B, ...], values [B, 1], log-probabilities [B], as SB3's policies give them.
 
         Raises:
             FloatingPointError: the probabilities of the actions are not finite.
@@ -59,4 +59,4 @@ class PolicyStepper:
         except RuntimeError as error:  # torch's, whose words differ from distribution to distribution
             raise FloatingPointError("the probabilities of the actions are not finite") from error
         shape: Any = policy.action_space.shape
-        return actions.reshape(-1, *shape), values.squeeze(-1), distribution.log_prob(actions)
+        return actions.reshape(-1, *shape), values, distribution.log_prob(actions)

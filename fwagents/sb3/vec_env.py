@@ -190,7 +190,7 @@ def make_vec_env(
         gymnasium.error.Error: no such environment.
         ValueError, TypeError: an argument is not as above, or SB3 has no use for the observations.
     """
-    positive_int("n_envs", n_envs)
+    n_envs = positive_int("n_envs", n_envs)
     if vec_env not in get_args(VecEnvKind):
         raise ValueError(f"vec_env is {vec_env!r}, expected one of {', '.join(get_args(VecEnvKind))}")
     module, _, name = env_id.rpartition(":")

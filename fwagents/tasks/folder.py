@@ -47,7 +47,7 @@ def load_image_folder(path: str | Path, size: int, progress: bool = True) -> Ima
         ValueError: an image cannot be read, a split has a class that ``train`` lacks, or ``size`` is below 1.
     """
     root = Path(path).expanduser()
-    positive_int("size", size)
+    size = positive_int("size", size)
     classes = tuple(folder.name for folder in _class_folders(root / "train"))
     # All are found before any is read: what is missing is said at once.
     files = {name: _files(root / name, classes) for name in SPLITS if name != OPTIONAL or (root / name).is_dir()}

@@ -143,8 +143,7 @@ class PatchConvNet(nn.Module):
 
     def __init__(self, patch_size: int, features: int, classes: int = 10) -> None:
         super().__init__()
-        positive_int("patch_size", patch_size)
-        positive_int("features", features)
+        patch_size, features = positive_int("patch_size", patch_size), positive_int("features", features)
         self.fine = nn.Conv2d(1, features, patch_size, stride=patch_size)
         self.coarse = nn.Conv2d(1, features, patch_size, stride=patch_size)
         self.quadrants = nn.Conv2d(features, features, 2, stride=2)

@@ -41,7 +41,7 @@ class RetrievalTask:
     alphabet: str = string.ascii_lowercase
 
     def __post_init__(self) -> None:
-        positive_int("pairs", self.pairs)
+        object.__setattr__(self, "pairs", positive_int("pairs", self.pairs))
         letters = set(self.alphabet)
         if len(letters) < len(self.alphabet) or not letters <= set(string.ascii_letters):
             raise ValueError(f"alphabet is {self.alphabet!r}, expected letters a-z or A-Z, each once")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from fwagents.cores.base import finite_float, positive_int
+from fwagents.cores.base import finite_float, integer, positive_int
 from fwagents.files import replacing
 from fwagents.tasks.data import Examples, Splits
 
@@ -63,17 +63,16 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch_size", "eval_every"):
-            positive_int(name, getattr(self, name))
+            object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         for name in ("patience", "solved_evals"):
             if getattr(self, name) is not None:
-                positive_int(name, getattr(self, name))
+                object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         if self.lr_schedule not in SCHEDULES:
             raise ValueError(f"lr_schedule is {self.lr_schedule!r}, expected one of {', '.join(SCHEDULES)}")
         finite_float("learning_rate", self.learning_rate, 0.0)
         if self.max_grad_norm is not None:
             finite_float("max_grad_norm", self.max_grad_norm, 0.0)
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}, expected an integer of at least 0")
+        object.__setattr__(self, "seed", integer("seed", self.seed, 0))
 
 
 class Score(NamedTuple):
