@@ -1,11 +1,15 @@
 """One contract for every core: properties that hold whatever is inside it."""
 
+import json
 import pickle
+import re
 
+import numpy as np
 import pytest
 import torch
 
 from fwagents.cores import CORES, FastWeights, HiddenState, MemoryCore, NoMemory, make_core
+from fwagents.cores.base import positive_int
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -246,6 +250,31 @@ def test_bad_input_is_named(core, call, message):
 def test_make_core_names_what_is_wrong(error, message, args, kwargs):
     with pytest.raises(error, match=message):
         make_core(*args, **kwargs)
+
+
+@pytest.mark.parametrize(("name", "options"), FAMILY, ids=str)
+def test_numpy_numbers_are_numbers(name, options):
+    """Sizes and options, as the sum or product of a shape gives them; what the core holds are Python's own."""
+    as_numpy = {
+        n: np.int64(v) if type(v) is int else np.float32(v) if type(v) is float else v for n, v in options.items()
+    }
+    torch.manual_seed(3)
+    core = make_core(name, np.int64(D), np.uint8(H), **as_numpy)
+    torch.manual_seed(3)
+    plain = make_core(name, D, H, **options)
+    x = torch.randn(T, np.int64(B), D)
+    torch.testing.assert_close(core(x), plain(x), rtol=1e-5, atol=1e-5)
+    core.step(x[0], core.initial_state(np.int64(B)))
+    core.float().stepper(np.int64(B)).step(x[0].float())
+    assert not [n for n, value in vars(core).items() if isinstance(value, np.generic)]
+    assert not any(isinstance(size, np.generic) for shape in core.state_shapes for size in shape)
+    json.dumps(getattr(core, "options", None))
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, np.True_, np.float64(2), "2", None, np.int64(0)])
+def test_what_is_no_positive_integer_is_named(value):
+    with pytest.raises(ValueError, match=re.escape(f"size is {value!r}, expected an integer of at least 1")):
+        positive_int("size", value)
 
 
 def test_a_core_of_ones_own_needs_a_cell_or_a_scan():

@@ -25,7 +25,7 @@ def check_batch_size(batch_size: object, chunk_length: int) -> int | None:
         return None
     size = positive_int("batch_size", batch_size)
     if size % chunk_length:
-        raise ValueError(f"batch_size is {size}, expected a multiple of chunk_length, which is {chunk_length}")
+        raise ValueError(f"batch_size is {size}, expected a multiple of chunk_length ({chunk_length})")
     return size
 
 

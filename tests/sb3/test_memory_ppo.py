@@ -1,5 +1,7 @@
 """MemoryPPO and MemoryA2C, with stock RecurrentPPO and plain Python as the truth."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -352,8 +354,11 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_weights(algorithm):
         ({"chunk_length": 5}, "chunk_length is 5, expected a divisor of n_steps, which is 12"),
         ({"chunk_length": 0}, "chunk_length is 0"),
         ({"batch_size": 10}, r"batch_size is 10, expected a multiple of chunk_length \(12\)"),
-        ({"batch_size": 24}, r"batch_size is 24.* divides n_steps \* n_envs \(12 \* 3 = 36\)"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 0}, "batch_size is 0, expected an integer of at least 1"),
+        ({"batch_size": 12.0}, "batch_size is 12.0, expected an integer"),
+        ({"n_epochs": 0}, "n_epochs is 0, expected an integer of at least 1"),
+        ({"n_steps": 0}, "n_steps is 0, expected an integer of at least 1"),
+        ({"n_steps": "8"}, "n_steps is '8', expected an integer of at least 1"),
         ({"use_sde": True, "action": "box"}, "use_sde is True"),
         ({"rollout_buffer_class": RolloutBuffer}, "rollout_buffer_class is RolloutBuffer"),
     ],
@@ -368,8 +373,60 @@ def test_policies_without_memory_are_refused():
 
     with pytest.raises(ValueError, match="policy is ActorCriticPolicy, expected a MemoryPolicy"):
         MemoryPPO(ActorCriticPolicy, RecallEnv())
-    with pytest.raises(ValueError, match="Policy MlpPolicy unknown"):
-        MemoryPPO("MlpPolicy", RecallEnv())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("MlpPolicy", "MemoryPolicy"),
+        ("MlpLstmPolicy", "MemoryPolicy"),
+        ("CnnPolicy", "MemoryCnnPolicy"),
+        ("CnnLstmPolicy", "MemoryCnnPolicy"),
+        ("MultiInputPolicy", "MemoryMultiInputPolicy"),
+        ("MultiInputLstmPolicy", "MemoryMultiInputPolicy"),
+        ("Policy", "one of FastWeightPolicy, .*MemoryMultiInputPolicy"),
+    ],
+)
+def test_the_names_of_other_policies_get_a_hint(algorithm, theirs, ours):
+    with pytest.raises(ValueError, match=f"Policy {theirs} unknown to {algorithm.__name__}, expected {ours}$"):
+        algorithm(theirs, RecallEnv())
+
+
+def test_minibatches_need_not_divide_the_rollout(tmp_path):
+    """The last one is smaller, in whole chunks, and every chunk is in one of them."""
+    with pytest.warns(UserWarning, match="there will be a truncated mini-batch of size 4"):
+        model = make(chunk_length=4, batch_size=16)
+    model.learn(36)
+    sizes = [chunks.start.numel() for chunks in model.rollout_buffer.get(16)]
+    assert sizes == [16, 16, 4]
+    seen = torch.cat([chunks.old_log_prob.flatten() for chunks in model.rollout_buffer.get(16)])
+    np.testing.assert_array_equal(np.sort(seen.numpy()), np.sort(model.rollout_buffer.log_probs.flatten()))
+    model.save(tmp_path / "m.zip")
+    for number in (1, 2, 5):
+        env = DummyVecEnv([lambda: RandomEnv(OBSERVATION_SPACES["vector"], ACTION_SPACES["discrete"])] * number)
+        loaded = MemoryPPO.load(tmp_path / "m.zip", env=env)
+        loaded.predict(env.reset())
+        loaded.learn(12 * number)
+        assert loaded.num_timesteps == 12 * number
+
+
+def test_one_step_of_one_environment_cannot_be_normalised():
+    with pytest.raises(AssertionError, match="must be greater than 1"):
+        make(n_envs=1, n_steps=1)
+    make(n_envs=1, n_steps=1, normalize_advantage=False).learn(2)
+
+
+def test_numpy_integers_are_integers():
+    numbers = {name: np.int64(value) for name, value in [("n_steps", 12), ("chunk_length", 4), ("n_epochs", 2)]}
+    policy = {"hidden_size": np.int32(8), "core_kwargs": {"inner_steps": np.int64(2), "decay": np.float32(0.5)}}
+    model = make(batch_size=np.uint8(12), policy_kwargs=policy, **numbers)
+    model.learn(36)
+    sizes = (model.n_steps, model.n_epochs, model.batch_size, model.rollout_buffer.chunk_length)
+    assert sizes == (12, 2, 12, 4)
+    assert {type(size) for size in sizes} == {int}
+    parameters = model.policy._get_constructor_parameters()
+    json.dumps([parameters["hidden_size"], parameters["core_kwargs"]])
 
 
 class Doubled(MemoryRolloutBuffer):

@@ -171,6 +171,38 @@ def test_predict_carries_the_state():
     torch.testing.assert_close([torch.as_tensor(s) for s in state], list(policy.lstm_actor.pack(last)))
 
 
+@pytest.mark.parametrize("obs", ["vector", "dict"])
+@pytest.mark.parametrize(
+    ("rows", "start", "message"),
+    [
+        (1, None, r"state is .*\(1, 1, 36\), expected two arrays of shape \(1, 3, 36\), as of 3 observations"),
+        (2, None, r"state is .*\(1, 2, 36\), expected two arrays of shape \(1, 3, 36\)"),
+        ("half", None, r"state is ndarray of shape \(1, 3, 36\), expected two arrays"),
+        ("text", None, r"state is str of shape \(\), expected two arrays"),
+        (3, [True], r"episode_start is bool of shape \(1,\), expected bool of shape \(3,\)"),
+        (3, True, r"episode_start is bool of shape \(\), expected bool of shape \(3,\)"),
+        (3, np.zeros((3, 1)), r"episode_start is float64 of shape \(3, 1\), expected bool of shape \(3,\)"),
+        (3, ["a", "b", "c"], r"episode_start is <U1 of shape \(3,\), expected bool"),
+        (None, [True, False], r"episode_start is bool of shape \(2,\), expected bool of shape \(3,\)"),
+    ],
+)
+def test_predict_names_what_does_not_fit(obs, rows, start, message):
+    model = make(obs=obs)
+    states = {n: model.predict(observations(model, n))[1] for n in (1, 2, 3)}
+    state = {"half": states[3][:1], "text": "state"}.get(rows, states.get(rows))
+    with pytest.raises(ValueError, match=message):
+        model.predict(observations(model, 3), state, start)
+
+
+def test_predict_takes_a_scalar_start_of_one_environment():
+    policy, obs = make().policy, np.ones((1, 5), np.float32)
+    _, state = policy.predict(obs, deterministic=True)
+    for one in (obs, obs[0]):
+        for start in (False, np.bool_(False), [False], np.zeros(1), None):
+            _, after = policy.predict(one, state, start, deterministic=True)
+            np.testing.assert_array_equal(after, policy.predict(obs, state, np.array([False]), deterministic=True)[1])
+
+
 def test_first_minibatch_has_ratio_one():
     """What the update recomputes is what the rollout did, across episode ends inside the rollout."""
     model = make(n_envs=3, learning_rate=0.0)
