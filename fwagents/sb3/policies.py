@@ -236,8 +236,14 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             [1, n_envs, S/2].
 
         Raises:
-            ValueError: state or episode_start is of another shape than these observations need.
+            ValueError: state or episode_start is of another shape than these observations need, or the observation is
+                the pair that a Gymnasium environment's ``reset`` returns.
         """
+        if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
+            raise ValueError(
+                "observation is a pair (observation, info), mixing Gym API and SB3 VecEnv API; expected the "
+                "observation alone: obs, info = env.reset() of a Gymnasium environment"
+            )
         tensor, _ = self.obs_to_tensor(observation)
         n_envs = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
         if episode_start is not None:
