@@ -186,13 +186,14 @@ def _resumed(run_dir: Path, address: str | None) -> tuple[Args, dict[str, Any], 
 
 
 def _args_for(argv: Sequence[str]) -> Args:
-    """The defaults for the environment and the core that the command line names."""
+    """The defaults for the environment, its arguments and the core that the command line names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--env", nargs="?", default=Args.env)
+    parser.add_argument("--env-kwargs", "--env_kwargs", nargs="*", default=())
     parser.add_argument("--core", nargs="?", default=Args.core)
     known = parser.parse_known_args(argv)[0]
     env, core = known.env or Args.env, known.core or Args.core  # what is missing is reported when all is parsed
-    return Args(**{"env": env, **defaults_for(env, core)})
+    return Args(**{"env": env, **defaults_for(env, core, key_values("--env-kwargs", known.env_kwargs))})
 
 
 if __name__ == "__main__":
