@@ -164,7 +164,8 @@ AGAIN = ["--steps", "500000", "--seeds", "100", "101"]  # the committed search
 def test_a_search_replaces_no_result_but_its_own(content, words, message, tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "kept.json").write_text(content)
-    done = run("--env", "PartialCatch-v0", "--core", "gru", "--trials", 1, "--output", "kept.json", *words, cwd=tmp_path)
+    command = ["--env", "PartialCatch-v0", "--core", "gru", "--trials", 1, "--output", "kept.json", *words]
+    done = run(*command, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
