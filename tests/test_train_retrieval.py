@@ -148,6 +148,30 @@ def test_a_search_leaves_the_test_set_alone(tmp_path):
     assert "Test error" not in done.stdout
 
 
+def test_only_the_same_run_replaces_a_result(tmp_path):
+    same = [*TINY, "--updates", "40", "--output", "kept.json"]
+    assert run(*same, cwd=tmp_path).returncode == 0
+    kept = tmp_path / "kept.json"
+    first = kept.read_bytes()
+    for content, options in (
+        (first, ["--seed", "1"]),
+        (first, ["--updates", "60"]),
+        (b'{"config": 1}', []),
+        (b"[]", []),
+    ):
+        kept.write_bytes(content)
+        done = run(*same, *options, "--log-dir", "more", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr == (
+            "error: output is kept.json, which holds something else, expected no file or this run's result\n"
+        )
+        assert kept.read_bytes() == content
+        assert not (tmp_path / "more").exists()
+    kept.write_bytes(first)
+    assert run(*same, "--log-dir", "again", cwd=tmp_path).returncode == 0
+    assert json.loads(kept.read_text())["curve"] == json.loads(first)["curve"]
+
+
 def test_no_inner_steps_is_not_the_default(tmp_path):
     done = run(*TINY, "--updates", "20", "--inner-steps", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
