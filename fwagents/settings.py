@@ -148,14 +148,29 @@ def _computed(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict
     return {name: value(**whole) if callable(value) else value for name, value in settings.items()}
 
 
-# Options of a core on a supervised task. Retrieval: the paper's decay (appendix A). Language: some hundred units, whose
-# h.h drowns the input at the paper's rate, as an agent's does.
+def _forgotten(pairs: int) -> float:
+    """The share of its fast memory that a retrieval step is to forget, for strings of so many pairs."""
+    return min(0.05, 0.4 / pairs)
+
+
+# Options of a core on a supervised task. Retrieval: the memory is written at ten times the rate at which it forgets, so
+# that it is as strong whatever the length of the strings, and it forgets less over long ones. Language: some hundred
+# units, whose h.h drowns the input at the paper's rate, as an agent's does.
 TASK_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("retrieval", "fast_weights"): {"decay": 0.9, "fast_lr": 1.0},
+    ("retrieval", "fast_weights"): {
+        "decay": lambda pairs=4, **_: round(1 - _forgotten(pairs), 4),
+        "fast_lr": lambda pairs=4, **_: round(10 * _forgotten(pairs), 4),
+    },
     ("language", "fast_weights"): {"normalize_storage": True, "fast_lr": 0.03},
 }
 
 
-def core_defaults_for(task: str, core: str) -> dict[str, Any]:
-    """The options of a core that suit a supervised task; empty if there are none."""
-    return dict(TASK_DEFAULTS.get((task, core), {}))
+def core_defaults_for(task: str, core: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The options of a core that suit a supervised task; empty if there are none.
+
+    Args:
+        task: name of the task.
+        core: name of the core.
+        arguments: of the task; those left out have their defaults.
+    """
+    return _computed(TASK_DEFAULTS.get((task, core), {}), arguments or {})

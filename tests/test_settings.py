@@ -4,7 +4,7 @@ import gymnasium as gym
 import pytest
 
 from fwagents.envs import ENVIRONMENTS, SUITE
-from fwagents.settings import DEFAULTS, defaults_for
+from fwagents.settings import DEFAULTS, core_defaults_for, defaults_for
 
 from .scripts import TRAIN
 
@@ -44,6 +44,18 @@ def test_registered_arguments_given_by_hand_change_nothing(name):
 @pytest.mark.parametrize("size", ["abc", None, 0, -3, 1.5, True, float("nan")])
 def test_an_argument_that_cannot_be_is_left_to_the_environment(size):
     assert defaults_for("PartialCatch-v0", "gru", {"size": size, "nothing": 1})["n_steps"] == 15
+
+
+@pytest.mark.parametrize("pairs", range(1, 27))
+def test_a_retrieval_memory_lasts_as_long_as_its_strings(pairs):
+    """The same strength always, as many writes of one vector approach fast_lr / (1 - decay); and what the first pair
+    wrote is not gone when the last character comes."""
+    found = core_defaults_for("retrieval", "fast_weights", {"pairs": pairs, "hidden_size": 50, "alphabet": "abc"})
+    assert found["fast_lr"] / (1 - found["decay"]) == pytest.approx(10, rel=0.01)
+    assert found["decay"] ** (2 * pairs + 1) > 0.4
+    if pairs <= 8:
+        assert found == {"decay": 0.95, "fast_lr": 0.5}
+    assert core_defaults_for("retrieval", "lstm", {"pairs": pairs}) == {}
 
 
 @pytest.mark.parametrize(

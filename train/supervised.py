@@ -107,7 +107,7 @@ def read(args_type: type[ArgsT], argv: Sequence[str], task: str, option: str) ->
     """
     args = parse(args_type, argv)
     if args.resume is None:
-        core_kwargs = core_defaults_for(task, args.core) | core_options(args)
+        core_kwargs = core_defaults_for(task, args.core, vars(args)) | core_options(args)
         if args.threads < 1:
             fail(f"--threads is {args.threads}, expected at least 1")
         return args, core_kwargs
