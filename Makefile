@@ -60,11 +60,9 @@ learning: $(VENV)/.installed  ## how well agents play after training, over seeds
 
 tables: $(VENV)/.installed  ## the paper's two tables and ours; runs what is missing, for hours; ARGS=--dry-run says how many
 	$(RUN) train/tables.py $(ARGS)
-	$(RUN) train/report.py
 
 curves: $(VENV)/.installed  ## learning curves of agents; runs what is missing, for hours; ARGS=--dry-run says how many
 	$(RUN) train/curves.py $(ARGS)
-	$(RUN) train/report.py
 
 report: $(VENV)/.installed  ## tables and figures again, from the results that are there
 	$(RUN) train/report.py

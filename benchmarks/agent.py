@@ -36,7 +36,17 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fwagents.cores import FastWeights
 from fwagents.sb3 import DenseExtractor, MemoryPPO, make_vec_env
-from measuring import ROOT, gemm_flops, geometric_mean, machine, table, write_results, write_section
+from measuring import (
+    ROOT,
+    check_out,
+    gemm_flops,
+    geometric_mean,
+    machine,
+    publish,
+    table,
+    write_results,
+    write_section,
+)
 
 DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "agent-speed"
 INTRODUCTION = """
@@ -124,13 +134,15 @@ def main(args: Args) -> None:
     if args.quick:
         args.envs, args.num_envs, args.n_steps, args.hidden_size, args.repeats = args.envs[:1], (4,), 16, 8, 1
     if not args.report:
+        if not args.quick:
+            check_out(args.out)
         torch.set_num_threads(args.threads)
         results = measure(args, console)
         if args.quick:
             print(json.dumps(results, indent=1))
             return
         write_results(args.out, results)
-    report(json.loads(args.out.read_text()))
+    publish(args.out, report)
 
 
 def measure(args: Args, console: Console) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 
-from measuring import ROOT, machine, paired_medians, table, write_results, write_section
+from measuring import ROOT, check_out, machine, paired_medians, publish, table, write_results, write_section
 
 DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "imports"
 # What is imported, each in an interpreter of its own; the first is nothing.
@@ -41,6 +41,8 @@ def interpreter(module: str) -> Callable[[], Any]:
 
 
 def main(args: Args) -> None:
+    if not args.quick:
+        check_out(args.out)
     rounds = 1 if args.quick else args.rounds
     begin = time.perf_counter()
     seconds = paired_medians([interpreter(module) for module in MODULES], 0.0, least=rounds)
@@ -55,10 +57,14 @@ def main(args: Args) -> None:
         print(json.dumps(results, indent=1))
         return
     write_results(args.out, results)
+    publish(args.out, report)
+
+
+def report(results: dict[str, Any]) -> None:
     facts = results["machine"]
     said = (
         f"`{facts['command']}` on {facts['cpu']}, {facts['cores']} cores, commit {facts['commit']}, {facts['date']};"
-        f" medians of {rounds} fresh interpreters each, taken in turns, less those of an empty one."
+        f" medians of {results['rounds']} fresh interpreters each, taken in turns, less those of an empty one."
     )
     rows = [(f"`import {module}`", f"{taken:.3f}") for module, taken in results["seconds"].items()]
     write_section(DOCUMENT, SECTION, said + "\n\n" + table(("", "seconds"), rows))

@@ -79,6 +79,45 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
+def check_out(out: Path) -> None:
+    """Leave with exit code 2 if the results of another command are there, which these would replace."""
+    if not out.exists():
+        return
+    try:
+        made = json.loads(out.read_text())["machine"]["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        made = ""
+    if _options(made.split()) != _options(["python", *sys.argv]):
+        print(
+            f"error: {out} holds {f'the results of {made}' if made else 'something else'}, expected those of this "
+            "command: give another --out, or remove it",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+def _options(command: Sequence[str]) -> tuple[str, list[str]]:
+    """Name of the script and its options, without the place of the results."""
+    words = [word for word in command[2:] if not word.startswith("--out=")]
+    while "--out" in words:
+        place = words.index("--out")
+        del words[place : place + 2]
+    return "".join(Path(word).name for word in command[1:2]), words
+
+
+def publish(out: Path, report: Callable[[Any], None]) -> None:
+    """Write the documentation from the committed results; others stay where they are.
+
+    Args:
+        out: where the results are.
+        report: writes the documentation.
+    """
+    if out.resolve().parent == ROOT / "results":
+        report(json.loads(out.read_text()))
+    else:
+        print(f"Results: {out}. The documentation shows those in {ROOT / 'results'} alone.")
+
+
 def write_results(path: Path, results: Any) -> None:
     """Write results as JSON, whole or not at all."""
     with replacing(path) as file:

@@ -23,7 +23,7 @@ import tyro
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.sb3.logging import run_logger
 from fwagents.sb3.memory_log import MemoryLogCallback
-from measuring import ROOT, machine, table, write_results, write_section
+from measuring import ROOT, check_out, machine, publish, table, write_results, write_section
 
 DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "memory-log"
 ENV = "PartialCatch-v0"
@@ -57,6 +57,8 @@ class Args:
 def main(args: Args) -> None:
     if args.quick:
         args.steps, args.pairs = 4_000, 1
+    else:
+        check_out(args.out)
     torch.set_num_threads(1)
     train(4_000, True)  # compiles, and warms up what both need
     results: dict[str, Any] = {"machine": machine(), "env": ENV, "steps": args.steps, "pairs": []}
@@ -74,7 +76,7 @@ def main(args: Args) -> None:
         print(json.dumps(results, indent=1))
         return
     write_results(args.out, results)
-    report(results)
+    publish(args.out, report)
 
 
 def train(steps: int, logged: bool) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
-from measuring import ROOT, machine, table, write_results, write_section
+from measuring import ROOT, check_out, machine, publish, table, write_results, write_section
 
 sys.path.insert(0, str(ROOT / "train"))
 
@@ -356,16 +356,18 @@ def report(results: dict[str, Any]) -> None:
 def main() -> None:
     args = tyro.cli(Args)
     if args.report:
-        report(json.loads(args.out.read_text()))
+        publish(args.out, report)
         return
     if args.quick:
         args.runners, args.iterations, args.envs_per_runner, args.learn_steps = (1, 2), 3, 4, 0
+    else:
+        check_out(args.out)
     results = measure(args)
     if args.quick:
         print(json.dumps(results))
         return
     write_results(args.out, results)
-    report(results)
+    publish(args.out, report)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,13 @@ from torch import Tensor, nn
 from fwagents.cores import FastWeights
 from measuring import (
     ROOT,
+    check_out,
     copy_bytes,
     gemm_flops,
     geometric_mean,
     machine,
     paired_medians,
+    publish,
     table,
     write_results,
     write_section,
@@ -87,13 +89,15 @@ def main(args: Args) -> None:
         results = json.loads(args.out.read_text()) | {"start_up": start_up()}
         write_results(args.out, results)
     elif not args.report:
+        if not args.quick:
+            check_out(args.out)
         check()
         results = measure(args, console)
         console.print(summary_text(results))
         if args.quick:
             return
         write_results(args.out, results)
-    report(json.loads(args.out.read_text()))
+    publish(args.out, report)
 
 
 def check() -> None:

@@ -69,7 +69,7 @@ def test_result_file(trained):
     assert {"commit", "versions"} <= found.keys()
     config = found["config"]
     assert config["pairs"] == 2
-    assert found["core_kwargs"] == {"decay": 0.9, "fast_lr": 1.0}, "what suits the task stands in fwagents/settings.py"
+    assert found["core_kwargs"] == {"decay": 0.95, "fast_lr": 0.5}, "what suits the task stands in fwagents/settings.py"
     curve = found["curve"]
     assert curve["update"] == list(range(0, 301, 20))
     assert curve["loss"][0] is None
@@ -148,17 +148,42 @@ def test_a_search_leaves_the_test_set_alone(tmp_path):
     assert "Test error" not in done.stdout
 
 
+def test_only_the_same_run_replaces_a_result(tmp_path):
+    same = [*TINY, "--updates", "40", "--output", "kept.json"]
+    assert run(*same, cwd=tmp_path).returncode == 0
+    kept = tmp_path / "kept.json"
+    first = kept.read_bytes()
+    for content, options in (
+        (first, ["--seed", "1"]),
+        (first, ["--updates", "60"]),
+        (b'{"config": 1}', []),
+        (b"[]", []),
+    ):
+        kept.write_bytes(content)
+        done = run(*same, *options, "--log-dir", "more", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr == (
+            "error: output is kept.json, which holds something else, expected no file or this run's result\n"
+        )
+        assert kept.read_bytes() == content
+        assert not (tmp_path / "more").exists()
+    kept.write_bytes(first)
+    assert run(*same, "--log-dir", "again", cwd=tmp_path).returncode == 0
+    assert json.loads(kept.read_text())["curve"] == json.loads(first)["curve"]
+
+
 def test_no_inner_steps_is_not_the_default(tmp_path):
     done = run(*TINY, "--updates", "20", "--inner-steps", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((run_dir(tmp_path) / "result.json").read_text())
-    assert found["core_kwargs"] == {"decay": 0.9, "fast_lr": 1.0, "inner_steps": 0}
+    assert found["core_kwargs"] == {"decay": 0.95, "fast_lr": 0.5, "inner_steps": 0}
 
 
 @pytest.mark.parametrize(("tolerance", "reads"), [(1e9, 1), (1e-12, 3 - 1 / 7)])
 def test_an_adaptive_memory_s_reads_are_counted(tolerance, reads, tmp_path):
     """One where any move is small, three where none is, but two at the first of 7 steps: nothing is stored."""
     options = ["--inner-steps", "adaptive", "--core-kwargs", f"tolerance={tolerance}", "max_inner_steps=3"]
+    options += ["--decay", "0.9", "--fast-lr", "1"]  # a memory so strong that no read settles exactly
     assert run(*TINY, "--updates", "20", *options, cwd=tmp_path).returncode == 0
     assert json.loads((run_dir(tmp_path) / "result.json").read_text())["inner_steps_taken"] == pytest.approx(reads)
 

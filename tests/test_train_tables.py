@@ -1,6 +1,9 @@
 """train/tables.py: what is missing is run once, in order, and goes on; with a script in place of the training."""
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -8,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-TRAIN = Path(__file__).parent.parent / "train"
+ROOT = Path(__file__).parent.parent
+TRAIN = ROOT / "train"
 
 # Stands in for train/retrieval.py: notes how it was called, and answers at once with an NLL that the options give.
 SCRIPT = """
@@ -318,6 +322,63 @@ def test_dry_run_lists_every_cell(train, capsys):
     train.tables.main(["--dry-run"])
     printed = capsys.readouterr().out
     assert "Left: at most about" in printed
+
+
+LISTS = [path for path in (*TRAIN.glob("*.py"), *ROOT.glob("benchmarks/*.py")) if "BoardArgs)" in path.read_text()]
+TARGETS = [
+    target
+    for target, recipe in re.findall(r"^([\w-]+):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    if any(path.name in recipe for path in LISTS)
+]
+
+
+@pytest.mark.parametrize("words", [*(["python", path.name] for path in LISTS), *(["make", name] for name in TARGETS)])
+def test_a_dry_run_writes_nothing(words, tmp_path):
+    """In a copy of the repository, where every file stays as it was."""
+    root = tmp_path / "copy"
+    without = shutil.ignore_patterns(".*", "runs", "tests", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, root, ignore=without)
+    (root / ".venv" / "bin").mkdir(parents=True)
+    python = root / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (root / ".venv" / ".installed").touch()
+    before = {path: path.is_file() and (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("*")}
+    program, name = words
+    command = [python, root / "train" / name, "--dry-run"] if program == "python" else [*words, "ARGS=--dry-run"]
+    quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=root, env=quiet, capture_output=True, text=True, check=True)
+    assert "Left: at most about" in done.stdout
+    assert {p: p.is_file() and (p.stat().st_mtime_ns, p.read_bytes()) for p in root.rglob("*")} == before
+
+
+def test_what_has_run_is_reported_and_what_has_not_is_not(train, tmp_path, monkeypatch):
+    import report
+
+    class Done(train.jobs.Board):
+        """A board on which nothing is missing, or nothing succeeds."""
+
+        code, calls = 0, []
+        script = options = resumable = collect = ready = None
+
+        def minutes_left(self):
+            return 0.0
+
+        def work(self, budget, lock):
+            return self.code
+
+    Done.__abstractmethods__ = frozenset()
+    monkeypatch.setattr(report, "main", Done.calls.append)
+    board, nothing = Done(tmp_path / "runs"), lambda: None
+    train.jobs.list_or_run(board, train.tables.Args(dry_run=True), nothing)
+    assert not Done.calls
+    assert not list(tmp_path.iterdir())
+    train.jobs.list_or_run(board, train.tables.Args(), nothing)
+    assert Done.calls == [[]]
+    board.code = 130
+    with pytest.raises(SystemExit) as left:
+        train.jobs.list_or_run(board, train.tables.Args(), nothing)
+    assert (left.value.code, len(Done.calls)) == (130, 1)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
     pytest.importorskip("optuna")
     first = run(*TINY, "--trials", 1, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    path = tmp_path / "results" / "tuning" / "PartialCatch-v0-fast_weights.json"
+    path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-fast_weights.json"
     (before,) = json.loads(path.read_text())["trials"]
     # The search begins with the environment's and the core's defaults.
     known = {
@@ -75,7 +75,7 @@ def test_what_other_cores_found_is_tried_too(tmp_path):
     ]
     lstm = tmp_path / "lstm.json"
     lstm.write_text(json.dumps({"env": "PartialCatch-v0", "trials": trials}))
-    path = tmp_path / "results" / "tuning" / "PartialCatch-v0-fast_weights.json"
+    path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-fast_weights.json"
     for _ in range(2):
         done = run(*TINY, "--trials", 2, "--borrow", "lstm.json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -102,7 +102,7 @@ def test_what_is_no_search_lends_nothing(content, tmp_path):
 def test_the_best_and_the_first_go_on_for_longer(tmp_path):
     """The first: the defaults of the core, here the LSTM's own, and those of the game, which the others begin with."""
     pytest.importorskip("optuna")
-    path = tmp_path / "results" / "tuning" / "PartialCatch-v0-lstm.json"
+    path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-lstm.json"
     command = [*TINY, "--core", "lstm", "--trials", 4]
     done = run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -129,7 +129,7 @@ def test_the_best_and_the_first_go_on_for_longer(tmp_path):
 def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(tmp_path):
     pytest.importorskip("optuna")
     command = [sys.executable, str(TRAIN / "tune.py"), *TINY, "--trials"]
-    kept = tmp_path / "results" / "tuning" / "PartialCatch-v0-fast_weights.json"
+    kept = tmp_path / "runs" / "tuning" / "PartialCatch-v0-fast_weights.json"
     process = subprocess.Popen([*command, "10000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 120
     while not kept.exists():
@@ -144,6 +144,45 @@ def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(tmp_path):
     done = subprocess.run([*command, str(len(had) + 1)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(kept.read_text())["trials"][: len(had)] == had
+
+
+COMMITTED = TRAIN.parent / "results" / "tuning" / "PartialCatch-v0-gru.json"
+AGAIN = ["--steps", "500000", "--seeds", "100", "101"]  # the committed search
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        (COMMITTED.read_text(), ["--steps", "3000", "--seeds", "100"], "a search with steps 500000, expected 3000"),
+        (COMMITTED.read_text(), [*AGAIN, "--core", "lstm"], "a search with core 'gru', expected 'lstm'"),
+        (COMMITTED.read_text(), AGAIN, "kept.json is of a search whose kept.sqlite3 is gone"),
+        ('{"winner": 1}', AGAIN, "kept.json is not the result of such a search"),
+        ("[]", AGAIN, "kept.json is not the result of such a search"),
+        ("trials: none", AGAIN, "kept.json is not JSON"),
+    ],
+)
+def test_a_search_replaces_no_result_but_its_own(content, words, message, tmp_path):
+    pytest.importorskip("optuna")
+    (tmp_path / "kept.json").write_text(content)
+    command = ["--env", "PartialCatch-v0", "--core", "gru", "--trials", 1, "--output", "kept.json", *words]
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert (tmp_path / "kept.json").read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
+
+
+def test_a_user_s_search_leaves_the_committed_results_alone(tmp_path):
+    pytest.importorskip("optuna")
+    kept = tmp_path / "results" / "tuning" / COMMITTED.name
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(COMMITTED.read_bytes())
+    done = run(*TINY, "--core", "gru", "--trials", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert kept.read_bytes() == COMMITTED.read_bytes()
+    assert [path.name for path in kept.parent.iterdir()] == [COMMITTED.name]
+    assert len(json.loads((tmp_path / "runs" / "tuning" / COMMITTED.name).read_text())["trials"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from fwagents.sb3 import MemoryPolicy, MemoryPPO, make_vec_env
 from fwagents.settings import DEFAULTS, defaults_for
 from fwagents.zoo import sampling
-from fwagents.zoo.__main__ import with_settings
+from fwagents.zoo.__main__ import compute_settings, with_settings
 from fwagents.zoo.hyperparams import hyperparams_for
 
 TRAIN = Path(__file__).parent.parent / "train"
@@ -151,6 +151,16 @@ OURS = ["--conf-file", "fwagents.zoo.memory_ppo"]
 )
 def test_our_settings_are_added_where_no_others_are_named(given, added):
     assert with_settings(given) == given + added
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_our_settings_are_computed_from_the_environment_s_arguments(algo, monkeypatch):
+    module = importlib.import_module(f"fwagents.zoo.{algo}")
+    monkeypatch.setattr(module, "hyperparams", dict(module.hyperparams))
+    compute_settings(["--algo", algo, "--env", "PartialCatch-v0", "--env-kwargs", "size:20", "name:'x'", "other:y"])
+    assert module.hyperparams["PartialCatch-v0"]["n_steps"] == 19
+    compute_settings(["--algo", algo, "--env", "PartialCatch-v0"])
+    assert module.hyperparams["PartialCatch-v0"]["n_steps"] == 15
 
 
 @pytest.mark.slow

@@ -56,7 +56,10 @@ class Args:
     address: str | None = None
     """ray: of a running cluster, or "auto" for the one that this machine is part of; None starts one here."""
     normalize: bool = False
-    """Observations and rewards to unit variance by running statistics (VecNormalize), saved with the agent."""
+    """Observations and rewards to unit variance by running statistics (VecNormalize), saved with the agent; images stay
+    as they are, since convolutions scale them."""
+    norm_obs_keys: tuple[str, ...] = ()
+    """With --normalize: the parts of a Dict observation to normalize; none given is every Box that is no image."""
 
     total_timesteps: int = 500_000
     """Environment steps to train for."""
@@ -149,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
     if args.log_memory_freq is not None and args.log_memory_freq < 1:
         fail(f"--log-memory-freq is {args.log_memory_freq}, expected at least 1")
+    if args.norm_obs_keys and not args.normalize:
+        fail(f"--norm-obs-keys is {' '.join(args.norm_obs_keys)!r}, expected --normalize beside it")
     if args.algo == "appo" and args.engine != "ray":
         fail("--algo is 'appo', which needs --engine ray")
     if args.n_steps * args.num_envs < 2:
@@ -186,13 +191,14 @@ def _resumed(run_dir: Path, address: str | None) -> tuple[Args, dict[str, Any], 
 
 
 def _args_for(argv: Sequence[str]) -> Args:
-    """The defaults for the environment and the core that the command line names."""
+    """The defaults for the environment, its arguments and the core that the command line names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--env", nargs="?", default=Args.env)
+    parser.add_argument("--env-kwargs", "--env_kwargs", nargs="*", default=())
     parser.add_argument("--core", nargs="?", default=Args.core)
     known = parser.parse_known_args(argv)[0]
     env, core = known.env or Args.env, known.core or Args.core  # what is missing is reported when all is parsed
-    return Args(**{"env": env, **defaults_for(env, core)})
+    return Args(**{"env": env, **defaults_for(env, core, key_values("--env-kwargs", known.env_kwargs))})
 
 
 if __name__ == "__main__":

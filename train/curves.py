@@ -1,6 +1,6 @@
 """Run what the figures of agents still lack: first each core's search, or its trials, then its seeds with the winner.
 
-    python train/curves.py                           everything that is missing, two runs at a time
+    python train/curves.py                           everything that is missing, two runs at a time; then the report
     python train/curves.py --dry-run                 what is left, and how long it should take
 
 It can be stopped or killed at any moment: runs go on from their checkpoints when it is called again. Runs are kept in

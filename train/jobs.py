@@ -42,7 +42,7 @@ class BoardArgs:
     cells: tuple[str, ...] = ()
     """Cells to run, by name; none is all."""
     dry_run: bool = False
-    """Run nothing; list what is left."""
+    """Run nothing and write nothing; list what is left."""
     minutes: float | None = None
     """Stop after so long; what is under way then goes on at the next call."""
     side_by_side: int = 2
@@ -212,7 +212,9 @@ class Board(ABC, Generic[JobT]):
 
 
 def list_or_run(board: Board[Any], args: BoardArgs, show: Callable[[], None]) -> None:
-    """List what is left; then work on it until all is there or the time is up, and leave with the exit code.
+    """List what is left; then work on it until all is there or the time is up, write the report, and leave.
+
+    A dry run lists and writes nothing.
 
     Args:
         board: what is left.
@@ -226,16 +228,21 @@ def list_or_run(board: Board[Any], args: BoardArgs, show: Callable[[], None]) ->
         fail(str(error))
     share = in_words(total / args.side_by_side)
     print(f"Left: {in_words(total)} of one process, {share} with {args.side_by_side}.")
-    if not args.dry_run:
-        run(board, Budget(args.side_by_side, args.minutes))
+    if args.dry_run:
+        return
+    if code := run(board, Budget(args.side_by_side, args.minutes)):
+        sys.exit(code)
+    import report
+
+    report.main([])
 
 
-def run(board: Board[Any], budget: Budget) -> None:
-    """Work on a board, alone on its runs; leaves with the exit code."""
+def run(board: Board[Any], budget: Budget) -> int:
+    """Work on a board, alone on its runs; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     busy = f"{board.runs} is at work already: another {Path(sys.argv[0]).name}, or a run that it left behind"
     with alone_in(board.runs, busy) as lock:
-        sys.exit(board.work(budget, lock))
+        return board.work(budget, lock)
 
 
 def had(options: dict[str, Any], config: dict[str, Any]) -> bool:

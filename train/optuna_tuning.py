@@ -16,7 +16,20 @@ from optuna.trial import TrialState
 
 from fwagents.machine import commit
 from runs import provenance, read_json, write_json
-from tune import BORROWED, COMMON, Choice, Range, best, check_same, describe, known_settings, result_path, space, train
+from tune import (
+    BORROWED,
+    COMMON,
+    Choice,
+    Range,
+    best,
+    check_output,
+    check_same,
+    describe,
+    known_settings,
+    result_path,
+    space,
+    train,
+)
 
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 Row = dict[str, Any]  # a trial as it is written down
@@ -46,6 +59,8 @@ class Search:
         self.args, self.output, self.described = args, result_path(args), describe(args)
         self.lent = {path.name: lent(path, args.env) for path in args.borrow}
         database = self.output.with_suffix(".sqlite3")
+        check_output(self.output, self.described, database)
+        database.parent.mkdir(parents=True, exist_ok=True)
         self.study = optuna.create_study(
             study_name="search", storage=f"sqlite:///{database}", direction="maximize", load_if_exists=True
         )

@@ -26,7 +26,19 @@ from cli import fail
 from locks import alone_in
 from ray_training import connect
 from runs import provenance, read_json, write_json
-from tune import PIECES, Choice, Range, best, check_same, describe, known_settings, result_path, space, train
+from tune import (
+    PIECES,
+    Choice,
+    Range,
+    best,
+    check_output,
+    check_same,
+    describe,
+    known_settings,
+    result_path,
+    space,
+    train,
+)
 
 HALVING = 3
 GRACE = PIECES // 4  # pieces of the first seed's run before any trial is cut
@@ -40,12 +52,13 @@ def search(args: Any) -> None:
     """
     output = result_path(args)
     folder = output.with_suffix(".ray").absolute()
+    described = {
+        **describe(args),
+        "trials_wanted": args.trials,
+        "scheduler": f"ASHA, {HALVING}, from {GRACE} pieces",
+    }
+    check_output(output, described, folder)
     with alone_in(folder, f"another process is at the search in {folder}: one at a time"):
-        described = {
-            **describe(args),
-            "trials_wanted": args.trials,
-            "scheduler": f"ASHA, {HALVING}, from {GRACE} pieces",
-        }
         about = folder / "search.json"
         check_same(read_json(about) or {}, described, folder)
         write_json(about, described)

@@ -1,5 +1,6 @@
 """What the scripts of supervised tasks share: their common options, and a run from begin to result file."""
 
+import json
 import math
 import signal
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from cli import INTERRUPTED, CoreName, core_options, fail, parse
 from fwagents.settings import core_defaults_for
-from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, write_json, write_result
+from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, read_json, write_json, write_result
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,6 +71,7 @@ class SupervisedArgs:
 
 ArgsT = TypeVar("ArgsT", bound=SupervisedArgs)
 PATHS = ("log_dir", "output", "data_dir", "file")
+NO_PART = ("resume", "log_dir", "output")  # options that change nothing in a result
 
 
 class Problem(NamedTuple):
@@ -105,7 +107,7 @@ def read(args_type: type[ArgsT], argv: Sequence[str], task: str, option: str) ->
     """
     args = parse(args_type, argv)
     if args.resume is None:
-        core_kwargs = core_defaults_for(task, args.core) | core_options(args)
+        core_kwargs = core_defaults_for(task, args.core, vars(args)) | core_options(args)
         if args.threads < 1:
             fail(f"--threads is {args.threads}, expected at least 1")
         return args, core_kwargs
@@ -131,6 +133,7 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
 
     torch.set_num_threads(args.threads)
     try:
+        _check_output(args)
         options = TrainingOptions(**{field.name: getattr(args, field.name) for field in fields(TrainingOptions)})
         torch.manual_seed(args.seed)
         problem = build()
@@ -177,6 +180,26 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
     return 0
 
 
+def _check_output(args: SupervisedArgs) -> None:
+    """ValueError if ``--output`` names a file that is not an earlier result of the same options."""
+    if args.output is None or not args.output.is_file():
+        return
+    kept = read_json(args.output)
+    if not isinstance(kept, dict) or _compared(kept.get("config")) != _compared(_as_json(args)):
+        raise ValueError(f"output is {args.output}, which holds something else, expected no file or this run's result")
+
+
+def _compared(config: Any) -> Any:
+    """The options on which a result depends."""
+    return {name: value for name, value in config.items() if name not in NO_PART} if isinstance(config, dict) else None
+
+
+def _as_json(args: SupervisedArgs) -> dict[str, Any]:
+    """The options as config.json holds them."""
+    options: dict[str, Any] = json.loads(json.dumps(asdict(args), default=str))
+    return options
+
+
 def _script(task: str) -> str:
     return f"train/{task}.py"
 
@@ -186,8 +209,7 @@ def _begin(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, label: 
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is known now, not at the end
     folder = new_run_dir(args.log_dir, task, f"{label}-{args.hidden_size}", args.seed)
-    as_text = {name: str(value) for name, value in asdict(args).items() if isinstance(value, Path)}
-    described = {"args": {**asdict(args), **as_text}, "core_kwargs": core_kwargs, **provenance()}
+    described = {"args": _as_json(args), "core_kwargs": core_kwargs, **provenance()}
     write_json(folder / CONFIG, described)
     print(f"Run folder: {folder}", flush=True)
     return folder

@@ -1,6 +1,6 @@
 """Run what the tables of docs/results.md still lack: first each cell's search, then its seeds with the winner.
 
-    python train/tables.py                           everything that is missing, two runs at a time
+    python train/tables.py                           everything that is missing, two runs at a time; then the report
     python train/tables.py --only retrieval          one table
     python train/tables.py --dry-run                 what is left, and how long it should take
 

@@ -2,17 +2,20 @@
 
 import importlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -53,7 +56,7 @@ class Run:
         torch.set_num_threads(args.threads)
         self.venv = self.environment.many(args.num_envs, args.seed)
         if args.normalize:
-            self.venv = VecNormalize(self.venv, gamma=args.gamma)
+            self.venv = normalized(self.venv, args.norm_obs_keys, gamma=args.gamma)
         rate = args.learning_rate
         algorithm = ALGORITHMS[args.algo]
         self.policy_kwargs = {
@@ -184,7 +187,8 @@ class Run:
             seed = EVAL_SEED + args.seed
             env = self._fresh_env(args.eval_episodes, seed)
             if args.normalize:  # the callback carries the statistics over
-                env = VecNormalize(env, training=False, norm_reward=False)
+                env = normalized(env, args.norm_obs_keys, training=False, norm_reward=False)
+            env = self.model._wrap_env(env, monitor_wrapper=False)  # as SB3 has wrapped the training environments
             self.callbacks.append(
                 EvaluationCallback(env, seed, args.eval_episodes, args.eval_freq, self.dir, self._steps_per_call)
             )
@@ -235,6 +239,36 @@ class Run:
         seed = FINAL_SEED + self.args.seed
         found = trace(model, self.environment.one(), episodes=20, seed=seed, growth=False, normalize_obs=normalize_obs)
         return float(found.inner_steps[found.valid].mean())
+
+
+def normalized(env: VecEnv, keys: Sequence[str], **options: Any) -> VecNormalize:
+    """Rewards, and observations where they are vectors, brought to unit variance.
+
+    Images stay what they are: the policy knows them by their space and its convolutions scale them.
+
+    Args:
+        env: many environments.
+        keys: parts of a Dict observation to normalize; none for every vector.
+        options: of ``VecNormalize``.
+
+    Raises:
+        ValueError: a key names no part of the observation that can be normalized.
+    """
+    space = env.observation_space
+    parts = space.spaces if isinstance(space, spaces.Dict) else {}
+    vectors = [name for name, part in parts.items() if _is_vector(part)]
+    for key in keys:
+        if key not in vectors:
+            none = f"none: {f'no part of {space} is a vector' if parts else f'{space} has no parts'}"
+            expected = f"some of {', '.join(vectors)}" if vectors else none
+            raise ValueError(f"norm_obs_keys has {key!r}, expected {expected}")
+    norm_obs = bool(vectors) if parts else _is_vector(space)
+    chosen = (list(keys) or vectors) if vectors else None
+    return VecNormalize(env, norm_obs=norm_obs, norm_obs_keys=chosen, **options)
+
+
+def _is_vector(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and not is_image_space(space)
 
 
 def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int) -> dict[str, Any]:

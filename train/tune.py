@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from cli import INTERRUPTED, CoreName, fail, key_values, parse
 from fwagents.settings import defaults_for
+from runs import read_json
 
 
 class Range(NamedTuple):
@@ -75,7 +76,7 @@ class Args:
     threads: int = 1
     """Torch threads."""
     output: Path | None = None
-    """Result, by default results/tuning/<env>-<core>.json; the search is kept beside it, as .sqlite3 or .ray."""
+    """Result, by default runs/tuning/<env>-<core>.json; the search is kept beside it, as .sqlite3 or .ray."""
     borrow: tuple[Path, ...] = ()
     """optuna: results of other cores' searches here, whose winners are tried too, once there are enough trials: what
     they share with this core, its own options as found. Chance alone then does not keep from one what another found."""
@@ -133,11 +134,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def result_path(args: Args) -> Path:
-    """Where the result goes; its folder is made."""
+    """Where the result goes."""
     name = f"{args.env.rpartition(':')[2].replace('/', '-')}-{args.core}.json"
-    output = args.output or Path("results") / "tuning" / name
-    output.parent.mkdir(parents=True, exist_ok=True)
-    return output
+    return args.output or Path("runs") / "tuning" / name
 
 
 def describe(args: Args) -> dict[str, Any]:
@@ -154,6 +153,24 @@ def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> 
                 f"{kept} holds a search with {key} {known[key]!r}, expected {value!r}: "
                 "give another --output, or remove it"
             )
+
+
+def check_output(output: Path, described: dict[str, Any], search: Path) -> None:
+    """ValueError if writing the result would replace anything but an earlier result of the search that is to go on.
+
+    Args:
+        output: where the result goes.
+        described: what makes two searches the same.
+        search: what the search is kept in.
+    """
+    if not output.exists():
+        return
+    kept = read_json(output)
+    if not isinstance(kept, dict) or not described.keys() <= kept.keys():
+        raise ValueError(f"{output} is not the result of such a search: give another --output")
+    check_same(kept, described, output)
+    if not search.exists():
+        raise ValueError(f"{output} is of a search whose {search.name} is gone: give another --output, or remove it")
 
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -4,10 +4,13 @@
 """
 
 import argparse
+import ast
+import importlib
 import runpy
 import sys
+from typing import Any
 
-from fwagents.zoo.hyperparams import OPTIONS
+from fwagents.zoo.hyperparams import OPTIONS, hyperparams_for
 
 SCRIPTS = {
     "train": "rl_zoo3.train",
@@ -40,9 +43,30 @@ def main() -> None:
     }
     arguments = sys.argv[2:]
     if name == "train":
+        compute_settings(arguments)
         arguments = with_settings(arguments)
     sys.argv = [SCRIPTS[name], *arguments]
     runpy.run_module(SCRIPTS[name], run_name="__main__", alter_sys=True)
+
+
+def compute_settings(arguments: list[str]) -> None:
+    """Compute the settings that RL Zoo will read from the environment's arguments, where the command line has some."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--algo", nargs="?")
+    parser.add_argument("--env-kwargs", nargs="*", default=[])
+    known = parser.parse_known_args(arguments)[0]
+    if known.algo in OPTIONS:
+        module: Any = importlib.import_module(f"fwagents.zoo.{known.algo}")
+        module.hyperparams = hyperparams_for(known.algo, dict(map(_argument, known.env_kwargs)))
+
+
+def _argument(word: str) -> tuple[str, Any]:
+    """``"size:20"`` as RL Zoo takes it; a value that is no literal has no part in our settings."""
+    name, _, value = word.partition(":")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def with_settings(arguments: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What trains well by environment (:mod:`fwagents.settings`), in the words of RL Zoo."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fwagents.settings import DEFAULTS, defaults_for
@@ -21,13 +22,14 @@ OF_MEMORY_PPO = (*OF_PPO, "chunk_length")
 OPTIONS = {"ppo_lstm": OF_PPO, "memory_ppo": OF_MEMORY_PPO, "memory_a2c": ("chunk_length",)}
 
 
-def hyperparams_for(algo: str) -> dict[str, dict[str, Any]]:
+def hyperparams_for(algo: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     """Settings by environment id, with "default" for all others and "atari", as RL Zoo reads them.
 
     Args:
         algo: "ppo_lstm" (sb3-contrib's RecurrentPPO), "memory_ppo" or "memory_a2c".
+        env_kwargs: arguments of the environment that is to be trained in; those left out have their registered values.
     """
-    found = {env: translated(algo, {**GENERAL, **defaults_for(env, "fast_weights")}) for env in DEFAULTS}
+    found = {env: translated(algo, {**GENERAL, **defaults_for(env, "fast_weights", env_kwargs)}) for env in DEFAULTS}
     atari = {
         "policy": "fwagents.sb3.MemoryCnnPolicy",
         "env_wrapper": [{"stable_baselines3.common.atari_wrappers.AtariWrapper": {"terminal_on_life_loss": False}}],

@@ -27,7 +27,7 @@ def run(*args, cwd):
 def test_a_search_tries_all_and_knows_what_it_has_done(tmp_path):
     done = run(*TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    path = tmp_path / "results" / "tuning" / "PartialCatch-v0-fast_weights.json"
+    path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-fast_weights.json"
     result = json.loads(path.read_text())
     assert len(result["trials"]) == 3
     first, *others = result["trials"]

@@ -1,0 +1,91 @@
+"""A benchmark replaces no results but its own, and the documentation shows the committed ones alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .scripts import run
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+OTHER = {
+    "agent": ("agent-speed", ["--num-envs", "4", "--repeats", "1"]),
+    "memory_log": ("memory-log", ["--steps", "4000", "--pairs", "1"]),
+    "imports": ("imports", ["--rounds", "1"]),
+    "scan": ("scan-cpu", ["--seconds", "0.01"]),
+    "rllib": ("rllib", ["--iterations", "3"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _found(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_every_benchmark_is_here():
+    writing = {path.stem for path in BENCHMARKS.glob("*.py") if "    out: Path" in path.read_text()}
+    assert writing == set(OTHER)
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_other_sizes_do_not_replace_what_is_there(name, tmp_path):
+    kept, options = OTHER[name]
+    out = tmp_path / "kept.json"
+    shutil.copy(ROOT / "results" / f"{kept}.json", out)
+    before = out.read_bytes()
+    done = run(BENCHMARKS / f"{name}.py", *options, "--out", out, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"kept.json holds the results of python benchmarks/{name}.py" in done.stderr
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "argv", "allowed"),
+    [
+        (None, ["benchmarks/x.py"], True),
+        ("python benchmarks/x.py --rounds 4", ["/elsewhere/x.py", "--rounds", "4"], True),
+        ("python benchmarks/x.py --rounds 4", ["x.py", "--out", "here.json", "--rounds", "4"], True),
+        ("python benchmarks/x.py --out=there.json", ["x.py"], True),
+        ("python benchmarks/x.py --rounds 4", ["x.py"], False),
+        ("python benchmarks/x.py", ["y.py"], False),
+        ("", ["x.py"], False),
+    ],
+)
+def test_the_same_command_replaces_its_results(content, argv, allowed, tmp_path, monkeypatch):
+    from measuring import check_out
+
+    out = tmp_path / "results.json"
+    if content is not None:
+        out.write_text(json.dumps({"machine": {"command": content}}))
+    monkeypatch.setattr("sys.argv", argv)
+    if allowed:
+        check_out(out)
+        return
+    with pytest.raises(SystemExit) as left:
+        check_out(out)
+    assert left.value.code == 2
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "no JSON", b"\xff"])
+def test_a_file_of_another_kind_is_not_replaced(content, tmp_path, monkeypatch):
+    from measuring import check_out
+
+    out = tmp_path / "results.json"
+    out.write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.setattr("sys.argv", ["x.py"])
+    with pytest.raises(SystemExit):
+        check_out(out)
+
+
+def test_the_documentation_shows_the_committed_results(tmp_path, capsys):
+    from measuring import publish
+
+    shown = []
+    publish(ROOT / "results" / "imports.json", shown.append)
+    assert shown == [json.loads((ROOT / "results" / "imports.json").read_text())]
+    publish(tmp_path / "imports.json", shown.append)
+    assert len(shown) == 1
+    assert "imports.json. The documentation shows those in" in capsys.readouterr().out
