@@ -6,11 +6,13 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from fwagents.cores.base import HiddenState, MemoryCore, finite_float, positive_int
+from fwagents.cores.base import HiddenState, MemoryCore, boolean, finite_float, positive_int
 from fwagents.cores.stepper import Stepper
 from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
 from fwagents.kernels.reference import inner_loop, key, settle
 from fwagents.kernels.stepping import ScanSteps
+
+MOST_INNER_STEPS = 1000
 
 
 class FastWeightsState(NamedTuple):
@@ -92,14 +94,18 @@ class FastWeights(MemoryCore[FastWeightsState]):
         adaptive = inner_steps == "adaptive"
         if not adaptive and (isinstance(inner_steps, bool) or not isinstance(inner_steps, int) or inner_steps < 0):
             raise ValueError(f"inner_steps is {inner_steps!r}, expected an integer of at least 0, or 'adaptive'")
+        for name, value in (("inner_steps", inner_steps), ("max_inner_steps", max_inner_steps)):
+            if isinstance(value, int) and value > MOST_INNER_STEPS:
+                raise ValueError(f"{name} is {value}, expected at most {MOST_INNER_STEPS}")
         self.inner_steps = inner_steps
+        per_step = boolean("norm_per_step", norm_per_step)
         most, tolerance = positive_int("max_inner_steps", max_inner_steps), finite_float("tolerance", tolerance, 0.0)
         self.options = ScanOptions(
             inner_steps=inner_steps if isinstance(inner_steps, int) else most,
             decay=finite_float("decay", decay, 0.0, 1.0),
             fast_lr=finite_float("fast_lr", fast_lr, 0.0),
             sustained=boundary == "sustained",
-            normalize_storage=bool(normalize_storage),
+            normalize_storage=boolean("normalize_storage", normalize_storage),
             tolerance=tolerance if adaptive else None,
         )
         if inner_steps == 0:
@@ -112,7 +118,9 @@ class FastWeights(MemoryCore[FastWeightsState]):
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.empty(hidden_size))
         self.norm: InnerNorm | None = (
-            InnerNorm(self.options.inner_steps if norm_per_step else 1, hidden_size) if layer_norm else None
+            InnerNorm(self.options.inner_steps if per_step else 1, hidden_size)
+            if boolean("layer_norm", layer_norm)
+            else None
         )
         self.reset_parameters()
 
