@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-
 LARGEST = 1_000_000  # more would end in an error of memory or of 64-bit integers
 
 
