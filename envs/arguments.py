@@ -5,14 +5,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+LARGEST = 1_000_000  # more would end in an error of memory or of 64-bit integers
 
-def whole_number(name: str, value: object, low: int, high: int | None = None) -> int:
-    """`value` as an int if it is a whole number from `low` to `high`."""
+
+def whole_number(name: str, value: object, low: int, high: int | None = None, *, most: int = LARGEST) -> int:
+    """`value` as an int if it is a whole number from `low` to `high`, or to `most` where nothing else limits it."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < low or (high is not None and value > high):
         expected = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be {expected}, got {value!r}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value!r}")
     return int(value)
 
 

@@ -14,7 +14,7 @@ from .vector import GameVectorEnv
 
 
 def _check(size: object, visible_frames: object, paddle_width: object) -> tuple[int, int, int]:
-    size = whole_number("size", size, 2)
+    size = whole_number("size", size, 2, most=1000)
     visible = size if visible_frames is None else whole_number("visible_frames", visible_frames, 1, size)
     return size, visible, whole_number("paddle_width", paddle_width, 1, size)
 
@@ -151,7 +151,7 @@ class CatchEnv(GameEnv):
     `is_success` (bool), at the end only: whether the ball was caught.
 
     ## Arguments
-    - `size` (16): rows and columns of the screen, at least 2.
+    - `size` (16): rows and columns of the screen, from 2 to 1000.
     - `visible_frames` (3): how many frames are shown, from 1 to `size`; None shows all.
     - `paddle_width` (2): from 1 to `size`.
     - `render_mode` (None): "human", "rgb_array" or "ansi". The picture shows the true screen and marks the blank

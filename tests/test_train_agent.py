@@ -165,7 +165,7 @@ def test_other_environments_and_cores(args, tmp_path):
         (["--vec-env", "thread"], "thread"),
         (["--num-envs", "0"], "--num-envs is 0, expected at least 1"),
         (["--total-timesteps", "many"], "--total-timesteps: invalid literal for int() with base 10: 'many'"),
-        (["--inner-steps", "-1"], "inner_steps is -1, expected an integer of at least 0, or 'adaptive'"),
+        (["--inner-steps", "-1"], "--inner-steps is -1, expected at least 0 or adaptive or None"),
         (["--inner-steps", "many"], "--inner-steps: no type matching {None}|INT|{adaptive}"),
         (["--log-dir", "file"], "file"),
     ],
@@ -183,10 +183,10 @@ def test_a_mistake_is_one_clear_line(args, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("folder", "message"),
-    [("nowhere", "no run"), ("empty", "no run"), ("broken", "not JSON"), ("unfinished", "no model")],
+    [("nowhere", "no run"), ("empty", "no run"), ("broken", "not JSON"), ("partial", "args has no 'env_kwargs'")],
 )
 def test_watch_names_what_is_wrong(folder, message, tmp_path):
-    for name, config in [("empty", None), ("broken", "{"), ("unfinished", '{"args": {"env": "PartialCatch-v0"}}')]:
+    for name, config in [("empty", None), ("broken", "{"), ("partial", '{"args": {"env": "PartialCatch-v0"}}')]:
         (tmp_path / name).mkdir()
         if config is not None:
             (tmp_path / name / "config.json").write_text(config)

@@ -133,7 +133,7 @@ def test_killed_and_resumed_equals_unbroken(cwd, tmp_path):
         (["--patch-size", "8"], "--patch-size is 8, expected 7 for mnist"),
         (["--validation-images", "160"], "validation_images is 160, expected 1 to 159"),
         (["--data-dir", "nowhere"], "nowhere has neither train-images-idx3-ubyte"),
-        (["--hidden-size", "0", "--model", "convnet"], "features is 0"),
+        (["--hidden-size", "0", "--model", "convnet"], "--hidden-size is 0"),
         (["--dataset", "folder", "--data-dir", "mnist"], "mnist/train does not exist"),
         (["--dataset", "folder", "--data-dir", "faces", "--patch-size", "0"], "--patch-size is 0"),
         (["--resume", "other"], "does not describe a run of train/glimpses.py"),

@@ -13,10 +13,11 @@ from fwagents.tasks.training import CHECKPOINT
 from .scripts import TRAIN
 from .scripts import run as run_script
 
-TINY = [
-    *("--file", "text.txt", "--hidden-size", "8", "--embedding-size", "4", "--batch-size", "4", "--bptt", "10"),
+SMALL = [
+    *("--file", "text.txt", "--embedding-size", "4", "--batch-size", "4", "--bptt", "10"),
     *("--updates", "60", "--eval-every", "20", "--learning-rate", "0.02"),
 ]
+TINY = [*SMALL, "--hidden-size", "8"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def only_run(cwd, log_dir="runs"):
 
 def test_a_run_and_its_result(cwd):
     """The next character of this text follows from the last one, so the bits fall far below log2 5."""
-    done = run(*TINY, "--parameters", "130", "--output", "out/result.json", "--log-dir", "first", cwd=cwd)
+    done = run(*SMALL, "--parameters", "130", "--output", "out/result.json", "--log-dir", "first", cwd=cwd)
     assert done.returncode == 0, done.stderr
     folder = only_run(cwd, "first")
     assert folder.name.startswith("fast_weights-4-s0-")
@@ -89,11 +90,11 @@ def test_killed_and_resumed_equals_unbroken(cwd):
     ("args", "message"),
     [
         (["--file", "nowhere.txt"], "nowhere.txt is no file, expected a text"),
-        ([*TINY, "--bptt", "0"], "bptt is 0"),
+        ([*TINY, "--bptt", "0"], "--bptt is 0"),
         ([*TINY, "--batch-size", "200"], "the training text has 1799 characters, expected at least 2009"),
-        ([*TINY, "--parameters", "10"], "parameters is 10, expected at least 89"),
+        ([*SMALL, "--parameters", "10"], "parameters is 10, expected at least 89"),
         ([*TINY, "--core", "gru", "--decay", "0.9"], "core 'gru' has no option 'decay'"),
-        ([*TINY, "--embedding-size", "0"], "input_size is 0"),
+        ([*TINY, "--embedding-size", "0"], "--embedding-size is 0"),
         (["--resume", "text.txt"], "is no run"),
     ],
     ids=lambda p: p if isinstance(p, str) else "",

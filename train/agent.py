@@ -8,13 +8,35 @@ import importlib
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from cli import CoreName, core_options, fail, key_values, parse
 from fwagents.settings import defaults_for
+from options import (
+    Count,
+    CountOrNone,
+    Norm,
+    OutputFolder,
+    Seed,
+    Share,
+    TakenBy,
+    Threads,
+    Units,
+    Weight,
+    Within,
+    check_taken,
+)
 from runs import read_config
+
+# The algorithms whose constructors take an option; see algorithms.py.
+ALL = TakenBy(algo=("memory_ppo", "a2c", "recurrent_ppo", "appo"))
+CLIPPING = TakenBy(algo=("memory_ppo", "recurrent_ppo", "appo"))
+EPOCHS = TakenBy(algo=("memory_ppo", "recurrent_ppo"))
+NOT_APPO = TakenBy(algo=("memory_ppo", "a2c", "recurrent_ppo"))
+CHUNKS = TakenBy(algo=("memory_ppo", "a2c", "appo"))
+RAY = TakenBy(engine=("ray",))
 
 
 @dataclass
@@ -27,20 +49,20 @@ class Args:
     """Keyword arguments of the environment: size=20 visible_frames=2"""
     wrappers: tuple[str, ...] = ()
     """Around each environment, the innermost first: module:Class or "module:Class(name=value)"."""
-    frame_stack: int = 1
+    frame_stack: Count = 1
     """Last observations side by side as one; 1 for none but the present one."""
     vec_env: Literal["auto", "dummy", "subproc"] = "auto"
     """Environments as one batch where there is a native one; in a loop; or each in a process of its own."""
     core: CoreName = "fast_weights"
     """The memory."""
-    hidden_size: int = 128
+    hidden_size: Units = 128
     """Units of the memory."""
-    inner_steps: int | Literal["adaptive"] | None = None
+    inner_steps: Annotated[int, Within(0, 1000)] | Literal["adaptive"] | None = None
     """Fast weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the core's default,
     as for the next two."""
-    decay: float | None = None
+    decay: Share | None = None
     """Fast weights: what is left of the fast memory after a step."""
-    fast_lr: float | None = None
+    fast_lr: Weight | None = None
     """Fast weights: rate at which a hidden state is written."""
     core_kwargs: tuple[str, ...] = ()
     """Further options of the core: normalize_storage=False identity_scale=0.05 tolerance=0.05 max_inner_steps=20"""
@@ -51,109 +73,92 @@ class Args:
     APPO."""
     engine: Literal["sb3", "ray"] = "sb3"
     """Stable-Baselines3 on this machine, or Ray RLlib on this one or a cluster."""
-    num_workers: int = 2
+    num_workers: Annotated[CountOrNone, RAY] = 2
     """ray: env runners, among which the environments are shared out; 0 plays in the learner's own process."""
-    address: str | None = None
+    address: Annotated[str | None, RAY] = None
     """ray: of a running cluster, or "auto" for the one that this machine is part of; None starts one here."""
     normalize: bool = False
     """Observations and rewards to unit variance by running statistics (VecNormalize), saved with the agent; images stay
     as they are, since convolutions scale them."""
-    norm_obs_keys: tuple[str, ...] = ()
-    """With --normalize: the parts of a Dict observation to normalize; none given is every Box that is no image."""
+    norm_obs_keys: Annotated[tuple[str, ...], TakenBy(normalize=(True,))] = ()
+    """The parts of a Dict observation to normalize; none given is every Box that is no image."""
 
-    total_timesteps: int = 500_000
+    total_timesteps: Count = 500_000
     """Environment steps to train for."""
-    num_envs: int = 32
+    num_envs: Count = 32
     """Environments side by side."""
-    seed: int = 0
+    seed: Annotated[Seed, ALL] = 0
     """Seed of weights, environments and exploration."""
-    device: str = "cpu"
+    device: Annotated[str, ALL] = "cpu"
     """Torch device; small agents are fastest on the CPU."""
-    threads: int = 1
+    threads: Threads = 1
     """Torch threads; one is fastest for small agents."""
 
     resume: Path | None = None
     """Go on with the run in this folder, from its newest whole checkpoint; takes no other option but --address.
-    SB3's zip files run code when they are loaded: only what you trust."""
-    log_dir: Path = Path("runs")
+    That imports the modules of the environment and the wrappers that its config.json names, and loads SB3's zip files,
+    which run code: only a folder that you trust."""
+    log_dir: OutputFolder = Path("runs")
     """Runs go to <log_dir>/<env>/<core>-s<seed>-<time>."""
-    checkpoint_freq: int = 100_000
+    checkpoint_freq: CountOrNone = 100_000
     """Environment steps between checkpoints; 0 for none."""
-    eval_freq: int = 50_000
+    eval_freq: CountOrNone = 50_000
     """Environment steps between evaluations; 0 for none."""
-    eval_episodes: int = 100
+    eval_episodes: Count = 100
     """Episodes of each evaluation."""
-    final_episodes: int = 1000
+    final_episodes: Count = 1000
     """Fresh episodes that the closing table is measured on."""
     log_memory: bool = False
     """In TensorBoard: the memory's attention, a film of an episode, histograms, as often as 2 % of the time allow, and
     once at least."""
-    log_memory_freq: int | None = None
+    log_memory_freq: Annotated[Count | None, TakenBy(log_memory=(True,))] = None
     """Environment steps between them, at least; None for a twentieth of the run."""
 
-    learning_rate: float = 1e-3
+    learning_rate: Share = 1e-3
     """Adam's step size at the start."""
     lr_schedule: Literal["constant", "linear"] = "linear"
     """"linear" falls to a tenth of the learning rate over the run."""
-    n_steps: int = 32
+    n_steps: Annotated[Count, ALL] = 32
     """Steps of each environment per rollout."""
-    batch_size: int | None = None
+    batch_size: Annotated[Count | None, EPOCHS] = None
     """Steps per minibatch; None for the whole rollout."""
-    n_epochs: int = 4
+    n_epochs: Annotated[Count, EPOCHS] = 4
     """Passes over each rollout."""
-    gamma: float = 0.99
+    gamma: Annotated[Share, ALL] = 0.99
     """Discount factor."""
-    gae_lambda: float = 0.95
+    gae_lambda: Annotated[Share, NOT_APPO] = 0.95
     """Bias against variance in generalised advantage estimation."""
-    clip_range: float = 0.2
+    clip_range: Annotated[Norm, CLIPPING] = 0.2
     """PPO's clipping of the policy ratio."""
-    clip_range_vf: float | None = None
+    clip_range_vf: Annotated[Norm | None, EPOCHS] = None
     """PPO's clipping of the value; None for none."""
-    normalize_advantage: bool = True
+    normalize_advantage: Annotated[bool, NOT_APPO] = True
     """Advantages to mean 0 and deviation 1 in every minibatch."""
-    ent_coef: float = 0.0
+    ent_coef: Annotated[Weight, ALL] = 0.0
     """Weight of the entropy bonus."""
-    vf_coef: float = 0.5
+    vf_coef: Annotated[Weight, ALL] = 0.5
     """Weight of the value loss."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Annotated[Norm, ALL] = 0.5
     """Norm at which gradients are clipped."""
-    target_kl: float | None = None
+    target_kl: Annotated[Norm | None, EPOCHS] = None
     """KL divergence at which a rollout's epochs end early; None for never."""
-    chunk_length: int | None = None
+    chunk_length: Annotated[Count | None, CHUNKS] = None
     """Steps over which gradients flow back; None for whole rollouts. Not for recurrent_ppo."""
-    refresh_states: bool = False
+    refresh_states: Annotated[bool, TakenBy(algo=("memory_ppo",))] = False
     """memory_ppo: compute the chunks' first states anew before every epoch but the first."""
-    use_rms_prop: bool = False
+    use_rms_prop: Annotated[bool, TakenBy(algo=("a2c",))] = False
     """a2c: RMSprop in place of Adam."""
-
-
-AT_LEAST_ONE = [
-    *("total_timesteps", "num_envs", "threads", "frame_stack", "eval_episodes", "final_episodes"),
-    *("n_steps", "n_epochs"),
-]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, evaluate."""
     argv = sys.argv[1:] if argv is None else argv
-    args = parse(Args, argv, default=_args_for(argv))
+    args = parse(Args, argv, default=_args_for(argv), beside_resume=("address",))
     if args.resume is not None:
-        given = {word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
-        if given - {"--resume", "--address"}:
-            fail(
-                "--resume takes every option but --address from the run's own config.json, expected no other beside it"
-            )
         args, env_kwargs, core_kwargs = _resumed(args.resume, args.address)
     else:
         env_kwargs = key_values("--env-kwargs", args.env_kwargs)
         core_kwargs = core_options(args)
-    for name in AT_LEAST_ONE:
-        if getattr(args, name) < 1:
-            fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
-    if args.log_memory_freq is not None and args.log_memory_freq < 1:
-        fail(f"--log-memory-freq is {args.log_memory_freq}, expected at least 1")
-    if args.norm_obs_keys and not args.normalize:
-        fail(f"--norm-obs-keys is {' '.join(args.norm_obs_keys)!r}, expected --normalize beside it")
     if args.algo == "appo" and args.engine != "ray":
         fail("--algo is 'appo', which needs --engine ray")
     if args.n_steps * args.num_envs < 2:
@@ -161,17 +166,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     try:
         # Imported here, so that --help and mistakes answer at once.
+        from limits import check_agent, check_device
+
         if args.engine == "ray":
             importlib.import_module("fwagents.rllib")  # without the extra it says what to install
             from ray_training import RayRun as Run
         else:
             from training import Run
+        check_device(args.device)
+        check_agent(args, env_kwargs, core_kwargs)
         run = Run(args, env_kwargs, core_kwargs)
         if args.resume is None:
             run.begin()
         else:
             run.resume(args.resume)
-    except (ValueError, TypeError, AssertionError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, TypeError, AssertionError, OSError, RuntimeError, ImportError, MemoryError) as error:
         fail(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run.go())
@@ -180,13 +189,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _resumed(run_dir: Path, address: str | None) -> tuple[Args, dict[str, Any], dict[str, Any]]:
     """The options of a run that has begun; its cluster may stand elsewhere now."""
     try:
-        config = read_config(run_dir)
+        config = read_config(run_dir, Args)
+        args = Args(**{**config["args"], "resume": run_dir})
+        if address is not None:
+            check_taken(args, ["address"])
+            args.address = address
     except (OSError, ValueError) as error:
         fail(str(error))
-    known = {field.name for field in fields(Args)}
-    stored = {name: value for name, value in config["args"].items() if name in known}
-    stored |= {"log_dir": Path(stored["log_dir"]), "resume": run_dir}
-    args = Args(**{**stored, **({} if address is None else {"address": address})})
     return args, config["env_kwargs"], config["policy_kwargs"]["core_kwargs"]
 
 

@@ -7,13 +7,9 @@ from typing import Any, NamedTuple
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from agent import Args
 from fwagents.sb3 import MemoryA2C, MemoryPPO
-
-COMMON = (
-    *("n_steps", "gamma", "gae_lambda", "normalize_advantage"),
-    *("ent_coef", "vf_coef", "max_grad_norm", "seed", "device"),
-)
-PPO = (*COMMON, "batch_size", "n_epochs", "clip_range", "clip_range_vf", "target_kl")
+from options import TakenBy, hints, metadata
 
 
 class Algorithm(NamedTuple):
@@ -28,12 +24,19 @@ class Algorithm(NamedTuple):
     options: tuple[str, ...]
 
 
-ALGORITHMS = {
-    "memory_ppo": Algorithm(MemoryPPO, (*PPO, "chunk_length", "refresh_states")),
-    "a2c": Algorithm(MemoryA2C, (*COMMON, "chunk_length", "use_rms_prop")),
-    "recurrent_ppo": Algorithm(RecurrentPPO, PPO),
-    "appo": Algorithm(MemoryPPO, (*PPO, "chunk_length")),  # RLlib trains it; what it has learned is played by this
+def options(algo: str) -> tuple[str, ...]:
+    """The fields of the command line that an algorithm's constructor takes, as agent.py marks them."""
+    taken = {name: metadata(Args, name, TakenBy) for name in hints(Args)}
+    return tuple(name for name, by in taken.items() if by and algo in dict(by.choices).get("algo", ()))
+
+
+MAKERS: dict[str, Callable[..., BaseAlgorithm]] = {
+    "memory_ppo": MemoryPPO,
+    "a2c": MemoryA2C,
+    "recurrent_ppo": RecurrentPPO,
+    "appo": MemoryPPO,  # RLlib trains it; what it has learned is played by this
 }
+ALGORITHMS = {algo: Algorithm(make, options(algo)) for algo, make in MAKERS.items()}
 
 
 def load_model(algo: str, path: Path, device: str = "cpu") -> BaseAlgorithm:

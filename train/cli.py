@@ -3,11 +3,15 @@
 import ast
 import contextlib
 import io
+import json
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
 import tyro
+
+from options import check_outputs, check_taken, check_values, flag, given
 
 T = TypeVar("T")
 INTERRUPTED = 130  # exit code after Ctrl-C
@@ -26,10 +30,43 @@ CoreName = Literal[
     "none",
 ]
 CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # those with a flag of their own
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+# What ast.literal_eval raises for a text that is no literal, or nests too deep.
+NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
-def parse(args_type: type[T], argv: Sequence[str] | None, default: T | None = None) -> T:
-    """The dataclass filled from the command line; tyro's boxed error comes out as one line."""
+def parse(
+    args_type: type[T], argv: Sequence[str] | None, default: T | None = None, beside_resume: Collection[str] = ()
+) -> T:
+    """The dataclass filled from the command line, every option checked; a mistake is one line and exit code 2.
+
+    Args:
+        args_type: the options, with their ranges; see ``options.py``.
+        argv: the command line; None is this process's.
+        default: values of the options that are not given.
+        beside_resume: options that ``--resume`` leaves room for.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parsed(args_type, argv, default)
+    named = given(args_type, argv)
+    try:
+        check_values(args_type, vars(args))
+        if getattr(args, "resume", None) is None:
+            check_taken(args, named)
+            check_outputs(args)
+        elif named - {"resume", *beside_resume}:
+            but = " or ".join(["", *map(flag, beside_resume)]).replace(" or ", " but ", 1)
+            raise ValueError(f"--resume takes every option{but} from the run's own config.json, expected no other")
+    except ValueError as error:
+        fail(str(error))
+    return args
+
+
+def _parsed(args_type: type[T], argv: Sequence[str], default: T | None) -> T:
+    """The dataclass filled by tyro, whose boxed error comes out as one line."""
+    for option, word in zip(["", *argv], argv, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):  # a path of "" would be the present folder
+            fail(f"{option if not word else word[:-1]} is '', expected something that is not empty")
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -59,22 +96,43 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def command(*words: object) -> str:
+    """A Python command that can be pasted into a shell."""
+    return shlex.join(["python", *map(str, words)])
+
+
 def core_options(args: Any) -> dict[str, Any]:
-    """Options of the core: --core-kwargs, and over them those that have a flag of their own, where given."""
+    """Options of the core: --core-kwargs, and those that have a flag of their own, where given."""
     flags = {name: getattr(args, name) for name in CORE_OPTIONS}
     given = {name: value for name, value in flags.items() if value is not None}
-    return key_values("--core-kwargs", args.core_kwargs) | given
+    others = key_values("--core-kwargs", args.core_kwargs)
+    for name in given.keys() & others:
+        fail(f"--core-kwargs has {name}, expected it once: {flag(name)} is {given[name]!r}")
+    return others | given
 
 
 def key_values(option: str, words: Sequence[str]) -> dict[str, Any]:
-    """``["size=20", "mode=easy"]`` -> ``{"size": 20, "mode": "easy"}``; values are Python literals, else text."""
+    """``["size=20", "mode=easy"]`` -> ``{"size": 20, "mode": "easy"}``.
+
+    A value is a Python literal that JSON can hold, or true, yes, on, false, no or off, in any case; else it is text.
+    """
     result: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key.isidentifier():
             fail(f"{option} got {word!r}, expected name=value")
-        try:
-            result[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            result[key] = text
+        if key in result:
+            fail(f"{option} got {word!r}, expected {key} once")
+        result[key] = _value(text)
     return result
+
+
+def _value(text: str) -> Any:
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value)
+    except NO_LITERAL:
+        return text
+    return value

@@ -1,9 +1,10 @@
 """The environment of a run, as its options describe it: one alone, or many side by side."""
 
 import ast
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
+from cli import NO_LITERAL
 from fwagents.sb3.policies import map_observations
 from fwagents.sb3.vec_env import VecEnvKind, Wrapper, make_env, make_vec_env
 
@@ -49,7 +51,8 @@ class Environment:
 
     def one(self, **kwargs: Any) -> Env:
         """One alone, with further keyword arguments."""
-        env = make_env(self.id, self.wrappers, **{**self.kwargs, **kwargs})
+        with self._explained():
+            env = make_env(self.id, self.wrappers, **{**self.kwargs, **kwargs})
         return env if self.frame_stack == 1 else StackedFrames(env, self.frame_stack)
 
     def many(self, count: int, seed: int | None) -> VecEnv:
@@ -58,12 +61,18 @@ class Environment:
         Raises:
             ValueError: there is no such environment, or it cannot be made so.
         """
-        try:
+        with self._explained():
             env = make_vec_env(self.id, count, seed=seed, wrappers=self.wrappers, vec_env=self.vec_env, **self.kwargs)
+        return env if self.frame_stack == 1 else VecFrameStack(env, self.frame_stack)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Gymnasium's own errors as ValueErrors."""
+        try:
+            yield
         except gym.error.Error as error:
             elsewhere = "" if ":" in self.id else " Another package's is module:Id, such as ale_py:ALE/Pong-v5."
             raise ValueError(f"{error}{elsewhere}") from error
-        return env if self.frame_stack == 1 else VecFrameStack(env, self.frame_stack)
 
     def render_mode(self, modes: Sequence[str]) -> str | None:
         """The first of some ways of drawing it that it knows; None if it knows none of them."""
@@ -114,8 +123,10 @@ def _first(batch: Any) -> Any:
 def wrapper(text: str) -> Wrapper:
     """``"module:Class"`` or ``"module:Class(name=value)"`` as a function of an environment; values are Python literals.
 
+    The module is imported; nothing in it is called that is no subclass of ``gymnasium.Wrapper``.
+
     Raises:
-        ValueError: the text is neither, or there is no such class.
+        ValueError: the text is neither, or there is no such class, or it is no wrapper.
     """
     module, _, call = text.partition(":")
     expected = f"wrapper is {text!r}, expected module:Class or module:Class(name=value)"
@@ -125,12 +136,14 @@ def wrapper(text: str) -> Wrapper:
         if isinstance(tree, ast.Call) and not tree.args:
             kwargs = {str(part.arg): ast.literal_eval(part.value) for part in tree.keywords}
             tree = tree.func
-    except (SyntaxError, ValueError) as error:
+    except NO_LITERAL as error:
         raise ValueError(expected) from error
     if not module or not isinstance(tree, ast.Name):
         raise ValueError(expected)
     try:
-        made: Callable[..., Env] = getattr(importlib.import_module(module), tree.id)
-    except (ImportError, AttributeError) as error:
+        made = getattr(importlib.import_module(module), tree.id)
+    except (Exception, SystemExit) as error:  # a module can fail in any way
         raise ValueError(f"wrapper is {text!r}: {error}") from error
+    if not (isinstance(made, type) and issubclass(made, gym.Wrapper)):
+        raise ValueError(f"wrapper is {text!r}, expected a subclass of gymnasium.Wrapper")
     return functools.partial(made, **kwargs)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from cli import fail, parse
+from options import Count, OutputFolder, Seed, TakenBy
 
 MOST = 1e-3  # difference of values (relative) and probabilities that rounding explains
 
@@ -22,26 +23,26 @@ class Args:
     """Write a trained agent as ONNX and as safetensors."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """Folder that train/agent.py made. SB3's zip in it runs code when it is loaded: only what you trust."""
-    output: Path | None = None
+    """Folder that train/agent.py made. The modules that its config.json names are imported, and SB3's zip in it runs
+    code when it is loaded: only what you trust."""
+    output: OutputFolder | None = None
     """Folder to write to; by default export in the run's own."""
     onnx: bool = True
     """Write step.onnx and sequence.onnx."""
-    episodes: int = 3
+    episodes: Annotated[Count, TakenBy(onnx=(True,))] = 3
     """Episodes that both forms are checked on."""
-    seed: int = 0
+    seed: Annotated[Seed, TakenBy(onnx=(True,))] = 0
     """Seed of the first of them."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Load the run's best model, write it, check it."""
     args = parse(Args, argv)
-    if args.episodes < 1:
-        fail(f"--episodes is {args.episodes}, expected at least 1")
+    from agent import Args as AgentArgs
     from runs import best_model, read_config
 
     try:
-        export(args, read_config(args.run_dir), best_model(args.run_dir))
+        export(args, read_config(args.run_dir, AgentArgs), best_model(args.run_dir))
     except Exception as error:  # a run of somebody else's environment can fail in any way
         fail(f"{args.run_dir} cannot be exported: {error}")
 

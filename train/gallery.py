@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli import fail, parse
+from options import OutputFolder, Seed
 
 # How each run is trained, and the pictures of it that the documentation shows.
 COMMANDS = {
@@ -37,7 +38,7 @@ FOLDERS = {"agent": "PartialCatch-v0", "retrieval": "retrieval", "glimpses": "gl
 class Args:
     """Make every picture of the documentation."""
 
-    output: Path = Path("docs/pictures")
+    output: OutputFolder = Path("docs/pictures")
     """Folder that the pictures go to."""
     agent: Path | None = None
     """Run of train/agent.py, with --log-memory; None for the one in --log-dir, trained if it is not there."""
@@ -45,9 +46,9 @@ class Args:
     """Run of train/retrieval.py; None as above."""
     glimpses: Path | None = None
     """Run of train/glimpses.py; None as above."""
-    log_dir: Path = Path("runs/gallery")
+    log_dir: OutputFolder = Path("runs/gallery")
     """Where what is missing is trained."""
-    seed: int = 3
+    seed: Seed = 3
     """Of the episode, the strings and the choice of images."""
     board: bool = True
     """Photograph TensorBoard; --no-board without Chromium."""

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from options import Count, Within
 from supervised import Problem, SupervisedArgs, read, run
 
 if TYPE_CHECKING:
@@ -31,27 +32,31 @@ class Args(SupervisedArgs):
     """What to read."""
     data_dir: Path | None = None
     """Where it is."""
-    patch_size: int = 7
+    patch_size: Annotated[int, Within(1, 1000)] = 7
     """Pixels along each side of a patch; images are four times as large. MNIST's is 7."""
-    validation_images: int = 5000
+    validation_images: Count = 5000
     """Training images that are held out to choose by, where there are no others for that."""
 
-    updates: int = 8600
+    updates: Count = 8600
     """Batches to learn from, at most; 430 are an epoch of MNIST."""
-    eval_every: int = 430
+    eval_every: Count = 430
     """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, test."""
-    args, core_kwargs = read(Args, sys.argv[1:] if argv is None else argv, "glimpses", "dataset")
+    args, core_kwargs = read(Args, sys.argv[1:] if argv is None else argv, "glimpses")
 
     def build() -> Problem:
+        from limits import make_model
+
         splits, classes = data(args)
         count = len(classes) or 10
         core = "convnet" if args.model == "convnet" else args.core
         label = args.core if args.model == "plain" else args.model
-        return Problem(model(args, core_kwargs, count), splits, core, label, classes)
+        rows = min(args.batch_size, len(splits.train.labels))
+        built = make_model(lambda: model(args, core_kwargs, count), f"--hidden-size {args.hidden_size}", rows)
+        return Problem(built, splits, core, label, classes)
 
     sys.exit(run(args, core_kwargs, "glimpses", build))
 
@@ -71,8 +76,6 @@ def data(args: Args) -> tuple["Splits", Sequence[str]]:
         return Splits(*hold_out(train, args.validation_images), Examples(mnist.test_images, mnist.test_labels)), ()
     if args.data_dir is None:
         raise ValueError("--dataset folder needs --data-dir, the folder of train and test")
-    if args.patch_size < 1:
-        raise ValueError(f"--patch-size is {args.patch_size}, expected at least 1")
     images = load_image_folder(args.data_dir, 4 * args.patch_size)
     if images.validation is not None:
         return Splits(images.train, images.validation, images.test), images.classes

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import IO, Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from cli import INTERRUPTED, fail
 from locks import alone_in
+from options import Threads, at_least
 from runs import CONFIG, read_json
 
 ROOT = Path(__file__).parent.parent
@@ -43,9 +44,9 @@ class BoardArgs:
     """Cells to run, by name; none is all."""
     dry_run: bool = False
     """Run nothing and write nothing; list what is left."""
-    minutes: float | None = None
+    minutes: Annotated[float, at_least(0)] | None = None
     """Stop after so long; what is under way then goes on at the next call."""
-    side_by_side: int = 2
+    side_by_side: Threads = 2
     """Runs at a time."""
 
 
@@ -75,8 +76,6 @@ def wanted(args: BoardArgs, cells: Sequence[CellT], group: Callable[[CellT], str
                 likely = get_close_matches(name, known, SHOWN, cutoff=0.0)  # of hundreds of cells
                 some = list(known) if len(known) <= SHOWN else [*likely, "..."]
                 fail(f"{option} has {name!r}, expected some of {', '.join(some)}")
-    if args.side_by_side < 1:
-        fail(f"--side-by-side is {args.side_by_side}, expected at least 1")
     return [
         cell
         for cell in cells

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from options import Count, TakenBy, Units
 from supervised import Problem, SupervisedArgs, read, run
 
 TEXT = Path("data") / "tinyshakespeare.txt"
@@ -21,38 +22,41 @@ class Args(SupervisedArgs):
 
     file: Path = TEXT
     """The text, in UTF-8: 90 % to learn from, 5 % to choose by, 5 % to report on."""
-    hidden_size: int = 256
+    hidden_size: Annotated[Units, TakenBy(parameters=(None,))] = 256
     """Units of the memory, where --parameters is not given."""
-    parameters: int | None = None
+    parameters: Count | None = None
     """Weights of the whole model, for memories alike in size: takes the hidden size that comes nearest."""
-    embedding_size: int = 64
+    embedding_size: Units = 64
     """Width of the embedding of a character."""
-    bptt: int = 64
+    bptt: Count = 64
     """Characters over which gradients flow back; the state is carried on from batch to batch."""
 
-    updates: int = 5000
+    updates: Count = 5000
     """Batches to learn from, at most."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Rows of text of a batch."""
-    eval_every: int = 250
+    eval_every: Count = 250
     """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, test, sample."""
-    args, core_kwargs = read(Args, sys.argv[1:] if argv is None else argv, "language", "bptt")
+    args, core_kwargs = read(Args, sys.argv[1:] if argv is None else argv, "language")
 
     def build() -> Problem:
         from fwagents.tasks.bptt import LanguageTrainer, batches
         from fwagents.tasks.language import fitting_size, read_corpus
+        from limits import ADAM, FLOAT, make_model, require
 
         corpus = read_corpus(args.file)
         batches(corpus, args.batch_size, args.bptt)  # says what is wrong before anything is written
         make = partial(model, args, core_kwargs, len(corpus.vocabulary))
         if args.parameters is not None:
+            require({f"--parameters {args.parameters}": ADAM * FLOAT * args.parameters})
             args.hidden_size = fitting_size(args.parameters, make)
         trainer = partial(LanguageTrainer, bptt=args.bptt)
-        return Problem(make(args.hidden_size), corpus, args.core, args.core, trainer=trainer)
+        built = make_model(lambda: make(args.hidden_size), f"--hidden-size {args.hidden_size}", args.batch_size)
+        return Problem(built, corpus, args.core, args.core, trainer=trainer)
 
     sys.exit(run(args, core_kwargs, "language", build))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cli import fail, parse
+from options import Count, Frequency, OutputFolder, Seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,29 +28,28 @@ class Args:
     """Draw what a trained memory attends to."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run of train/agent.py, train/retrieval.py or train/glimpses.py. SB3's zip in the first runs code when
-    it is loaded: only what you trust."""
-    output: Path
+    """Folder of a run of train/agent.py, train/retrieval.py or train/glimpses.py. The modules that the
+    first's config.json names are imported, and SB3's zip in it runs code when it is loaded: only what you trust."""
+    output: OutputFolder
     """Folder that the pictures go to."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the agent's episode, the strings or the choice of images."""
-    count: int = 6
+    count: Count = 6
     """Strings of a picture; pictures of images."""
-    fps: float = 4.0
+    fps: Frequency = 4.0
     """Steps per second of the GIF."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Find out what was run, draw it, write it."""
     args = parse(Args, argv)
-    if args.count < 1 or not args.fps > 0:
-        fail(f"--count is {args.count} and --fps {args.fps}, expected both to be above 0")
     from fwagents.figures import save
     from runs import CONFIG, read_json
 
     try:
         config = read_json(args.run_dir / CONFIG)
-        options = config["args"] if isinstance(config, dict) and "args" in config else {}
+        options = config.get("args") if isinstance(config, dict) else None
+        options = options if isinstance(options, dict) else {}
         drawers = {"env": of_agent, "pairs": of_strings, "dataset": of_glimpses}
         drawer = next((drawer for option, drawer in drawers.items() if option in options), None)
         if drawer is None:
@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def of_agent(args: Args) -> Iterator[Drawing]:
     """An episode's attention, units and growth, and the film of it."""
+    from agent import Args as AgentArgs
     from fwagents import figures
     from fwagents.inspection import trace
     from fwagents.inspection.film import film
@@ -71,7 +72,7 @@ def of_agent(args: Args) -> Iterator[Drawing]:
     from players import Player
     from runs import best_model, read_config
 
-    player = Player(read_config(args.run_dir), best_model(args.run_dir), ["rgb_array"])
+    player = Player(read_config(args.run_dir, AgentArgs), best_model(args.run_dir), ["rgb_array"])
     seen = trace(player.model, player.env, seed=args.seed, normalize_obs=player.normalization, attribution=True)
     write_video(film(seen, action_names=player.action_names), args.output / "play.gif", args.fps)
     print(f"wrote {args.output / 'play.gif'}")
@@ -93,7 +94,7 @@ def of_strings(args: Args) -> Iterator[Drawing]:
     from fwagents.tasks.training import load_best
     from supervised import read
 
-    options, core_kwargs = read(retrieval.Args, ["--resume", str(args.run_dir)], "retrieval", "pairs")
+    options, core_kwargs = read(retrieval.Args, ["--resume", str(args.run_dir)], "retrieval")
     task, model = retrieval.model(options, core_kwargs)
     load_best(model, args.run_dir)
     tokens, answers = task.draw(args.count, np.random.default_rng(args.seed))
@@ -117,7 +118,7 @@ def of_glimpses(args: Args) -> Iterator[Drawing]:
     from fwagents.tasks.training import load_best
     from supervised import read
 
-    options, core_kwargs = read(glimpses.Args, ["--resume", str(args.run_dir)], "glimpses", "dataset")
+    options, core_kwargs = read(glimpses.Args, ["--resume", str(args.run_dir)], "glimpses")
     if options.model != "plain":
         raise ValueError(f"--model was {options.model}, expected plain: a core on the glimpses, one after the other")
     splits, classes = glimpses.data(options)

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from options import Count, Seed
 from supervised import Problem, SupervisedArgs, read, run
 
 if TYPE_CHECKING:
     from fwagents.tasks.retrieval import RetrievalModel, RetrievalTask
 
+NUMBER = 8  # bytes
 EXPANSION = 100  # units of the layer before the core
 
 
@@ -20,17 +22,17 @@ EXPANSION = 100  # units of the layer before the core
 class Args(SupervisedArgs):
     """Train a memory to look values up by their keys."""
 
-    pairs: int = 4
+    pairs: Count = 4
     """Key-value pairs of a string."""
     alphabet: str = "abcdefghijklmnopqrstuvwxyz"
     """Letters that keys are drawn from."""
-    train_strings: int = 100_000
+    train_strings: Count = 100_000
     """Strings to learn from; no two strings of all splits are the same."""
-    validation_strings: int = 10_000
+    validation_strings: Count = 10_000
     """Strings to choose by."""
-    test_strings: int = 20_000
+    test_strings: Count = 20_000
     """Strings to report on."""
-    data_seed: int = 0
+    data_seed: Seed = 0
     """Seed of the strings."""
     test_curve: bool = False
     """Measure the test set's NLL at every validation too, for a figure; nothing is chosen by it."""
@@ -38,11 +40,20 @@ class Args(SupervisedArgs):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, test."""
-    args, core_kwargs = read(Args, sys.argv[1:] if argv is None else argv, "retrieval", "pairs")
+    args, core_kwargs = read(Args, sys.argv[1:] if argv is None else argv, "retrieval")
 
     def build() -> Problem:
-        task, built = model(args, core_kwargs)
+        from fwagents.tasks.retrieval import RetrievalTask
+        from limits import make_model, require
+
+        task = RetrievalTask(args.pairs, args.alphabet)
+        built = make_model(
+            lambda: model(args, core_kwargs)[1],
+            f"--hidden-size {args.hidden_size}",
+            min(args.batch_size, args.train_strings),
+        )
         sizes = (args.train_strings, args.validation_strings, args.test_strings)
+        require({f"{sum(sizes):,} strings": NUMBER * sum(sizes) * (len(args.alphabet) + 2 * task.length)})
         splits = task.splits(sizes, args.data_seed)
 
         def facts() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fwagents.files import replacing
 from fwagents.machine import commit, cpu
+from options import from_json
 
 CONFIG = "config.json"
 RESULT = "result.json"
@@ -69,29 +70,46 @@ def read_json(path: Path) -> Any:
         return None
     try:
         return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-def read_config(run_dir: Path, script: str = "train/agent.py", option: str = "env") -> dict[str, Any]:
-    """A run's ``config.json``.
+def read_config(run_dir: Path, args_type: type, script: str = "train/agent.py") -> dict[str, Any]:
+    """A run's ``config.json``, with its ``args`` as the fields of the script's options.
 
     Args:
         run_dir: the run's folder.
-        script: what made it.
-        option: one that only that script has.
+        args_type: the options of the script that made it.
+        script: its name.
 
     Raises:
         FileNotFoundError: there is no such run.
-        ValueError: the file is not the configuration of a run of that script.
+        ValueError: the file is not the configuration of a run of that script, or a value is missing, of another type
+            or out of its range.
     """
     path = run_dir / CONFIG
     config = read_json(path)
     if config is None:
         raise FileNotFoundError(f"{run_dir} is no run: it has no {CONFIG}")
-    if not isinstance(config, dict) or option not in config.get("args", {}):
-        raise ValueError(f"{path} does not describe a run of {script}")
+    try:
+        if not isinstance(config, dict):
+            raise ValueError("it holds no object")
+        config["args"] = from_json(args_type, config.get("args"))
+        policy = _object(config, "policy_kwargs") if "env" in config["args"] else config
+        _object(policy, "core_kwargs")
+        if "env" in config["args"]:
+            _object(config, "env_kwargs")
+    except ValueError as error:
+        raise ValueError(f"{path} does not describe a run of {script}: {error}") from error
     return config
+
+
+def _object(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object in another; ValueError if it is none."""
+    found = config.get(name)
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is {found!r}, expected an object")
+    return found
 
 
 def best_model(run_dir: Path) -> Path:

@@ -2,15 +2,17 @@
 
 import json
 import math
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
-from cli import INTERRUPTED, CoreName, core_options, fail, parse
+from cli import INTERRUPTED, CoreName, command, core_options, fail, parse
 from fwagents.settings import core_defaults_for
+from options import Count, Norm, OutputFile, OutputFolder, Seed, Share, Threads, Units, Weight, Within
 from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, read_json, write_json, write_result
 
 if TYPE_CHECKING:
@@ -25,52 +27,52 @@ class SupervisedArgs:
 
     core: CoreName = "fast_weights"
     """The memory."""
-    hidden_size: int = 50
+    hidden_size: Units = 50
     """Units of the memory."""
-    inner_steps: int | Literal["adaptive"] | None = None
+    inner_steps: Annotated[int, Within(0, 1000)] | Literal["adaptive"] | None = None
     """Fast weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the task's default,
     as for the next two."""
-    decay: float | None = None
+    decay: Share | None = None
     """Fast weights: what is left of the fast memory after a step."""
-    fast_lr: float | None = None
+    fast_lr: Weight | None = None
     """Fast weights: rate at which a hidden state is written."""
     core_kwargs: tuple[str, ...] = ()
     """Further options of the core: norm_per_step=True identity_scale=0.05 tolerance=0.05 max_inner_steps=20"""
 
-    updates: int = 60_000
+    updates: Count = 60_000
     """Batches to learn from, at most."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Examples of a batch."""
-    learning_rate: float = 1e-3
+    learning_rate: Share = 1e-3
     """Adam's step size, at its largest."""
     lr_schedule: Literal["cosine", "warmup", "linear", "constant"] = "cosine"
     """"cosine" and "linear" fall to zero over the updates; "warmup" is cosine after a rise over the first tenth."""
-    max_grad_norm: float | None = 5.0
+    max_grad_norm: Norm | None = 5.0
     """Norm at which gradients are clipped; None for never."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the weights and of the order of the examples."""
-    threads: int = 1
+    threads: Threads = 1
     """Torch threads; one is fastest for small models."""
 
-    eval_every: int = 1000
+    eval_every: Count = 1000
     """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
-    patience: int | None = None
+    patience: Count | None = None
     """Validations in a row that are no better and end the run; None for none."""
-    solved_evals: int | None = 10
+    solved_evals: Count | None = 10
     """Validations in a row without any error that end the run; None for none."""
     test: bool = True
     """Score the best weights on the test set at the end, the only time it is read; --no-test for a search."""
 
     resume: Path | None = None
-    """Go on with the run in this folder, from its checkpoint; takes no other option."""
-    log_dir: Path = Path("runs")
+    """Go on with the run in this folder, from its checkpoint; takes no other option. Nothing in the folder is run, but
+    its config.json says which files are read, and where the result is written."""
+    log_dir: OutputFolder = Path("runs")
     """Runs go to <log_dir>/<task>/<model>-<hidden size>-s<seed>-<time>."""
-    output: Path | None = None
+    output: OutputFile | None = None
     """Where to write the result besides result.json in the run's folder."""
 
 
 ArgsT = TypeVar("ArgsT", bound=SupervisedArgs)
-PATHS = ("log_dir", "output", "data_dir", "file")
 NO_PART = ("resume", "log_dir", "output")  # options that change nothing in a result
 
 
@@ -96,33 +98,23 @@ class Problem(NamedTuple):
     facts: Callable[[], dict[str, Any]] = dict
 
 
-def read(args_type: type[ArgsT], argv: Sequence[str], task: str, option: str) -> tuple[ArgsT, dict[str, Any]]:
+def read(args_type: type[ArgsT], argv: Sequence[str], task: str) -> tuple[ArgsT, dict[str, Any]]:
     """The options and those of the core, from the command line or from the run that is to go on.
 
     Args:
         args_type: the script's options.
         argv: the command line.
         task: name of the task, which is the script's too.
-        option: one that only this script has.
     """
     args = parse(args_type, argv)
     if args.resume is None:
         core_kwargs = core_defaults_for(task, args.core, vars(args)) | core_options(args)
-        if args.threads < 1:
-            fail(f"--threads is {args.threads}, expected at least 1")
         return args, core_kwargs
-    if len(argv) > 2:
-        fail("--resume takes every other option from the run's own config.json, expected none beside it")
     try:
-        config = read_config(args.resume, f"train/{task}.py", option)
+        config = read_config(args.resume, args_type, _script(task))
     except (OSError, ValueError) as error:
         fail(str(error))
-    known = {field.name for field in fields(args_type)}
-    stored = {name: value for name, value in config["args"].items() if name in known}
-    for name in PATHS:
-        if stored.get(name) is not None:
-            stored[name] = Path(stored[name])
-    return args_type(**{**stored, "resume": args.resume}), config["core_kwargs"]
+    return args_type(**{**config["args"], "resume": args.resume}), config["core_kwargs"]
 
 
 def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Callable[[], Problem]) -> int:
@@ -149,7 +141,7 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
         if args.resume is not None:
             trainer.load()
             print(f"Resumed {folder} at {trainer.update:,} updates")
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("\nInterrupted before the first update.")
@@ -166,7 +158,7 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
         print(f"\nInterrupted after {trainer.update:,} updates.")
         if trainer.curve:
             done = trainer.curve[-1]["update"]
-            print(f"Go on from the checkpoint at {done:,}:  python {_script(task)} --resume {folder}")
+            print(f"Go on from the checkpoint at {done:,}:  {command(_script(task), '--resume', folder)}")
         return INTERRUPTED
     result = _result(args, task, problem, trainer, score, diverged)
     write_result(folder / RESULT, result)
@@ -219,7 +211,7 @@ def _result(
     args: SupervisedArgs, task: str, problem: Problem, trainer: "Trainer", score: Any, diverged: str | None
 ) -> dict[str, Any]:
     """The result file: what came out, what it took, and what it takes to run it again."""
-    described = read_config(trainer.folder, _script(task), "core")
+    described = read_json(trainer.folder / CONFIG)
     best = trainer.best if trainer.curve else {}
     validated = [f"validation_{name}" for name in trainer.measured]
     columns = ["update", "loss", *validated, *(["test_nll"] if trainer.test_curve else [])]
@@ -260,4 +252,4 @@ def _report(result: dict[str, Any], trainer: "Trainer", args: SupervisedArgs) ->
     for name, accuracy in result.get("class_accuracy", {}).items():
         print(f"  {name}: {accuracy:.2f} % right")
     print(f"Result:           {args.output or trainer.folder / RESULT}")
-    print(f"Learning curves:  tensorboard --logdir {args.log_dir}")
+    print(f"Learning curves:  {shlex.join(['tensorboard', '--logdir', str(args.log_dir)])}")

@@ -1,6 +1,7 @@
 """One training run: environments, agent, callbacks, and the closing evaluation."""
 
 import importlib
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from algorithms import ALGORITHMS, load_model
-from cli import INTERRUPTED
+from cli import INTERRUPTED, command
 from environments import Environment
 from fwagents.sb3.board import describe_run
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
@@ -52,7 +53,7 @@ class Run:
         self.environment = Environment.of(vars(args), env_kwargs)
         if args.log_memory:
             importlib.import_module("fwagents.figures")  # if it cannot be, that is said before anything is written
-        self.console = Console()
+        self.console = Console(markup=False, emoji=False)  # a path may look like either
         torch.set_num_threads(args.threads)
         self.venv = self.environment.many(args.num_envs, args.seed)
         if args.normalize:
@@ -84,7 +85,7 @@ class Run:
             **provenance(),
         }
         write_json(self.dir / CONFIG, config)
-        self.console.print(f"Run folder: [bold]{self.dir}[/bold]", soft_wrap=True)
+        self.console.print(f"Run folder: {self.dir}", soft_wrap=True)
         self._make_callbacks()
         self.model.set_logger(run_logger(self.dir))
         compared = {name: getattr(args, name) for name in COMPARED}
@@ -102,14 +103,14 @@ class Run:
         if (run_dir / RESULT).exists():
             raise ValueError(f"{run_dir} is finished: it has a {RESULT}")
         self._restore()
-        self.console.print(f"Resumed [bold]{run_dir}[/bold] at {self.model.num_timesteps:,} steps", soft_wrap=True)
+        self.console.print(f"Resumed {run_dir} at {self.model.num_timesteps:,} steps", soft_wrap=True)
 
     def _restore(self) -> None:
         with warnings.catch_warnings(record=True) as skipped:
             warnings.simplefilter("always")
             path, state = newest_whole(self.dir / CHECKPOINTS)
         for warning in skipped:
-            self.console.print(f"[yellow]{warning.message}[/yellow]", soft_wrap=True)
+            self.console.print(str(warning.message), style="yellow", soft_wrap=True)
         make: Any = ALGORITHMS[self.args.algo].make
         self.model = make.load(path, env=self.venv, device=self.args.device, force_reset=False)
         self.model.set_logger(run_logger(self.dir, self.model.num_timesteps))
@@ -130,7 +131,7 @@ class Run:
             self._say_how_to_go_on()
             return INTERRUPTED
         except (FloatingPointError, ChildProcessError) as error:
-            self.console.print(f"[red]stopped: {error}[/red]", soft_wrap=True)
+            self.console.print(f"stopped: {error}", style="red", soft_wrap=True)
             self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
             if isinstance(error, ChildProcessError):
                 return 1
@@ -165,10 +166,8 @@ class Run:
         kept = sorted((self.dir / CHECKPOINTS).glob("step_*"))
         if kept:
             steps = int(kept[-1].stem.removeprefix("step_"))
-            self.console.print(
-                f"Go on from the last checkpoint, at {steps:,} steps:  python train/agent.py --resume {self.dir}",
-                soft_wrap=True,
-            )
+            resume = command("train/agent.py", "--resume", self.dir)
+            self.console.print(f"Go on from the last checkpoint, at {steps:,} steps:  {resume}", soft_wrap=True)
 
     @property
     def _steps_per_call(self) -> int:
@@ -227,9 +226,11 @@ class Run:
         why = {} if stopped is None else {"stopped": stopped}
         write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, **why, **results})
         self.console.print(table)
-        self.console.print(f"Watch it play:    python train/watch.py {self.dir}", soft_wrap=True)
-        self.console.print(f"As a GIF:         python train/watch.py {self.dir} --output play.gif", soft_wrap=True)
-        self.console.print(f"Learning curves:  tensorboard --logdir {args.log_dir}", soft_wrap=True)
+        watch = command("train/watch.py", self.dir)
+        self.console.print(f"Watch it play:    {watch}", soft_wrap=True)
+        self.console.print(f"As a GIF:         {watch} --output play.gif", soft_wrap=True)
+        board = shlex.join(["tensorboard", "--logdir", str(args.log_dir)])
+        self.console.print(f"Learning curves:  {board}", soft_wrap=True)
 
     def _inner_steps_taken(self, model: BaseAlgorithm, env: VecEnv) -> float:
         """Mean over the steps of some fresh episodes."""

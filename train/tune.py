@@ -11,11 +11,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from cli import INTERRUPTED, CoreName, fail, key_values, parse
 from fwagents.settings import defaults_for
+from options import Count, CountOrNone, OutputFile, Seed, TakenBy, Threads, Units
 from runs import read_json
+
+OPTUNA = TakenBy(engine=("optuna",))
+RAY = TakenBy(engine=("ray",))
 
 
 class Range(NamedTuple):
@@ -65,32 +69,32 @@ class Args:
     """The memory."""
     algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"
     """The algorithm."""
-    trials: int = 50
+    trials: Count = 50
     """Settings to try, those of earlier calls counted in; with --engine ray the first call settles how many."""
-    steps: int = 200_000
+    steps: Count = 200_000
     """Environment steps of each training run."""
-    seeds: tuple[int, ...] = (100, 101, 102)
+    seeds: tuple[Seed, ...] = (100, 101, 102)
     """Training runs of each setting; keep them apart from the seeds that results are reported on."""
-    hidden_size: int = 128
+    hidden_size: Units = 128
     """Units of the memory."""
-    threads: int = 1
+    threads: Threads = 1
     """Torch threads."""
-    output: Path | None = None
+    output: OutputFile | None = None
     """Result, by default runs/tuning/<env>-<core>.json; the search is kept beside it, as .sqlite3 or .ray."""
-    borrow: tuple[Path, ...] = ()
+    borrow: Annotated[tuple[Path, ...], OPTUNA] = ()
     """optuna: results of other cores' searches here, whose winners are tried too, once there are enough trials: what
     they share with this core, its own options as found. Chance alone then does not keep from one what another found."""
-    finalists: int = 0
+    finalists: Annotated[CountOrNone, OPTUNA] = 0
     """optuna: so many of the best trials, and what the search began with, at last train for --final-steps, and the best
     of these wins: what is soon ahead need not stay ahead."""
-    final_steps: int = 1_000_000
+    final_steps: Annotated[Count, OPTUNA] = 1_000_000
     """optuna: environment steps of each training run of a finalist."""
     engine: Literal["optuna", "ray"] = "optuna"
     """Optuna, a trial after the other, each learning from those before; or Ray Tune, many at once, at random and the
     poor ones cut short (ASHA)."""
-    num_workers: int = 2
+    num_workers: Annotated[Count, RAY] = 2
     """ray: trials at once."""
-    address: str | None = None
+    address: Annotated[str | None, RAY] = None
     """ray: of a running cluster, or "auto" for the one that this machine is part of; None starts one here."""
 
 
@@ -102,16 +106,8 @@ def space(core: str) -> dict[str, Range | Choice]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, search, write."""
     args = parse(Args, argv)
-    for name in ("trials", "steps", "hidden_size", "threads", "num_workers", "final_steps"):
-        if getattr(args, name) < 1:
-            fail(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
     if not args.seeds:
         fail("--seeds is empty, expected at least one")
-    if args.finalists < 0:
-        fail(f"--finalists is {args.finalists}, expected at least 0")
-    for name in ("borrow", "finalists"):
-        if getattr(args, name) and args.engine == "ray":
-            fail(f"--{name} has no part in a search by Ray Tune, expected --engine optuna")
     try:
         if args.engine == "ray":
             importlib.import_module("fwagents.rllib")  # without the extra it says what to install

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cli import INTERRUPTED, fail, parse
+from options import Count, Frequency, OutputFile, Seed, TakenBy
 
 if TYPE_CHECKING:
     from fwagents.inspection import Trace
@@ -27,27 +28,26 @@ class Args:
     """Watch a trained agent play: the true screen, what it saw, what it did, what it looked back at."""
 
     run_dir: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder that train/agent.py made; without it, that of the newest agent in runs. SB3's zip in it runs code when it
-    is loaded: only what you trust."""
-    episodes: int = 3
+    """Folder that train/agent.py made; without it, that of the newest agent in runs. The modules that its config.json
+    names are imported, and SB3's zip in it runs code when it is loaded: only what you trust."""
+    episodes: Count = 3
     """Episodes to play."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the first episode."""
-    fps: float = 4.0
+    fps: Frequency = 4.0
     """Steps per second."""
-    output: Path | None = None
+    output: OutputFile | None = None
     """Write a GIF or MP4 there, by its ending, and show nothing."""
-    window: bool = True
+    window: Annotated[bool, TakenBy(output=(None,))] = True
     """Open a window where there is a display; --no-window for the terminal."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Load the run's best model, let it play, show it."""
     args = parse(Args, argv)
-    if args.episodes < 1 or not args.fps > 0:
-        fail(f"--episodes is {args.episodes} and --fps {args.fps}, expected both to be above 0")
     if args.output is not None and args.output.suffix.lower() not in (".gif", ".mp4"):
         fail(f"--output is {args.output}, expected a name that ends in .gif or .mp4")
+    from agent import Args as AgentArgs
     from runs import best_model, newest_agent, read_config
 
     try:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except FileNotFoundError as error:
         fail(str(error))
     try:
-        watch(read_config(run_dir), best_model(run_dir), args)
+        watch(read_config(run_dir, AgentArgs), best_model(run_dir), args)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:  # a run of somebody else's environment can fail in any way

@@ -203,6 +203,13 @@ def positive_int(name: str, value: object) -> int:
     return integer(name, value, 1)
 
 
+def boolean(name: str, value: object) -> bool:
+    """Return ``value``; ValueError that names it if it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, expected True or False")
+    return value
+
+
 def finite_float(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
     """Return ``value`` as a float; ValueError that names it if it is no finite number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):

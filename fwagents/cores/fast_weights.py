@@ -6,11 +6,13 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from fwagents.cores.base import HiddenState, MemoryCore, finite_float, integer, positive_int
+from fwagents.cores.base import HiddenState, MemoryCore, boolean, finite_float, integer, positive_int
 from fwagents.cores.stepper import Stepper
 from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
 from fwagents.kernels.reference import inner_loop, key, settle
 from fwagents.kernels.stepping import ScanSteps
+
+MOST_INNER_STEPS = 1000
 
 
 class FastWeightsState(NamedTuple):
@@ -90,6 +92,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
         if boundary not in ("sustained", "identity"):
             raise ValueError(f"boundary is {boundary!r}, expected 'sustained' or 'identity'")
         input_size, hidden_size = self.input_size, self.hidden_size
+        per_step = boolean("norm_per_step", norm_per_step)
         most, tolerance = positive_int("max_inner_steps", max_inner_steps), finite_float("tolerance", tolerance, 0.0)
         adaptive = inner_steps == "adaptive"
         if not adaptive:
@@ -97,13 +100,16 @@ class FastWeights(MemoryCore[FastWeightsState]):
                 inner_steps = most = integer("inner_steps", inner_steps, 0)
             except ValueError as error:
                 raise ValueError(f"{error}, or 'adaptive'") from None
+        for name, value in (("inner_steps", inner_steps), ("max_inner_steps", max_inner_steps)):
+            if not isinstance(value, str) and value > MOST_INNER_STEPS:
+                raise ValueError(f"{name} is {value}, expected at most {MOST_INNER_STEPS}")
         self.inner_steps = inner_steps
         self.options = ScanOptions(
             inner_steps=most,
             decay=finite_float("decay", decay, 0.0, 1.0),
             fast_lr=finite_float("fast_lr", fast_lr, 0.0),
             sustained=boundary == "sustained",
-            normalize_storage=bool(normalize_storage),
+            normalize_storage=boolean("normalize_storage", normalize_storage),
             tolerance=tolerance if adaptive else None,
         )
         if inner_steps == 0:
@@ -116,7 +122,9 @@ class FastWeights(MemoryCore[FastWeightsState]):
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.empty(hidden_size))
         self.norm: InnerNorm | None = (
-            InnerNorm(self.options.inner_steps if norm_per_step else 1, hidden_size) if layer_norm else None
+            InnerNorm(self.options.inner_steps if per_step else 1, hidden_size)
+            if boolean("layer_norm", layer_norm)
+            else None
         )
         self.reset_parameters()
 

@@ -67,7 +67,8 @@ def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path, mo
     # A cluster that is dead, and was not asked for with --address.
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     # A minibatch of one environment's rollout, which RLlib, counting otherwise, would find to be none.
-    done = run(*TINY, "--num-workers", 1, "--algo", algo, "--batch-size", 6, "--total-timesteps", 200, cwd=tmp_path)
+    batch = ("--batch-size", 6) if algo == "memory_ppo" else ()
+    done = run(*TINY, "--num-workers", 1, "--algo", algo, *batch, "--total-timesteps", 200, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = run_folder(tmp_path)
     names = {path.name for path in folder.iterdir()}
