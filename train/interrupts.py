@@ -19,7 +19,8 @@ def take_interrupts() -> None:
     global _taken
     _taken = 0
     for number in SIGNALS:
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell leaves it for what runs in the background
+            signal.signal(number, _interrupt)
 
 
 def over() -> None:

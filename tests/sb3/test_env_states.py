@@ -39,7 +39,11 @@ class Lives(gym.Wrapper):
 
 
 def environment(env_id, around):
-    wrappers = {"time": [TimeAwareObservation, FlattenObservation], "own": [Lives], "statistics": [NormalizeObservation]}
+    wrappers = {
+        "time": [TimeAwareObservation, FlattenObservation],
+        "own": [Lives],
+        "statistics": [NormalizeObservation],
+    }
     kind = "auto" if around == "native" else "dummy"
     venv = make_vec_env(env_id, ENVS, seed=1, vec_env=kind, wrappers=wrappers.get(around, []))
     return VecNormalize(VecFrameStack(venv, 2))
