@@ -103,7 +103,7 @@ class _Pendulum(PendulumEnv, _Restorable):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.state = self.last_u = None  # Gymnasium sets them in the first reset
+        self.state, self.last_u = np.zeros(2), None  # Gymnasium sets them in the first reset
 
 
 def cart_pole_no_vel(**kwargs: Any) -> HideObservation:

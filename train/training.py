@@ -205,13 +205,15 @@ class Run:
 
     def _failed(self, error: Exception) -> int:
         """Say what went wrong, in the environment or elsewhere, and leave a run that can go on once it is mended."""
-        self.console.print(f"[red]stopped: {error}[/red]", soft_wrap=True)
-        shown = error.__cause__ if isinstance(error, EnvironmentFault | ChildProcessError) else error
+        told = isinstance(error, EnvironmentFault | ChildProcessError)  # its message says all
+        why = str(error) if told else f"{type(error).__name__}: {error}"
+        self.console.print(f"stopped: {why}", style="red", markup=False, soft_wrap=True)
+        shown = error.__cause__ if told else error
         if shown is not None:
             traceback.print_exception(shown)
         save_model(self.model, self.dir / "interrupted_model.zip")
         steps = self.model.num_timesteps
-        write_json(self.dir / RESULT, {"steps": steps, "stopped": str(error), "resumable": True})
+        write_json(self.dir / RESULT, {"steps": steps, "stopped": why, "resumable": True})
         self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
         self._say_how_to_go_on()
         return 1
@@ -325,7 +327,7 @@ class Run:
 
     def _how_to_read(self, memoryless: bool) -> list[str]:
         lines = [
-            "Greedy play takes the likeliest action, sampled play draws one, as in training. The interval is the mean's.",
+            "Greedy play takes the likeliest action; sampled play draws one, as training does.",
             "An agent above the best memoryless player uses its memory; one at the random player has learned nothing."
             if memoryless
             else "An agent at the random player has learned nothing.",
