@@ -1,7 +1,8 @@
 """Environments with a part of the observation hidden: known tasks turned into tests of memory."""
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -76,6 +77,35 @@ def _index(entry: object, size: int, names: Sequence[str] | None) -> int:
     return int(entry)
 
 
+class _Restorable(gymnasium.Env[Vector, Any]):
+    """An environment of Gymnasium's that gives its state away and takes it back."""
+
+    changing: ClassVar[tuple[str, ...]]  # the attributes that a reset or a step changes
+
+    def get_state(self) -> dict[str, Any]:
+        """All that changes, random generator included; an environment given it by `set_state` goes on identically."""
+        kept = {name: copy.deepcopy(getattr(self, name)) for name in self.changing}
+        return {**kept, "generator": copy.deepcopy(self.np_random)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        for name in self.changing:
+            setattr(self, name, copy.deepcopy(state[name]))
+        self.np_random = copy.deepcopy(state["generator"])
+
+
+class _CartPole(CartPoleEnv, _Restorable):
+    changing = ("state", "steps_beyond_terminated")
+
+
+class _Pendulum(PendulumEnv, _Restorable):
+    changing = ("state", "last_u")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.state, self.last_u = np.zeros(2), None  # Gymnasium sets them in the first reset
+
+
 def cart_pole_no_vel(**kwargs: Any) -> HideObservation:
     """Gymnasium's CartPole without its two velocities.
 
@@ -110,7 +140,7 @@ def cart_pole_no_vel(**kwargs: Any) -> HideObservation:
     ## Version History
     - v1: first version, numbered as the environment that it hides a part of.
     """
-    return HideObservation(CartPoleEnv(**kwargs), ["cart velocity", "pole angular velocity"], CART_POLE)
+    return HideObservation(_CartPole(**kwargs), ["cart velocity", "pole angular velocity"], CART_POLE)
 
 
 def pendulum_no_vel(**kwargs: Any) -> HideObservation:
@@ -145,4 +175,4 @@ def pendulum_no_vel(**kwargs: Any) -> HideObservation:
     ## Version History
     - v1: first version, numbered as the environment that it hides a part of.
     """
-    return HideObservation(PendulumEnv(**kwargs), ["angular velocity"], PENDULUM)
+    return HideObservation(_Pendulum(**kwargs), ["angular velocity"], PENDULUM)

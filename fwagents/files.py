@@ -29,3 +29,9 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
             os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete the temporary files that :func:`replacing` left in a folder, or below it, when its process was killed."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)

@@ -1,12 +1,15 @@
 """A run killed at any moment and resumed ends as if it had never been stopped."""
 
 import csv
+import fcntl
+import json
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 
 import numpy as np
@@ -17,6 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fwagents.sb3 import MemoryA2C, MemoryPPO, make_vec_env
+from fwagents.sb3.callbacks import EpisodeLogCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, newest_whole, read_resume, restore, save_model
 
 from .scripts import TRAIN, run
@@ -126,6 +130,8 @@ def test_what_cannot_be_resumed_is_one_line(unbroken, tmp_path):
     for name in ("empty", "none"):
         (tmp_path / name).mkdir()
     shutil.copy(unbroken / "config.json", tmp_path / "none")
+    (tmp_path / "none" / "checkpoints").mkdir()
+    (tmp_path / "none" / "checkpoints" / "step_000000000000.zip").touch()
     for folder, message in [("empty", "no run"), ("none", "no whole checkpoint"), (unbroken, "is finished")]:
         done = agent("--resume", folder, cwd=tmp_path)
         assert done.returncode == 2
@@ -134,6 +140,171 @@ def test_what_cannot_be_resumed_is_one_line(unbroken, tmp_path):
     done = agent("--resume", unbroken, "--seed", "2", cwd=tmp_path)
     assert done.returncode == 2
     assert "--resume takes every option but --address" in done.stderr
+
+
+def test_a_run_without_a_checkpoint_begins_again(unbroken, tmp_path):
+    """Killed between its folder and its first checkpoint, with half of the log written."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(unbroken / "config.json", folder)
+    (folder / "monitor.csv").write_text("#{")
+    (folder / ".config.json.1.tmp").write_text("{")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / ".step_000000000000.zip.1.tmp").touch()
+    done = agent("--resume", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "at its first step" in done.stdout
+    torch.testing.assert_close(weights(folder), weights(unbroken), rtol=0, atol=0)
+    assert episodes(folder) == episodes(unbroken)
+    assert (folder / "result.json").read_text() == (unbroken / "result.json").read_text()
+    assert not list(folder.rglob(".*")), "temporary files are gone"
+
+
+def test_one_process_at_a_time(unbroken, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(unbroken, folder)
+    (folder / "result.json").unlink()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = agent("--resume", folder, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "in use by another process" in done.stderr
+    assert agent("--resume", folder, cwd=tmp_path).returncode == 0, "a lock that nobody holds is none"
+
+
+def test_any_flipped_bit_is_harmless_or_found(tmp_path):
+    """In the zip's own headers, which its checksums leave out, and elsewhere."""
+    env = make_vec_env("PartialCatch-v0", 1, size=4, visible_frames=1)
+    model = MemoryPPO("MemoryPolicy", env, n_steps=3, policy_kwargs={"hidden_size": 2, "core": "gru"})
+    older, path = tmp_path / "step_0.zip", tmp_path / "step_1.zip"
+    save_model(model, older, {"a": 0})
+    save_model(model, path, {"a": 1})
+    whole = path.read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    rng = random.Random(0)
+    places = [*range(directory, len(whole)), *rng.sample(range(directory), 60)]
+    found = 0
+    for place in rng.sample(places, 250):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded, state = newest_whole(tmp_path, MemoryPPO.load)
+        found += state["a"] == 0
+        torch.testing.assert_close(loaded.policy.state_dict(), model.policy.state_dict(), rtol=0, atol=0)
+    assert found > 60
+
+
+@pytest.mark.parametrize("cut", [0, 3, 30, 60, 10_000])
+def test_a_monitor_file_that_is_too_short_ends_with_a_whole_line(cut, tmp_path):
+    path = tmp_path / "monitor.csv"
+    text = '#{"t_start": 1.0, "env_id": "x"}\nr,l,t\n' + "".join(f"1.0,{line},0.5\n" for line in range(10))
+    path.write_text(text[:cut])
+    callback = EpisodeLogCallback(path, "x")
+    callback.set_state({"bytes": len(text)})
+    callback._on_training_start()
+    callback._on_training_end()
+    kept = path.read_text()
+    assert "\0" not in kept
+    assert kept.count("r,l,t\n") == 1
+    rows = kept.split("r,l,t\n")[1]
+    assert text.split("r,l,t\n")[1].startswith(rows)
+    assert rows.count("\n") == max(0, text[:cut].count("\n") - 2)
+
+
+FAILING = """
+import gymnasium, os
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+class Failing(CartPoleEnv):
+    steps = 0
+    def step(self, action):
+        Failing.steps += 1
+        if Failing.steps > 200 and not os.path.exists("mended"):
+            raise KeyError("the hinge broke")
+        return super().step(action)
+
+gymnasium.register("Failing-v0", entry_point=Failing)
+"""
+
+
+def test_an_environment_that_fails_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--env", "failing:Failing-v0", "--num-envs", "2", "--hidden-size", "8", "--n-steps", "8"]
+    rest = ["--total-timesteps", "320", "--checkpoint-freq", "100", "--eval-freq", "0", "--final-episodes", "2"]
+    done = agent(*options, *rest, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "the hinge broke" in done.stdout
+    assert 'raise KeyError("the hinge broke")' in done.stderr
+    assert "--resume" in done.stdout
+    (folder,) = tmp_path.glob("runs/*/*")
+    result = json.loads((folder / "result.json").read_text())
+    assert "the hinge broke" in result["stopped"]
+    (tmp_path / "mended").touch()
+    done = agent("--resume", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "New episodes begin" in done.stdout
+    result = json.loads((folder / "result.json").read_text())
+    assert "stopped" not in result
+    assert result["references"]["random"]["episodes"] == 2
+
+
+INTERRUPTED_WHILE_SAVING = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from interrupts import over, take_interrupts
+take_interrupts()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    for _ in range(int(sys.argv[2])):
+        os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+    print("saved", flush=True)
+over()
+os.kill(os.getpid(), signal.SIGINT)
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(("more", "code", "saved"), [(0, 3, "saved\n"), (1, 3, "saved\n"), (2, 130, "")])
+def test_the_second_interrupt_waits_and_the_third_kills(more, code, saved):
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_SAVING, str(TRAIN), str(more)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, saved)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("after", ["at once", "folder", pytest.param("checkpoint", marks=pytest.mark.slow)])
+def test_two_interrupts_end_in_no_traceback(after, tmp_path):
+    process = subprocess.Popen([*AGENT, *OPTIONS], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    awaited = {"folder": "runs/*/*/config.json", "checkpoint": "runs/*/*/checkpoints/step_*.zip"}.get(after)
+    deadline = time.monotonic() + 120
+    while awaited and not list(tmp_path.glob(awaited)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if not awaited:
+        time.sleep(1.5)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.003)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert b"Traceback" not in printed
+
+
+def test_the_interval_stays_within_the_returns(monkeypatch):
+    """Of the mean, and within what was seen: it cannot pass the largest return there is."""
+    returns = np.array([1.0] * 97 + [-1.0] * 3)
+    monkeypatch.syspath_prepend(TRAIN)
+    from training import interval
+
+    low, high = interval(returns)
+    assert 0.82 < low < 0.94 < high <= 1.0
+    # A binomial mean of 0.97: exact bounds of the middle 95 %, in steps of 1 / 100.
+    assert (low, high) == pytest.approx((0.88, 1.0), abs=0.021)
 
 
 def test_an_interrupted_closing_evaluation_is_made_up_for(unbroken, tmp_path):
@@ -148,10 +319,10 @@ def test_an_interrupted_closing_evaluation_is_made_up_for(unbroken, tmp_path):
 
 
 def test_a_checkpoint_is_an_agent_too(unbroken):
-    path, state = newest_whole(unbroken / "checkpoints")
+    model, state = newest_whole(unbroken / "checkpoints", MemoryPPO.load)
     assert state["callbacks"]
-    model = MemoryPPO.load(path)
-    assert model.num_timesteps == int(path.stem.removeprefix("step_"))
+    newest = max((unbroken / "checkpoints").glob("step_*.zip"))
+    assert model.num_timesteps == int(newest.stem.removeprefix("step_"))
 
 
 def test_saving_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

@@ -71,7 +71,15 @@ def test_run_folder(trained):
         measured = result[model]
         assert measured["episodes"] == 8
         # Returns are +1 or -1, so the success rate must say the same.
-        assert measured["mean_return"] == pytest.approx(2 * measured["success_rate"] - 1)
+        for played in (measured, measured["sampled"]):
+            assert played["mean_return"] == pytest.approx(2 * played["success_rate"] - 1)
+            low, high = played["interval"]
+            assert -1 <= low <= played["mean_return"] <= high <= 1
+    # Size 6, two frames seen, a paddle of two: 24 of the 30 starts are within reach of a player that forgets.
+    returns = {name: reference["mean_return"] for name, reference in result["references"].items()}
+    assert returns == pytest.approx({"optimal": 1.0, "memoryless": 2 * 24 / 30 - 1, "random": 2 * 2 / 6 - 1})
+    for word in ("best memoryless player", "random player", "final_model, sampled", "training return, last"):
+        assert word in printed, word
     for word in ("mean return", "95 % interval", "success", "final_model", "watch.py", "tensorboard --logdir"):
         assert word in printed, word
 
@@ -307,6 +315,10 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
             obs, rewards, start, _ = env.step(actions)
             total += rewards.sum()
         assert result[name]["mean_return"] == pytest.approx(total / 8, rel=1e-5)
+    # PendulumNoVel's returns are not known exactly, so a random player plays; about -1200 is what others report.
+    random = result["references"]["random"]
+    assert (random["episodes"], list(result["references"])) == (8, ["random"])
+    assert -1900 < random["mean_return"] < -700
     shown = run("watch.py", folder, "--episodes", "1", "--no-window", "--fps", "1e6", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
 

@@ -1,8 +1,10 @@
 """train/retrieval.py as a user runs it: the run's folder, its result, going on, and what is said of mistakes."""
 
+import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,12 +252,36 @@ def test_a_mistake_is_one_clear_line(args, message, tmp_path, monkeypatch, capsy
     assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
 
 
+def test_a_run_without_a_checkpoint_begins_again(trained, tmp_path):
+    whole, folder = run_dir(trained[0]), tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(whole / "config.json", folder)
+    (folder / ".checkpoint.pt.1.tmp").touch()
+    done = run("--resume", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (json.loads((path / "result.json").read_text()) for path in (folder, whole))
+    assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+    assert not list(folder.glob(".*")), "temporary files are gone"
+
+
+def test_one_process_at_a_time(trained, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(run_dir(trained[0]) / "config.json", folder)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run("--resume", folder, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "in use by another process" in done.stderr
+
+
 def test_what_cannot_be_resumed_is_one_line(trained, tmp_path):
-    folder = tmp_path / "none"
+    folder = tmp_path / "damaged"
     folder.mkdir()
     (folder / "config.json").write_text((run_dir(trained[0]) / "config.json").read_text())
+    (folder / "checkpoint.pt").touch()
     for cwd, path, message in [
-        (tmp_path, folder, "has no checkpoint"),
+        (tmp_path, folder, "is not a whole checkpoint"),
         (trained[0], run_dir(trained[0]), "is finished"),
     ]:
         done = run("--resume", path, cwd=cwd)

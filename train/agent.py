@@ -5,15 +5,15 @@
 
 import argparse
 import importlib
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cli import CoreName, core_options, fail, key_values, parse
+from cli import INTERRUPTED, CoreName, core_options, fail, key_values, parse
 from fwagents.settings import defaults_for
+from interrupts import over, take_interrupts
 from options import (
     Count,
     CountOrNone,
@@ -152,6 +152,17 @@ class Args:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, evaluate."""
+    take_interrupts()
+    try:
+        code = _main(argv)
+    except KeyboardInterrupt:
+        print("\nInterrupted before the first step.")
+        code = INTERRUPTED
+    over()
+    sys.exit(code)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parse(Args, argv, default=_args_for(argv), beside_resume=("address",))
     if args.resume is not None:
@@ -182,8 +193,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.resume(args.resume)
     except (ValueError, TypeError, AssertionError, OSError, RuntimeError, ImportError, MemoryError) as error:
         fail(str(error))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run.go())
+    code: int = run.go()
+    return code
 
 
 def _resumed(run_dir: Path, address: str | None) -> tuple[Args, dict[str, Any], dict[str, Any]]:

@@ -1,9 +1,9 @@
 """What the scripts of supervised tasks share: their common options, and a run from begin to result file."""
 
+import contextlib
 import json
 import math
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 from cli import INTERRUPTED, CoreName, command, core_options, fail, parse
 from fwagents.settings import core_defaults_for
+from interrupts import over, take_interrupts
+from locks import alone_in
 from options import Count, Norm, OutputFile, OutputFolder, Seed, Share, Threads, Units, Weight, Within
 from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, read_json, write_json, write_result
 
@@ -119,9 +121,28 @@ def read(args_type: type[ArgsT], argv: Sequence[str], task: str) -> tuple[ArgsT,
 
 def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Callable[[], Problem]) -> int:
     """Build, train, test, write; returns the exit code: 0, 130 after an interrupt, 1 where training diverged."""
+    take_interrupts()
+    with contextlib.ExitStack() as held:
+        try:
+            code = _run(args, core_kwargs, task, build, held)
+        except KeyboardInterrupt:
+            print("\nInterrupted before the first update.")
+            code = INTERRUPTED
+    over()
+    return code
+
+
+def _run(
+    args: SupervisedArgs,
+    core_kwargs: dict[str, Any],
+    task: str,
+    build: Callable[[], Problem],
+    held: contextlib.ExitStack,
+) -> int:
     import torch
 
-    from fwagents.tasks.training import Trainer, TrainingOptions
+    from fwagents.files import remove_unfinished
+    from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
 
     torch.set_num_threads(args.threads)
     try:
@@ -129,24 +150,23 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
         options = TrainingOptions(**{field.name: getattr(args, field.name) for field in fields(TrainingOptions)})
         torch.manual_seed(args.seed)
         problem = build()
-        if args.resume is None:
-            folder = _begin(args, core_kwargs, task, problem.label)
-        else:
-            folder = args.resume
-            if (folder / RESULT).exists():
-                raise ValueError(f"{folder} is finished: it has a {RESULT}")
+        folder = _begin(args, core_kwargs, task, problem.label) if args.resume is None else args.resume
+        held.enter_context(alone_in(folder, f"{folder} is in use by another process, expected a run that has stopped"))
+        if args.resume is not None and (folder / RESULT).exists():
+            raise ValueError(f"{folder} is finished: it has a {RESULT}")
         trainer = (problem.trainer or Trainer)(
             problem.model, problem.splits, options, folder, test_curve=getattr(args, "test_curve", False)
         )
         if args.resume is not None:
-            trainer.load()
+            remove_unfinished(folder)
+            if (folder / CHECKPOINT).is_file():
+                trainer.load()
+            else:  # it was killed before its first
+                for events in folder.glob("events.out.tfevents.*"):
+                    events.unlink()
             print(f"Resumed {folder} at {trainer.update:,} updates")
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        print("\nInterrupted before the first update.")
-        return INTERRUPTED
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     diverged = None
     try:
         try:
@@ -156,9 +176,8 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
         score = trainer.test() if args.test and trainer.curve else None  # of what validation chose, even so
     except KeyboardInterrupt:
         print(f"\nInterrupted after {trainer.update:,} updates.")
-        if trainer.curve:
-            done = trainer.curve[-1]["update"]
-            print(f"Go on from the checkpoint at {done:,}:  {command(_script(task), '--resume', folder)}")
+        done = trainer.curve[-1]["update"] if (folder / CHECKPOINT).is_file() and trainer.curve else 0
+        print(f"Go on from the checkpoint at {done:,}:  {command(_script(task), '--resume', folder)}")
         return INTERRUPTED
     result = _result(args, task, problem, trainer, score, diverged)
     write_result(folder / RESULT, result)
@@ -200,8 +219,8 @@ def _begin(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, label: 
     """Make the run's folder and write down what runs there."""
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is known now, not at the end
-    folder = new_run_dir(args.log_dir, task, f"{label}-{args.hidden_size}", args.seed)
     described = {"args": _as_json(args), "core_kwargs": core_kwargs, **provenance()}
+    folder = new_run_dir(args.log_dir, task, f"{label}-{args.hidden_size}", args.seed)
     write_json(folder / CONFIG, described)
     print(f"Run folder: {folder}", flush=True)
     return folder

@@ -1,7 +1,9 @@
 """One training run: environments, agent, callbacks, and the closing evaluation."""
 
+import contextlib
 import importlib
 import shlex
+import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,16 +25,30 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from algorithms import ALGORITHMS, load_model
 from cli import INTERRUPTED, command
 from environments import Environment
+from fwagents.envs import reference_returns
+from fwagents.files import remove_unfinished
 from fwagents.sb3.board import describe_run
-from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
+from fwagents.sb3.callbacks import (
+    EpisodeLogCallback,
+    EvaluationCallback,
+    LogCallback,
+    MemoryNormCallback,
+    ProgressCallback,
+)
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
+from fwagents.sb3.faults import EnvironmentFault
 from fwagents.sb3.logging import run_logger
 from fwagents.sb3.policies import policy_for
-from runs import CONFIG, RESULT, new_run_dir, provenance, write_json
+from locks import alone_in
+from runs import CONFIG, RESULT, new_run_dir, provenance, read_json, write_json
 
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
+RANDOM_EPISODES = 30  # of the random player, where its return is not known exactly
+RESAMPLES = 1000  # of the bootstrap
 CHECKPOINTS = "checkpoints"
+WRITTEN = ("events.out.tfevents.*", "progress.csv", "monitor.csv", "evaluations.npz", "best_model.zip")
+PLAYERS = {"optimal": "best possible", "memoryless": "best memoryless player", "random": "random player"}
 COMPARED = ("env", "core", "hidden_size", "algo", "learning_rate", "seed")  # columns of TensorBoard's table of runs
 
 
@@ -50,6 +66,7 @@ class Run:
 
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
         self.args, self.env_kwargs = args, env_kwargs
+        self.held = contextlib.ExitStack()
         self.environment = Environment.of(vars(args), env_kwargs)
         if args.log_memory:
             importlib.import_module("fwagents.figures")  # if it cannot be, that is said before anything is written
@@ -77,77 +94,131 @@ class Run:
     def begin(self) -> None:
         """Make the run's folder and write down what runs there."""
         args = self.args
-        self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed)
         config = {
             "args": {**asdict(args), "log_dir": str(args.log_dir), "resume": None},
             "env_kwargs": self.env_kwargs,
             "policy_kwargs": self.policy_kwargs,
             **provenance(),
         }
+        self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed)
+        self._hold()
         write_json(self.dir / CONFIG, config)
         self.console.print(f"Run folder: {self.dir}", soft_wrap=True)
+        self._start(config["args"])
+
+    def _start(self, options: dict[str, Any]) -> None:
+        """Make the callbacks and the log of a run at its first step; ``options`` are those of its config.json."""
         self._make_callbacks()
         self.model.set_logger(run_logger(self.dir))
-        compared = {name: getattr(args, name) for name in COMPARED}
+        compared = {name: getattr(self.args, name) for name in COMPARED}
         given = {**compared, **self.env_kwargs, **self.policy_kwargs["core_kwargs"]}
-        describe_run(self.model.logger, given, config["args"])
+        describe_run(self.model.logger, given, options)
+
+    def _hold(self) -> None:
+        """Keep every other process out of the run's folder until this one ends."""
+        busy = f"{self.dir} is in use by another process, expected a run that has stopped"
+        self.held.enter_context(alone_in(self.dir, busy))
 
     def resume(self, run_dir: Path) -> None:
-        """Go on from the newest whole checkpoint of a run's folder.
+        """Go on from the newest whole checkpoint of a run's folder, or from the beginning where there is none yet.
 
         Raises:
             ValueError: the run is finished.
             FileNotFoundError: it has no whole checkpoint.
         """
         self.dir = run_dir
-        if (run_dir / RESULT).exists():
+        self._hold()
+        result = read_json(run_dir / RESULT)
+        if result is not None and not result.get("resumable"):
             raise ValueError(f"{run_dir} is finished: it has a {RESULT}")
-        self._restore()
-        self.console.print(f"Resumed {run_dir} at {self.model.num_timesteps:,} steps", soft_wrap=True)
+        remove_unfinished(run_dir)
+        if any((run_dir / CHECKPOINTS).glob("step_*")):
+            self._restore()
+            self.console.print(f"Resumed {run_dir} at {self.model.num_timesteps:,} steps", soft_wrap=True)
+        elif self.args.checkpoint_freq:
+            for pattern in WRITTEN:
+                for path in run_dir.glob(pattern):
+                    path.unlink()
+            self._start(read_json(run_dir / CONFIG)["args"])
+            self.console.print(f"Resumed {run_dir} at its first step: it had no checkpoint yet", soft_wrap=True)
+        else:
+            raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from: --checkpoint-freq was 0")
+        (run_dir / RESULT).unlink(missing_ok=True)
 
     def _restore(self) -> None:
+        make: Any = ALGORITHMS[self.args.algo].make
+
+        def load(path: Path) -> BaseAlgorithm:
+            model: BaseAlgorithm = make.load(path, env=self.venv, device=self.args.device, force_reset=False)
+            return model
+
         with warnings.catch_warnings(record=True) as skipped:
             warnings.simplefilter("always")
-            path, state = newest_whole(self.dir / CHECKPOINTS)
+            self.model, state = newest_whole(self.dir / CHECKPOINTS, load)
         for warning in skipped:
             self.console.print(str(warning.message), style="yellow", soft_wrap=True)
-        make: Any = ALGORITHMS[self.args.algo].make
-        self.model = make.load(path, env=self.venv, device=self.args.device, force_reset=False)
         self.model.set_logger(run_logger(self.dir, self.model.num_timesteps))
         self._make_callbacks()
-        restore(self.model, self.callbacks, state)
+        if not restore(self.model, self.callbacks, state):
+            self.console.print(
+                f"New episodes begin: {self.args.env}, as it is made here, cannot give its state", soft_wrap=True
+            )
 
     def go(self) -> int:
         """Train, save, evaluate; returns the exit code: 130 after an interrupt, 1 if training could not go on."""
-        model, stopped = self.model, None
+        try:
+            return self._finish(self._train())
+        except KeyboardInterrupt:
+            return self._interrupted()
+        except Exception as error:
+            return self._failed(error)
+
+    def _train(self) -> str | None:
+        """Train; returns why training diverged, if it did."""
         try:
             self._learn()
-        except KeyboardInterrupt:
-            path = self.dir / "interrupted_model.zip"
-            save_model(model, path)
-            self.console.print(
-                f"\nInterrupted after {model.num_timesteps:,} steps; the agent is in {path}", soft_wrap=True
-            )
-            self._say_how_to_go_on()
-            return INTERRUPTED
-        except (FloatingPointError, ChildProcessError) as error:
+        except FloatingPointError as error:  # a result like any other: trained again, it would come to the same
             self.console.print(f"stopped: {error}", style="red", soft_wrap=True)
             self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
-            if isinstance(error, ChildProcessError):
-                return 1
-            stopped = str(error)  # a result like any other: trained again, it would come to the same
-        save_model(model, self.dir / "final_model.zip")
+            return str(error)
+        return None
+
+    def _finish(self, stopped: str | None) -> int:
+        """Save the agent and judge it; ``stopped`` is why training diverged."""
+        save_model(self.model, self.dir / "final_model.zip")
         try:
             self._report(stopped)
-        except KeyboardInterrupt:
-            self.console.print(f"\nInterrupted; the agent is in {self.dir / 'final_model.zip'}", soft_wrap=True)
-            self._say_how_to_go_on()
-            return INTERRUPTED
         except ValueError:
             if stopped is None:
                 raise
             return 1  # it is so far gone that it cannot play
         return int(stopped is not None)
+
+    def _interrupted(self) -> int:
+        path = self.dir / "final_model.zip"
+        if not path.exists():
+            path = self.dir / "interrupted_model.zip"
+            save_model(self.model, path)
+        self.console.print(
+            f"\nInterrupted after {self.model.num_timesteps:,} steps; the agent is in {path}", soft_wrap=True
+        )
+        self._say_how_to_go_on()
+        return INTERRUPTED
+
+    def _failed(self, error: Exception) -> int:
+        """Say what went wrong, in the environment or elsewhere, and leave a run that can go on once it is mended."""
+        told = isinstance(error, EnvironmentFault | ChildProcessError)  # its message says all
+        why = str(error) if told else f"{type(error).__name__}: {error}"
+        self.console.print(f"stopped: {why}", style="red", soft_wrap=True)
+        shown = error.__cause__ if told else error
+        if shown is not None:
+            traceback.print_exception(shown)
+        save_model(self.model, self.dir / "interrupted_model.zip")
+        steps = self.model.num_timesteps
+        write_json(self.dir / RESULT, {"steps": steps, "stopped": why, "resumable": True})
+        self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
+        self._say_how_to_go_on()
+        return 1
 
     @property
     def _log_interval(self) -> int:
@@ -157,8 +228,8 @@ class Run:
     def _learn(self) -> None:
         self.model.learn(
             self.args.total_timesteps - self.model.num_timesteps,
-            callback=[*self.callbacks, *self.checkpoints],
-            log_interval=self._log_interval,
+            callback=[*self.callbacks, LogCallback(self._log_interval), *self.checkpoints],
+            log_interval=None,
             reset_num_timesteps=False,
         )
 
@@ -207,9 +278,9 @@ class Run:
     def _report(self, stopped: str | None) -> None:
         """Evaluate the last and the best model on fresh episodes; a table, and ``result.json``, with why it stopped."""
         args = self.args
-        table = Table(title=f"{args.env}: greedy play over {args.final_episodes:,} fresh episodes")
-        for column in ("model", "mean return", "95 % interval", "success"):
-            table.add_column(column, justify="left" if column == "model" else "right")
+        table = Table(title=f"{args.env}: {args.final_episodes:,} fresh episodes")
+        for column in ("player", "mean return", "95 % interval", "success"):
+            table.add_column(column, justify="left" if column == "player" else "right")
         results = {}
         for name in ("final_model", "best_model"):
             path = self.dir / f"{name}.zip"
@@ -217,20 +288,58 @@ class Run:
                 continue
             model = load_model(args.algo, path, args.device)
             env = load_normalizer(path, self._fresh_env(args.final_episodes, FINAL_SEED + args.seed))
-            results[name] = result = evaluate(model, env, args.final_episodes)
+            greedy, sampled = (self._judge(model, env, deterministic) for deterministic in (True, False))
+            results[name] = {**greedy, "sampled": sampled}
             if getattr(model.policy.actor_core, "inner_steps", None) == "adaptive":
-                result["inner_steps_taken"] = self._inner_steps_taken(model, env)
-            low, high = result["interval"]
-            success = "" if result["success_rate"] is None else f"{result['success_rate']:.1%}"
-            table.add_row(name, f"{result['mean_return']:.3f}", f"{low:.3f} to {high:.3f}", success)
+                results[name]["inner_steps_taken"] = self._inner_steps_taken(model, env)
+            table.add_row(*_row(f"{name}, greedy", greedy))
+            table.add_row(*_row(f"{name}, sampled", sampled))
+        references = self._references()
+        table.add_section()
+        for name, result in references.items():
+            table.add_row(*_row(PLAYERS[name], result))
         why = {} if stopped is None else {"stopped": stopped}
-        write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, **why, **results})
+        write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, **why, **results, "references": references})
         self.console.print(table)
+        for line in self._how_to_read("memoryless" in references):
+            self.console.print(line, soft_wrap=True)
         watch = command("train/watch.py", self.dir)
         self.console.print(f"Watch it play:    {watch}", soft_wrap=True)
         self.console.print(f"As a GIF:         {watch} --output play.gif", soft_wrap=True)
         board = shlex.join(["tensorboard", "--logdir", str(args.log_dir)])
         self.console.print(f"Learning curves:  {board}", soft_wrap=True)
+
+    def _judge(self, model: BaseAlgorithm, env: VecEnv, deterministic: bool) -> dict[str, Any]:
+        """An agent on the closing episodes, which are the same ones every time."""
+        seed = FINAL_SEED + self.args.seed
+        env.seed(seed)
+        torch.manual_seed(seed)
+        return evaluate(model, env, self.args.final_episodes, deterministic)
+
+    def _references(self) -> dict[str, dict[str, Any]]:
+        """Players to compare an agent with: exact returns where they are known, else a random player's, by playing."""
+        environment = self.environment
+        if not environment.wrappers:
+            with contextlib.suppress(ValueError, TypeError):
+                known = reference_returns(environment.id.rpartition(":")[2], **environment.kwargs)
+                return {name: {"mean_return": value} for name, value in known._asdict().items()}
+        episodes = min(RANDOM_EPISODES, self.args.final_episodes)
+        env = self._fresh_env(episodes, FINAL_SEED + self.args.seed)
+        env.action_space.seed(self.args.seed)
+        return {"random": evaluate(RandomPlayer(env), env, episodes)}
+
+    def _how_to_read(self, memoryless: bool) -> list[str]:
+        lines = [
+            "Greedy play takes the likeliest action; sampled play draws one, as training does.",
+            "An agent above the best memoryless player uses its memory; one at the random player has learned nothing."
+            if memoryless
+            else "An agent at the random player has learned nothing.",
+        ]
+        if self.args.wrappers:
+            lines.append(
+                "Returns are counted outside --wrappers: rewards that they clip and lives that they end count so."
+            )
+        return lines
 
     def _inner_steps_taken(self, model: BaseAlgorithm, env: VecEnv) -> float:
         """Mean over the steps of some fresh episodes."""
@@ -272,8 +381,30 @@ def _is_vector(space: spaces.Space[Any]) -> bool:
     return isinstance(space, spaces.Box) and not is_image_space(space)
 
 
-def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int) -> dict[str, Any]:
-    """Greedy play: mean return with its 95 % interval (normal, over episodes), and success rate if the env tells."""
+class RandomPlayer:
+    """Plays every action alike.
+
+    Args:
+        env: environments to play in.
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        self.env = env
+
+    def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, None]:
+        """Random actions [B, ...] and no state, as ``predict`` of an SB3 model."""
+        return np.stack([self.env.action_space.sample() for _ in range(self.env.num_envs)]), None
+
+
+def evaluate(model: Any, env: VecEnv, episodes: int, deterministic: bool = True) -> dict[str, Any]:
+    """Play episodes: mean return with its 95 % interval, and success rate if the environment tells.
+
+    Args:
+        model: has SB3's ``predict``.
+        env: environments to play in.
+        episodes: how many.
+        deterministic: False samples the actions.
+    """
     successes: list[bool] = []
 
     def note_success(local: dict[str, Any], _: dict[str, Any]) -> None:
@@ -281,13 +412,30 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int) -> dict[str, Any]
             successes.append(bool(local["info"]["is_success"]))
 
     returns, _ = evaluate_policy(
-        model, env, n_eval_episodes=episodes, deterministic=True, return_episode_rewards=True, callback=note_success
+        model,
+        env,
+        n_eval_episodes=episodes,
+        deterministic=deterministic,
+        return_episode_rewards=True,
+        callback=note_success,
     )
-    mean = float(np.mean(returns))
-    half = float(1.96 * np.std(returns, ddof=min(1, len(returns) - 1)) / len(returns) ** 0.5)
     return {
         "episodes": len(returns),
-        "mean_return": mean,
-        "interval": [mean - half, mean + half],
+        "mean_return": float(np.mean(returns)),
+        "interval": interval(np.asarray(returns, float)),
         "success_rate": float(np.mean(successes)) if successes else None,
     }
+
+
+def interval(returns: np.ndarray) -> list[float]:
+    """A 95 % interval of the mean of returns [N], by the percentile bootstrap: it never leaves their range."""
+    rng = np.random.default_rng(0)
+    means = [returns[rng.integers(len(returns), size=len(returns))].mean() for _ in range(RESAMPLES)]
+    return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]
+
+
+def _row(player: str, result: dict[str, Any]) -> list[str]:
+    """A line of the closing table; what is known exactly has no interval."""
+    success = result.get("success_rate")
+    bounds = " to ".join(f"{bound:.3f}" for bound in result["interval"]) if "interval" in result else "exact"
+    return [player, f"{result['mean_return']:.3f}", bounds, "" if success is None else f"{success:.1%}"]

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from fwagents.sb3.checkpoints import save_model
+from fwagents.sb3.env_states import get_env_state, set_env_state
 from fwagents.sb3.on_policy import MemoryRollouts
 from fwagents.sb3.policies import MemoryPolicy
 from fwagents.sb3.states import MemoryStates
@@ -43,7 +44,7 @@ class EvaluationCallback(EvalCallback):
         super().__init__(env, n_eval_episodes=episodes, eval_freq=frequency, log_path=str(folder), verbose=0)
         self.seed, self.folder = seed, folder
         # SB3 writes in place; it writes here, and the whole file is then moved.
-        self.log_path: str | None = str(folder / ".evaluations.tmp.npz")
+        self.log_path: str | None = str(folder / ".evaluations.npz")
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq:
@@ -57,13 +58,15 @@ class EvaluationCallback(EvalCallback):
         return go_on
 
     def get_state(self) -> dict[str, Any]:
-        """Results so far."""
-        return {name: copy.copy(getattr(self, name)) for name in self.REMEMBERED}
+        """Results so far, and what the environments carry from one evaluation to the next."""
+        results = {name: copy.copy(getattr(self, name)) for name in self.REMEMBERED}
+        return {"results": results, "env": get_env_state(self.eval_env)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from those."""
-        for name, value in state.items():
+        for name, value in state["results"].items():
             setattr(self, name, value)
+        set_env_state(self.eval_env, state["env"])
 
 
 class EpisodeLogCallback(BaseCallback):
@@ -85,9 +88,14 @@ class EpisodeLogCallback(BaseCallback):
         return {"bytes": self.path.stat().st_size}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Cut off what was written after that."""
-        os.truncate(self.path, state["bytes"])
-        self.resumed = True
+        """Cut off what was written after that; where the file is shorter, its last whole line is the end."""
+        if not self.path.exists():
+            return
+        with self.path.open("r+b") as file:
+            kept = file.read(state["bytes"])
+            end = kept.rfind(b"\n") + 1
+            file.truncate(end)
+        self.resumed = kept[:end].count(b"\n") > 1  # the header is two lines
 
     def _on_training_start(self) -> None:
         header: dict[str, float | str] = {"t_start": time.time(), "env_id": self.env_id}
@@ -119,6 +127,29 @@ class MemoryNormCallback(BaseCallback):
         if isinstance(model, MemoryRollouts):
             return cast(MemoryStates, model._last_states).actor
         return policy.lstm_actor.unpack(model._last_lstm_states.pi)
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class LogCallback(BaseCallback):
+    """Write a line of the log after every so many rollouts of the whole run, however often it was resumed.
+
+    SB3's ``log_interval`` counts from the last resume. This comes after the callbacks that record something.
+
+    Args:
+        every: rollouts between two lines.
+    """
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.every = every
+
+    def _on_rollout_end(self) -> None:
+        model: Any = self.model
+        rollouts = self.num_timesteps // (model.n_steps * model.n_envs)
+        if rollouts % self.every == 0:
+            model.dump_logs(rollouts)
 
     def _on_step(self) -> bool:
         return True
@@ -160,7 +191,8 @@ class ProgressCallback(BaseCallback):
         episodes, successes = self.model.ep_info_buffer, self.model.ep_success_buffer
         results = {}
         if episodes:
-            results["return"] = f"{np.mean([episode['r'] for episode in episodes]):.2f}"
+            shown = f"training return, last {len(episodes)} episodes,"
+            results[shown] = f"{np.mean([episode['r'] for episode in episodes]):.2f}"
         if successes:
             results["success"] = f"{np.mean(successes):.0%}"
         return results

@@ -10,24 +10,25 @@ import pickle
 import random
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from fwagents.files import replacing
+from fwagents.sb3.env_states import get_env_state, set_env_state
+
+T = TypeVar("T")
 
 ENTRY = "resume.pt"
 NORMALIZER = "vecnormalize.pkl"  # what VecNormalize.save writes
 # What SB3's zip leaves out because it can be large, or because loading forgets it.
 CARRIED = ("_last_obs", "_last_episode_starts", "_last_states", "_last_lstm_states", "_last_original_obs")
-# What SB3's wrappers (VecNormalize, VecMonitor, VecFrameStack) remember from step to step.
-WRAPPERS = ("obs_rms", "ret_rms", "returns", "episode_returns", "episode_lengths", "episode_count", "stacked_obs")
 
 
 class Resumable(Protocol):
@@ -76,25 +77,27 @@ def capture(model: BaseAlgorithm, callbacks: list[BaseCallback]) -> dict[str, An
         "numpy": np.random.get_state(),  # noqa: NPY002 -- the generator that SB3 uses
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "envs": [_env_state(layer) for layer in _layers(model.env)],
+        "env": get_env_state(model.env),
         # Recorded since the last line of the log, for the next.
         "log": [dict(kept) for kept in _pending(model)],
         "callbacks": [cast(Resumable, c).get_state() if hasattr(c, "get_state") else None for c in callbacks],
     }
 
 
-def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str, Any]) -> None:
+def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str, Any]) -> bool:
     """Put back what :func:`capture` took.
 
     Args:
         model: loaded from the same checkpoint, its environments and logger set.
         callbacks: made like those that were captured.
         state: what was captured.
+
+    Returns:
+        Whether all goes on as if nothing had happened. False: the environments could not give their state, and new
+        episodes begin.
     """
     assert model.env is not None
-    for layer, kept in zip(_layers(model.env), state["envs"], strict=True):
-        _set_env_state(layer, kept)
-    exact = state["envs"][-1] is not None
+    set_env_state(model.env, state["env"])
     for callback, kept in zip(callbacks, state["callbacks"], strict=True):
         if kept is not None:
             cast(Resumable, callback).set_state(kept)
@@ -102,6 +105,7 @@ def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str
         pending.update(kept)
     for name, value in state["carried"].items():
         setattr(model, name, value)
+    exact: bool = state["env"]["exact"]
     if not exact:
         model._last_obs = None  # SB3 then begins new episodes
     random.setstate(state["python"])
@@ -109,6 +113,7 @@ def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+    return exact
 
 
 def read_resume(path: Path) -> dict[str, Any]:
@@ -121,27 +126,42 @@ def read_resume(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
             if broken is not None:
-                raise ValueError(f"{path} is damaged: {broken} fails its checksum")
+                raise ValueError(f"{broken} fails its checksum")
             with archive.open(ENTRY) as entry:
                 # The checkpoint is the user's own, and SB3's part of it is a pickle already.
                 state: dict[str, Any] = torch.load(entry, weights_only=False)
                 return state
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
+    except Exception as error:  # the checksums leave out the zip's own headers, which fail in many ways
+        raise ValueError(f"{path} is not a whole checkpoint: {_in_words(error)}") from error
 
 
-def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint of a folder that is whole, and its resume entry; warns of every newer one that is not.
+def newest_whole(folder: Path, load: Callable[[Path], T]) -> tuple[T, dict[str, Any]]:
+    """The newest checkpoint of a folder that is whole: its model and its resume entry.
+
+    Warns of every newer one that is not.
+
+    Args:
+        folder: of the checkpoints.
+        load: makes the model of a checkpoint.
 
     Raises:
         FileNotFoundError: there is none.
     """
     for path in sorted(folder.glob("step_*.zip"), reverse=True):
         try:
-            return path, read_resume(path)
+            state = read_resume(path)
         except ValueError as error:
             warnings.warn(f"skipped: {error}", stacklevel=2)
+            continue
+        try:
+            return load(path), state
+        except Exception as error:
+            warnings.warn(f"skipped: {path} cannot be loaded: {_in_words(error)}", stacklevel=2)
     raise FileNotFoundError(f"{folder} has no whole checkpoint to resume from")
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 class CheckpointCallback(BaseCallback):
@@ -171,26 +191,3 @@ class CheckpointCallback(BaseCallback):
 def _pending(model: BaseAlgorithm) -> list[dict[str, Any]]:
     logger = model.logger
     return [logger.name_to_value, logger.name_to_count, logger.name_to_excluded]
-
-
-def _layers(env: VecEnv) -> Iterator[VecEnv]:
-    """A VecEnv and what it wraps, from the outside in."""
-    while isinstance(env, VecEnvWrapper):
-        yield env
-        env = env.venv
-    yield env
-
-
-def _env_state(env: VecEnv) -> Any:
-    """What this layer remembers; None where it cannot say, as with other people's environments."""
-    if isinstance(env, VecEnvWrapper):
-        return {name: vars(env)[name] for name in WRAPPERS if name in vars(env)}
-    return env.get_state() if hasattr(env, "get_state") else None
-
-
-def _set_env_state(env: VecEnv, state: Any) -> None:
-    if isinstance(env, VecEnvWrapper):
-        for name, value in state.items():
-            setattr(env, name, value)
-    elif state is not None:
-        cast(Any, env).set_state(state)

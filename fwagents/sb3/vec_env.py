@@ -44,6 +44,7 @@ class GymnasiumVecEnv(VecEnv):
         self.env = env
         self.render_mode = env.render_mode
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.returns, self.lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self.begun = time.time()
 
     def reset(self) -> VecEnvObs:

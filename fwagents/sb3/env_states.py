@@ -1,0 +1,129 @@
+"""What environments remember from step to step, taken out of them and put back.
+
+An environment takes part if, unwrapped, it has ``get_state()`` and ``set_state(state)``. Around it may stand
+Gymnasium's wrappers, SB3's ``DummyVecEnv`` and SB3's own ``VecEnvWrapper`` classes.
+"""
+
+import io
+import pickle
+import types
+from collections.abc import Iterator
+from typing import Any, TypeAlias, cast
+
+import gymnasium as gym
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from stable_baselines3.common.monitor import ResultsWriter
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+
+Env: TypeAlias = gym.Env[Any, Any]
+# What SB3's wrappers (VecNormalize, VecMonitor, VecFrameStack) remember from step to step.
+REMEMBERED = ("obs_rms", "ret_rms", "returns", "episode_returns", "episode_lengths", "episode_count", "stacked_obs")
+# Attributes of a Gymnasium wrapper that describe it and never change: by type, and by name.
+CONSTANT = (spaces.Space, EnvSpec, ResultsWriter, type, types.FunctionType, types.MethodType, types.ModuleType)
+DESCRIPTIONS = ("_saved_kwargs", "_cached_spec", "_metadata")
+
+
+def get_env_state(env: VecEnv) -> dict[str, Any]:
+    """The state of a ``VecEnv`` and of all that it is made of.
+
+    Returns:
+        ``exact``, whether an environment given it goes on as this one would; and ``layers``, a state for each.
+    """
+    layers = [_layer_state(layer) for layer in _layers(env)]
+    return {"exact": None not in layers, "layers": layers}
+
+
+def set_env_state(env: VecEnv, state: dict[str, Any]) -> None:
+    """Put back what :func:`get_env_state` took from environments that were made alike."""
+    for layer, kept in zip(_layers(env), state["layers"], strict=True):
+        if kept is None:
+            continue
+        if isinstance(layer, VecEnvWrapper):
+            for name, value in kept.items():
+                setattr(layer, name, value)
+        elif isinstance(layer, DummyVecEnv):
+            for one, data in zip(layer.envs, kept, strict=True):
+                _unpickle_chain(one, data)
+        else:
+            cast(Any, layer).set_state(kept)
+
+
+def _layers(env: VecEnv) -> Iterator[VecEnv]:
+    """A VecEnv and what it wraps, from the outside in."""
+    while isinstance(env, VecEnvWrapper):
+        yield env
+        env = env.venv
+    yield env
+
+
+def _layer_state(env: VecEnv) -> Any:
+    """What this layer remembers; None where it cannot say."""
+    if isinstance(env, VecEnvWrapper):
+        if not type(env).__module__.startswith("stable_baselines3."):
+            return None
+        return {name: vars(env)[name] for name in REMEMBERED if name in vars(env)}
+    if isinstance(env, DummyVecEnv):
+        states = [_pickle_chain(one) for one in env.envs]
+        return None if None in states else states
+    return env.get_state() if hasattr(env, "get_state") else None
+
+
+def _pickle_chain(env: Env) -> bytes | None:
+    """The state of an environment and of the wrappers around it; None where one of them cannot say."""
+    chain = _chain(env)
+    inner: Any = chain[-1]
+    if not (hasattr(inner, "get_state") and hasattr(inner, "set_state")):
+        return None
+    file = io.BytesIO()
+    try:
+        _Pickler(file, chain).dump((inner.get_state(), [_changing(layer) for layer in chain[:-1]]))
+    except Exception:  # an open file, a window, a get_state that means something else: whatever it is, it is not known
+        return None
+    return file.getvalue()
+
+
+def _unpickle_chain(env: Env, data: bytes) -> None:
+    chain = _chain(env)
+    state, around = _Unpickler(io.BytesIO(data), chain).load()
+    cast(Any, chain[-1]).set_state(state)
+    for layer, attributes in zip(chain[:-1], around, strict=True):
+        vars(layer).update(attributes)
+
+
+def _chain(env: Env) -> list[Env]:
+    """The wrappers from the outside in, and last the environment itself."""
+    chain = [env]
+    while isinstance(chain[-1], gym.Wrapper):
+        chain.append(chain[-1].env)
+    return chain
+
+
+def _changing(wrapper: Env) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(wrapper).items()
+        if name not in DESCRIPTIONS and not isinstance(value, CONSTANT)
+    }
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles what wrappers hold, an environment of their own chain by its place there."""
+
+    def __init__(self, file: io.BytesIO, chain: list[Env]) -> None:
+        super().__init__(file)
+        self.places = {id(env): place for place, env in enumerate(chain)}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        if isinstance(obj, gym.Env):
+            return self.places[id(obj)]  # KeyError: of another environment nothing is known
+        return None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, chain: list[Env]) -> None:
+        super().__init__(file)
+        self.chain = chain
+
+    def persistent_load(self, pid: int) -> Env:
+        return self.chain[pid]
