@@ -72,7 +72,7 @@ def test_run_folder(trained):
         assert measured["episodes"] == 8
         # Returns are +1 or -1, so the success rate must say the same.
         assert measured["mean_return"] == pytest.approx(2 * measured["success_rate"] - 1)
-    for word in ("mean return", "95 % interval", "success", "final_model", "watch.py", "tensorboard --logdir"):
+    for word in ("mean return", "95 % interval", "success", "final_model", "watch.py", "tensorboard.main --logdir"):
         assert word in printed, word
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from cli import INTERRUPTED, CoreName, core_options, fail, parse
+from commands import script, tensorboard
 from fwagents.settings import core_defaults_for
 from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, write_json, write_result
 
@@ -163,7 +164,7 @@ def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Cal
         print(f"\nInterrupted after {trainer.update:,} updates.")
         if trainer.curve:
             done = trainer.curve[-1]["update"]
-            print(f"Go on from the checkpoint at {done:,}:  python {_script(task)} --resume {folder}")
+            print(f"Go on from the checkpoint at {done:,}:  {script(f'{task}.py', '--resume', folder)}")
         return INTERRUPTED
     result = _result(args, task, problem, trainer, score, diverged)
     write_result(folder / RESULT, result)
@@ -238,4 +239,4 @@ def _report(result: dict[str, Any], trainer: "Trainer", args: SupervisedArgs) ->
     for name, accuracy in result.get("class_accuracy", {}).items():
         print(f"  {name}: {accuracy:.2f} % right")
     print(f"Result:           {args.output or trainer.folder / RESULT}")
-    print(f"Learning curves:  tensorboard --logdir {args.log_dir}")
+    print(f"Learning curves:  {tensorboard(args.log_dir)}")

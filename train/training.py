@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from algorithms import ALGORITHMS, load_model
 from cli import INTERRUPTED
+from commands import script, tensorboard
 from environments import Environment
 from fwagents.sb3.board import describe_run
 from fwagents.sb3.callbacks import EpisodeLogCallback, EvaluationCallback, MemoryNormCallback, ProgressCallback
@@ -162,10 +163,12 @@ class Run:
         kept = sorted((self.dir / CHECKPOINTS).glob("step_*"))
         if kept:
             steps = int(kept[-1].stem.removeprefix("step_"))
-            self.console.print(
-                f"Go on from the last checkpoint, at {steps:,} steps:  python train/agent.py --resume {self.dir}",
-                soft_wrap=True,
-            )
+            again = script("agent.py", "--resume", self.dir)
+            self._print_command(f"Go on from the last checkpoint, at {steps:,} steps:  {again}")
+
+    def _print_command(self, line: str) -> None:
+        """As it stands: neither wrapped nor read as markup, so that it can be pasted."""
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     @property
     def _steps_per_call(self) -> int:
@@ -223,9 +226,9 @@ class Run:
         why = {} if stopped is None else {"stopped": stopped}
         write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, **why, **results})
         self.console.print(table)
-        self.console.print(f"Watch it play:    python train/watch.py {self.dir}", soft_wrap=True)
-        self.console.print(f"As a GIF:         python train/watch.py {self.dir} --output play.gif", soft_wrap=True)
-        self.console.print(f"Learning curves:  tensorboard --logdir {args.log_dir}", soft_wrap=True)
+        self._print_command(f"Watch it play:    {script('watch.py', self.dir)}")
+        self._print_command(f"As a GIF:         {script('watch.py', self.dir, '--output', 'play.gif')}")
+        self._print_command(f"Learning curves:  {tensorboard(args.log_dir)}")
 
     def _inner_steps_taken(self, model: BaseAlgorithm, env: VecEnv) -> float:
         """Mean over the steps of some fresh episodes."""
