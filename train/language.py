@@ -13,6 +13,9 @@ from typing import Any
 from supervised import Problem, SupervisedArgs, read, run
 
 TEXT = Path("data") / "tinyshakespeare.txt"
+HOW_TO_GET_A_TEXT = (
+    f"expected --file FILE with any UTF-8 text, or Tiny Shakespeare (input.txt of Karpathy's char-rnn) saved as {TEXT}"
+)
 
 
 @dataclass
@@ -46,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from fwagents.tasks.bptt import LanguageTrainer, batches
         from fwagents.tasks.language import fitting_size, read_corpus
 
+        if args.file == TEXT and not TEXT.is_file():
+            raise FileNotFoundError(f"{TEXT} is no file, {HOW_TO_GET_A_TEXT}")
         corpus = read_corpus(args.file)
         batches(corpus, args.batch_size, args.bptt)  # says what is wrong before anything is written
         make = partial(model, args, core_kwargs, len(corpus.vocabulary))
