@@ -5,40 +5,41 @@ RUN := $(VENV)/bin/python
 # RLlib holds Gymnasium at another version than the one we develop with.
 VENV_RAY := .venv-ray
 ARGS ?=
+INSTALL = $(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e
 
 .PHONY: agent watch pictures test test-slow test-gpu test-ray lint wheel-check docs test-lowest test-pythons bench bench-agent learning tables curves report clean
 
-agent: $(VENV)/.installed  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
+agent: $(VENV)/.train  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
 
-watch: $(VENV)/.installed  ## watch the newest agent play and remember; ARGS="--output play.gif" for a picture of it
+watch: $(VENV)/.train  ## watch the newest agent play and remember; ARGS="--output play.gif" for a picture of it
 	$(RUN) train/watch.py $(ARGS)
 
-pictures: $(VENV)/.installed  ## every picture of the documentation; trains what is missing; needs chromium on the PATH
+pictures: $(VENV)/.dev  ## every picture of the documentation; trains what is missing; needs chromium on the PATH
 	$(RUN) train/gallery.py $(ARGS)
 
-test: $(VENV)/.installed  ## the default tests
+test: $(VENV)/.dev  ## the default tests
 	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
 
-test-slow: $(VENV)/.installed  ## the tests that take longer than a minute
+test-slow: $(VENV)/.dev  ## the tests that take longer than a minute
 	$(RUN) -m pytest -m "slow and not gpu" $(ARGS)
 
-test-gpu: $(VENV)/.installed  ## the tests that need a GPU and a CUDA build of torch
+test-gpu: $(VENV)/.dev  ## the tests that need a GPU and a CUDA build of torch
 	$(RUN) -m pytest -m gpu $(ARGS)
 
 test-ray: $(VENV_RAY)/.installed  ## the tests that need Ray RLlib, in a virtual environment of its own
 	$(VENV_RAY)/bin/python -m pytest tests/rllib "tests/test_docs.py::test_python_runs[docs/scaling.md]" -m "not gpu" $(ARGS)
 
-lint: $(VENV)/.installed  ## style and types
+lint: $(VENV)/.dev  ## style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy fwagents
 	$(RUN) -m mypy envs
 
-wheel-check: $(VENV)/.installed  ## build the wheel and use it from a clean environment
+wheel-check: $(VENV)/.dev  ## build the wheel and use it from a clean environment
 	PYTHON=$(PYTHON) tests/wheel_check.sh
 
-docs: $(VENV)/.installed  ## the documentation as a site, in site/; a warning is an error
+docs: $(VENV)/.dev  ## the documentation as a site, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
 
 test-pythons:  ## what needs no torch, under every supported Python that is here
@@ -49,27 +50,33 @@ test-lowest:  ## the core tests with the lowest versions that are supported
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[render,figures]" pytest pytest-xdist hypothesis
 	$(VENV)-lowest/bin/python -m pytest -n auto --dist loadfile tests/envs tests/test_cores.py tests/test_fast_weights.py tests/sb3 tests/kernels tests/tasks
 
-bench: $(VENV)/.installed  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="--device cuda" on a GPU
+bench: $(VENV)/.dev  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="--device cuda" on a GPU
 	$(RUN) benchmarks/scan.py $(ARGS)
 
-bench-agent: $(VENV)/.installed  ## the agents against stock ones
+bench-agent: $(VENV)/.dev  ## the agents against stock ones
 	$(RUN) benchmarks/agent.py $(ARGS)
 
-learning: $(VENV)/.installed  ## how well agents play after training, over seeds; runs what is missing
+learning: $(VENV)/.dev  ## how well agents play after training, over seeds; runs what is missing
 	$(RUN) benchmarks/learning.py $(ARGS)
 
-tables: $(VENV)/.installed  ## the paper's two tables and ours; runs what is missing, for hours; ARGS=--dry-run says how many
+tables: $(VENV)/.dev  ## the paper's two tables and ours; runs what is missing, for hours; ARGS=--dry-run says how many
 	$(RUN) train/tables.py $(ARGS)
 
-curves: $(VENV)/.installed  ## learning curves of agents; runs what is missing, for hours; ARGS=--dry-run says how many
+curves: $(VENV)/.dev  ## learning curves of agents; runs what is missing, for hours; ARGS=--dry-run says how many
 	$(RUN) train/curves.py $(ARGS)
 
-report: $(VENV)/.installed  ## tables and figures again, from the results that are there
+report: $(VENV)/.dev  ## tables and figures again, from the results that are there
 	$(RUN) train/report.py
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.train: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@echo "Installing what training needs into $(VENV): 1.5 GB on the disk with torch's CPU build, some minutes ..."
+	$(INSTALL) ".[train]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	@echo "Installing what tests, documentation and the results need into $(VENV): 1.7 GB more, some minutes ..."
+	$(INSTALL) ".[dev]"
 	touch $@
 
 $(VENV_RAY)/.installed: pyproject.toml constraints.txt

@@ -8,6 +8,33 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
+# The agents' options where an environment has none of its own; train/agent.py has the same under the same names.
+AGENT: dict[str, Any] = {
+    "hidden_size": 128,
+    "critic_core": "separate",
+    "normalize": False,
+    "num_envs": 32,
+    "device": "cpu",
+    "total_timesteps": 500_000,
+    "learning_rate": 1e-3,
+    "lr_schedule": "linear",
+    "n_steps": 32,
+    "batch_size": None,
+    "n_epochs": 4,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "clip_range_vf": None,
+    "normalize_advantage": True,
+    "ent_coef": 0.0,
+    "vf_coef": 0.5,
+    "max_grad_norm": 0.5,
+    "target_kl": None,
+    "chunk_length": None,
+    "refresh_states": False,
+    "use_rms_prop": False,
+}
+
 # The reward comes with the last frame and says nothing about which step earned it, so neither discount nor bootstrap
 # from a value that is still wrong: gamma and lambda 1. Rollouts of one episode: the memory is empty where each begins,
 # so no gradient is cut and no state goes stale. A small value loss keeps it from shaping the shared memory. Without

@@ -9,6 +9,7 @@ import pytest
 
 from fwagents.cores import CORES
 from fwagents.envs import ENVIRONMENTS
+from fwagents.sb3 import MemoryPPO
 
 ROOT = Path(__file__).parent.parent
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -45,9 +46,20 @@ def test_python_runs(page, tmp_path, monkeypatch):
     if "from ray" in PAGES[page]:
         pytest.importorskip("ray.rllib")  # `make test-ray` has it
     monkeypatch.chdir(tmp_path)
+    learn = MemoryPPO.learn  # a page's budget is a minute's; what it comes to is measured in the slow test below
+    monkeypatch.setattr(MemoryPPO, "learn", lambda agent, steps: learn(agent, min(steps, 5_000)))
     namespace: dict = {"__name__": page}
     for block in blocks("python", page):
         exec(compile(block, page, "exec"), namespace)
+
+
+@pytest.mark.slow
+def test_the_readme_succeeds_as_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("python", "README.md")
+    namespace: dict = {"__name__": "README.md"}
+    exec(compile(block, "README.md", "exec"), namespace)
+    assert namespace["mean_return"] >= 0.9
 
 
 def test_every_block_is_of_a_kind_that_is_tested():
@@ -87,7 +99,9 @@ def test_commands_are_of_a_kind_that_is_tested():
     """Those of RL Zoo run in test_zoo.py."""
     known = ("make ", "python train/", "python benchmarks/", "python -m fwagents.zoo ", "python -m rl_zoo3.")
     for page, line in commands():
-        assert line.startswith((*known, "tensorboard --logdir ", "pip install ", "ray start ")), (page, line)
+        assert line.startswith(
+            (*known, "tensorboard --logdir ", "pip install ", "ray start ", "source .venv/bin/activate")
+        ), (page, line)
 
 
 @pytest.mark.parametrize("name", [name for name, environment in ENVIRONMENTS.items() if environment.returns])

@@ -80,7 +80,7 @@ def test_run_folder(trained):
     assert returns == pytest.approx({"optimal": 1.0, "memoryless": 2 * 24 / 30 - 1, "random": 2 * 2 / 6 - 1})
     for word in ("best memoryless player", "random player", "final_model, sampled", "training return, last"):
         assert word in printed, word
-    for word in ("mean return", "95 % interval", "success", "final_model", "watch.py", "tensorboard --logdir"):
+    for word in ("mean return", "95 % interval", "success", "final_model", "watch.py", "tensorboard.main --logdir"):
         assert word in printed, word
 
 
@@ -111,10 +111,12 @@ def test_saved_model_is_whole_and_plays(trained):
         assert model.predict(np.zeros((2, 36), np.uint8))[0].shape == (2,)
 
 
-def test_watch(trained, tmp_path):
+def test_watch(trained, tmp_path, monkeypatch):
     folder, _ = trained
     shown = run("watch.py", folder, "--episodes", "2", "--fps", "1000", "--no-window", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
+    assert "\x1b" not in shown.stdout + shown.stderr, "not a terminal"
+    assert "no window" not in shown.stderr, "none was asked for"
     assert shown.stdout.count("frame 1/6") == 2
     assert shown.stdout.count("frame 6/6, screen blank") == 2
     # The first step of an episode has nothing to look back at; the second has the first alone.
@@ -122,11 +124,24 @@ def test_watch(trained, tmp_path):
     assert shown.stdout.count("comes from step 1 most, 100%") == 2
     for word in ("what the agent sees", "stay", "left", "right", "value "):
         assert shown.stdout.count(word) == 10, word
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    if sys.platform == "linux":
+        assert "playing in the terminal" in run("watch.py", folder, "--episodes", "1", cwd=tmp_path).stderr
     done = run("watch.py", folder, "--episodes", "2", "--output", "play.gif", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "play.gif") as gif:
         assert gif.n_frames == 12
         assert min(gif.size) >= 320
+
+
+def test_pictures_in_a_pipe_are_plain(monkeypatch):
+    monkeypatch.syspath_prepend(str(TRAIN))
+    from terminal import blocks, plain
+
+    picture = np.zeros((4, 2, 3), np.uint8)
+    picture[:2] = 255
+    assert plain("\n".join(blocks(picture))) == "@@\n  "
 
 
 @pytest.mark.parametrize(

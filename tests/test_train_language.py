@@ -112,3 +112,12 @@ def test_a_mistake_is_one_clear_line(args, message, cwd, monkeypatch, capsys):
     assert said.count("\n") == 1
     assert message in said
     assert sorted(cwd.rglob("*")) == before
+
+
+def test_without_a_text_it_says_how_to_get_one(tmp_path):
+    done = run(cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "error: data/tinyshakespeare.txt is no file, expected --file FILE with any UTF-8 text"
+    )
+    assert not list(tmp_path.iterdir())

@@ -81,7 +81,7 @@ def test_result_file(trained):
     # The test set's curve was measured on the same weights.
     assert curve["test_nll"][best] == found["test_nll"]
     assert f"Test error {found['test_error']:.2f} %" in printed
-    assert "tensorboard --logdir" in printed
+    assert "tensorboard.main --logdir" in printed
 
 
 def test_tensorboard(trained):
@@ -137,7 +137,7 @@ def test_an_interrupt_says_how_to_go_on(interrupt, tmp_path):
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted after" in printed
-    assert f"python train/retrieval.py --resume {run_dir(tmp_path).relative_to(tmp_path)}" in printed
+    assert f"train/retrieval.py --resume {run_dir(tmp_path).relative_to(tmp_path)}" in printed
 
 
 def test_a_search_leaves_the_test_set_alone(tmp_path):

@@ -4,7 +4,6 @@ import ast
 import contextlib
 import io
 import json
-import shlex
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
@@ -94,11 +93,6 @@ def fail(message: str) -> NoReturn:
     """Print one line and leave with exit code 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
-
-
-def command(*words: object) -> str:
-    """A Python command that can be pasted into a shell."""
-    return shlex.join(["python", *map(str, words)])
 
 
 def core_options(args: Any) -> dict[str, Any]:

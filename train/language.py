@@ -14,6 +14,9 @@ from options import Count, TakenBy, Units
 from supervised import Problem, SupervisedArgs, read, run
 
 TEXT = Path("data") / "tinyshakespeare.txt"
+HOW_TO_GET_A_TEXT = (
+    f"expected --file FILE with any UTF-8 text, or Tiny Shakespeare (input.txt of Karpathy's char-rnn) saved as {TEXT}"
+)
 
 
 @dataclass
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from fwagents.tasks.language import fitting_size, read_corpus
         from limits import ADAM, FLOAT, make_model, require
 
+        if args.file == TEXT and not TEXT.is_file():
+            raise FileNotFoundError(f"{TEXT} is no file, {HOW_TO_GET_A_TEXT}")
         corpus = read_corpus(args.file)
         batches(corpus, args.batch_size, args.bptt)  # says what is wrong before anything is written
         make = partial(model, args, core_kwargs, len(corpus.vocabulary))

@@ -3,14 +3,14 @@
 import contextlib
 import json
 import math
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
-from cli import INTERRUPTED, CoreName, command, core_options, fail, parse
+from cli import INTERRUPTED, CoreName, core_options, fail, parse
+from commands import script, tensorboard
 from fwagents.settings import core_defaults_for
 from interrupts import over, take_interrupts
 from locks import alone_in
@@ -177,7 +177,7 @@ def _run(
     except KeyboardInterrupt:
         print(f"\nInterrupted after {trainer.update:,} updates.")
         done = trainer.curve[-1]["update"] if (folder / CHECKPOINT).is_file() and trainer.curve else 0
-        print(f"Go on from the checkpoint at {done:,}:  {command(_script(task), '--resume', folder)}")
+        print(f"Go on from the checkpoint at {done:,}:  {script(f'{task}.py', '--resume', folder)}")
         return INTERRUPTED
     result = _result(args, task, problem, trainer, score, diverged)
     write_result(folder / RESULT, result)
@@ -271,4 +271,4 @@ def _report(result: dict[str, Any], trainer: "Trainer", args: SupervisedArgs) ->
     for name, accuracy in result.get("class_accuracy", {}).items():
         print(f"  {name}: {accuracy:.2f} % right")
     print(f"Result:           {args.output or trainer.folder / RESULT}")
-    print(f"Learning curves:  {shlex.join(['tensorboard', '--logdir', str(args.log_dir)])}")
+    print(f"Learning curves:  {tensorboard(args.log_dir)}")

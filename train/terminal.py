@@ -1,5 +1,6 @@
 """An episode in the terminal, step by step: what the film shows, as text."""
 
+import re
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
@@ -10,6 +11,9 @@ from PIL import Image
 from fwagents.inspection import Trace
 from fwagents.inspection.film import looks, sight
 
+PIXELS = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+)m\x1b\[48;2;(\d+);(\d+);(\d+)m▀")
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+SHADES = " .:-=+*#%@"
 LEVELS = " ▁▂▃▄▅▆▇█"
 WIDEST = 40  # characters of a picture; of an action's bar
 MOST_NAMED = 6  # actions, or numbers of a vector
@@ -50,6 +54,15 @@ def blocks(picture: Any, widest: int = WIDEST) -> list[str]:
         + "\x1b[0m"
         for upper, lower in zip(rows[::2], rows[1::2], strict=True)
     ]
+
+
+def plain(text: str) -> str:
+    """A page without escape codes: a coloured character becomes one that is as bright."""
+    return ESCAPES.sub("", PIXELS.sub(lambda found: _shade(*map(int, found.groups())), text))
+
+
+def _shade(*levels: int) -> str:
+    return SHADES[round(sum(levels) / (255 * len(levels)) * (len(SHADES) - 1))]
 
 
 def _seen(episode: Trace, t: int) -> list[str]:

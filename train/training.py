@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import shlex
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -23,7 +22,8 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from algorithms import ALGORITHMS, load_model
-from cli import INTERRUPTED, command
+from cli import INTERRUPTED
+from commands import script, tensorboard
 from environments import Environment
 from fwagents.envs import reference_returns
 from fwagents.files import remove_unfinished
@@ -237,8 +237,12 @@ class Run:
         kept = sorted((self.dir / CHECKPOINTS).glob("step_*"))
         if kept:
             steps = int(kept[-1].stem.removeprefix("step_"))
-            resume = command("train/agent.py", "--resume", self.dir)
-            self.console.print(f"Go on from the last checkpoint, at {steps:,} steps:  {resume}", soft_wrap=True)
+            again = script("agent.py", "--resume", self.dir)
+            self._print_command(f"Go on from the last checkpoint, at {steps:,} steps:  {again}")
+
+    def _print_command(self, line: str) -> None:
+        """Print a line that can be pasted: neither wrapped nor highlighted."""
+        self.console.print(line, soft_wrap=True, highlight=False)
 
     @property
     def _steps_per_call(self) -> int:
@@ -303,11 +307,9 @@ class Run:
         self.console.print(table)
         for line in self._how_to_read("memoryless" in references):
             self.console.print(line, soft_wrap=True)
-        watch = command("train/watch.py", self.dir)
-        self.console.print(f"Watch it play:    {watch}", soft_wrap=True)
-        self.console.print(f"As a GIF:         {watch} --output play.gif", soft_wrap=True)
-        board = shlex.join(["tensorboard", "--logdir", str(args.log_dir)])
-        self.console.print(f"Learning curves:  {board}", soft_wrap=True)
+        self._print_command(f"Watch it play:    {script('watch.py', self.dir)}")
+        self._print_command(f"As a GIF:         {script('watch.py', self.dir, '--output', 'play.gif')}")
+        self._print_command(f"Learning curves:  {tensorboard(args.log_dir)}")
 
     def _judge(self, model: BaseAlgorithm, env: VecEnv, deterministic: bool) -> dict[str, Any]:
         """An agent on the closing episodes, which are the same ones every time."""

@@ -67,6 +67,8 @@ def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
     from players import Player
 
     window = args.window and args.output is None and can_open_a_window()
+    if args.window and args.output is None and not window:
+        print("no window: there is no display, or pygame-ce is not installed; playing in the terminal", file=sys.stderr)
     modes = ["rgb_array"] if window or args.output is not None else ["ansi", "rgb_array"]
     player = Player(config, model_path, modes)
     played = episodes(player, args)
@@ -132,13 +134,16 @@ def show_in_window(played: Iterator["Trace"], names: Sequence[str] | None, title
 
 
 def show_in_terminal(played: Iterator["Trace"], names: Sequence[str] | None, fps: float) -> None:
-    """As text, each step over the last."""
-    from terminal import page
+    """As text, each step over the last; into a pipe or a file one below the other, without colours."""
+    from terminal import page, plain
+
+    live = sys.stdout.isatty()
 
     for episode in played:
         for t in range(int(episode.length[0]) + 1):
-            print("\x1b[H\x1b[2J" + page(episode, t, names), flush=True)
-            time.sleep(1 / fps)
+            text = page(episode, t, names)
+            print("\x1b[H\x1b[2J" + text if live else plain(text), flush=True)
+            time.sleep(1 / fps if live else 0)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ GROUND, PANEL, FAINT, TEXT = (24, 24, 24), (44, 44, 44), (150, 150, 150), (235, 
 CHOSEN, OTHER, VALUE, LOOK = (240, 228, 66), (86, 180, 233), (0, 158, 115), (230, 159, 0)
 SIDE, GAP, LINE = 320, 16, 22  # pixels
 BARS, CHART = 8, 90  # actions with a line of their own; height of the lowest panel
+READ, MOVED = "share of a step in what is read now", "share of an observation in the action"
 LATEST = 60  # steps that the lowest panel reaches back
 FEWEST_FOR_A_GRID = 25  # numbers
 
@@ -67,10 +68,11 @@ class _Frame:
         self.width = 2 * (self.middle + SIDE + GAP + 1 >> 1)
         self.panel = GAP + 2 * LINE + SIDE  # where the panels below the screens begin
         self.lowest = self.panel + LINE + self._panel_height() + GAP
-        self.height = 2 * (self.lowest + LINE + CHART + LINE + GAP + 1 >> 1)
+        self.legend = self.lowest + LINE + CHART + LINE
+        self.height = 2 * (self.legend + LINE + GAP + 1 >> 1)
         self.image = Image.new("RGB", (self.width, self.height), GROUND)
         self.draw = ImageDraw.Draw(self.image)
-        self.font = ImageFont.load_default(15)
+        self.font, self.small = ImageFont.load_default(15), ImageFont.load_default(12)
 
     def picture(self) -> Array:
         t, T = self.t, len(self.episode.start)
@@ -83,7 +85,18 @@ class _Frame:
         self._actions((GAP, self.panel, self.middle - GAP, below))
         self._values((self.middle, self.panel, self.width - GAP, below))
         self._look_back((GAP, self.lowest, self.width - GAP, self.lowest + LINE + CHART))
+        self._legend()
         return np.asarray(self.image)
+
+    def _legend(self) -> None:
+        """The meaning of every colour, in a line at the bottom."""
+        bars = READ if self.episode.attention is not None else MOVED
+        named = {CHOSEN: "action taken, present step", OTHER: "other actions", VALUE: "value", LOOK: bars}
+        x, y = float(GAP), self.legend
+        for colour, words in named.items():
+            self.draw.rectangle((x, y + 5, x + 9, y + 14), colour)
+            self.draw.text((x + 14, y + 3), words, TEXT, self.small)
+            x += 14 + self.small.getlength(words) + 12
 
     def _text(self, at: tuple[float, float], words: str, fill: tuple[int, int, int] = TEXT, anchor: str = "la") -> None:
         self.draw.text(at, words, fill, self.font, anchor)

@@ -31,19 +31,21 @@ CHARTS = {
 }
 # Columns of the table of runs: the latest of each.
 RESULTS = ("eval/success_rate", "eval/mean_reward", "rollout/ep_rew_mean", "time/fps")
-GUIDE = """
-| tag | what it tells |
-|---|---|
-| `eval/` | greedy play, always the same episodes |
-| `rollout/` | play in training, the latest 100 episodes |
-| `memory/attention` | what each step of one episode reads from the steps before it |
-| `memory/film` | that episode: the screen, what the agent saw and did, and what it looked back at |
-| `memory/looks_back` | how many steps back its reads look, by weight |
-| `memory/units` | activity of the units |
-| `memory/*_norm` | size of what the memory holds, at the end of a rollout |
-| `train/` | the optimiser: losses, entropy, how far updates move the policy |
-| `time/fps` | environment steps per second |
-"""
+GUIDE = {
+    "`eval/`": "greedy play, always the same episodes",
+    "`rollout/`": "play in training, the latest 100 episodes",
+    "`memory/*_norm`": "size of what the memory holds, at the end of a rollout",
+    "`train/`": "the optimiser: losses, entropy, how far updates move the policy",
+    "`time/fps`": "environment steps per second",
+}
+# Only a run with --log-memory has these.
+GUIDE_OF_MEMORY = {
+    "`memory/attention`": "what each step of one episode reads from the steps before it",
+    "`memory/film`": "that episode, where the environment can be drawn: the screen, what the agent saw and did, "
+    "and what it looked back at",
+    "`memory/units`": "activity of the units",
+}
+GUIDE_OF_READS = {"`memory/looks_back`": "how many steps back the reads of the fast weights look, by weight"}
 
 
 def board_writer(logger: Logger) -> SummaryWriter | None:
@@ -78,4 +80,13 @@ def describe_run(logger: Logger, compared: Mapping[str, Any], options: Mapping[s
         cast(Any, writer)._get_file_writer().add_summary(part)
     table = "".join(f"| {name} | `{value}` |\n" for name, value in told.items())
     writer.add_text("run/options", f"| option | value |\n|---|---|\n{table}")
-    writer.add_text("run/guide", GUIDE)
+    writer.add_text("run/guide", _guide(told))
+
+
+def _guide(told: Mapping[str, Any]) -> str:
+    """The tags that a run with these options has, as a table."""
+    tags = dict(GUIDE)
+    if told.get("log_memory"):
+        tags |= GUIDE_OF_MEMORY | (GUIDE_OF_READS if told.get("core") == "fast_weights" else {})
+    rows = "".join(f"| {tag} | {meaning} |\n" for tag, meaning in tags.items())
+    return f"| tag | meaning |\n|---|---|\n{rows}"

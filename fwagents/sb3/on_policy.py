@@ -1,6 +1,9 @@
 """What MemoryPPO and MemoryA2C share: collecting a rollout with a memory, and checking what they are given."""
 
-from typing import Any, cast
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,9 +17,15 @@ from torch import Tensor
 
 from fwagents.cores.base import positive_int
 from fwagents.sb3.buffers import MemoryRolloutBuffer
+from fwagents.sb3.encoders import DenseExtractor
 from fwagents.sb3.policies import MemoryPolicy
+from fwagents.sb3.presets import agent_for
 from fwagents.sb3.states import MemoryStates, map_states
 from fwagents.sb3.stepping import PolicyStepper
+
+Self = TypeVar("Self", bound="MemoryRollouts")
+# Units up to which a second torch thread was not seen to pay, even with both cores idle, without an image encoder.
+LARGEST_OF_ONE_THREAD = 256
 
 
 class MemoryRollouts(OnPolicyAlgorithm):
@@ -31,6 +40,37 @@ class MemoryRollouts(OnPolicyAlgorithm):
     _stepper: PolicyStepper | None = None
     _last_states: MemoryStates | None = None
 
+    @classmethod
+    def for_env(
+        cls: type[Self],
+        env_id: str,
+        *,
+        core: str = "fast_weights",
+        seed: int | None = 0,
+        env_kwargs: Mapping[str, Any] | None = None,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """An untrained agent with the settings of ``fwagents/settings.py``: that of ``train/agent.py --env ID``.
+
+        Its environments are made here; ``get_env()`` gives them.
+
+        Args:
+            env_id: Gymnasium id; "module:Id" imports the module first.
+            core: the memory, a name in ``fwagents.cores.CORES``.
+            seed: seed of weights, environments and exploration; None for fresh entropy.
+            env_kwargs: keyword arguments of the environment.
+            policy_kwargs: further options of the policy.
+            **options: what is to differ from the settings: ``num_envs``, ``hidden_size``, ``critic_core``,
+                ``core_kwargs`` (a dict), ``normalize``, ``lr_schedule`` ("linear" or "constant"), and every argument
+                of the class.
+
+        Raises:
+            gymnasium.error.Error: there is no such environment.
+            ValueError, TypeError: an option is not as above; the message names it.
+        """
+        return agent_for(cls, env_id, core, seed, env_kwargs, policy_kwargs, options)
+
     def _setup_model(self) -> None:
         if self.use_sde:
             raise ValueError(f"use_sde is True; {type(self).__name__} does not support state-dependent exploration")
@@ -44,6 +84,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
         self.n_steps = positive_int("n_steps", self.n_steps)
         self.rollout_buffer_kwargs = {**self.rollout_buffer_kwargs, "chunk_length": self.chunk_length}
         super()._setup_model()
+        _warn_of_threads(self.policy)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name in self.policy_aliases:
@@ -193,6 +234,22 @@ class MemoryRollouts(OnPolicyAlgorithm):
                 f"gradient norm is {norm.item()} after {self.num_timesteps} steps; the weights were left as they were"
             )
         optimizer.step()
+
+
+@cache
+def _warn(message: str) -> None:
+    """Once a process for every message."""
+    warnings.warn(message, stacklevel=2)
+
+
+def _warn_of_threads(policy: MemoryPolicy) -> None:
+    """Warn of torch threads that an agent on the CPU is too small for."""
+    small = policy.lstm_output_dim <= LARGEST_OF_ONE_THREAD and isinstance(policy.features_extractor, DenseExtractor)
+    if small and policy.device.type == "cpu" and torch.get_num_threads() > 1:
+        _warn(
+            f"torch has {torch.get_num_threads()} threads, but an agent of {LARGEST_OF_ONE_THREAD} units or fewer is "
+            "fastest on one, and many times faster where the cores are busy: call torch.set_num_threads(1)"
+        )
 
 
 def _require_finite(name: str, values: Any, step: int, environments: list[int] | None = None) -> None:

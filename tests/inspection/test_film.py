@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fwagents.inspection import Trace, trace
-from fwagents.inspection.film import GAP, LINE, LOOK, OTHER, SIDE, film, looks, sight
+from fwagents.inspection.film import CHOSEN, GAP, LINE, LOOK, OTHER, SIDE, VALUE, film, looks, sight
 from fwagents.inspection.video import write_video
 from fwagents.sb3 import MemoryPPO
 
@@ -33,8 +33,20 @@ def episode(**changes) -> Trace:
     )
 
 
+LEGEND = LINE + GAP + 1  # pixels at the bottom
+
+
 def count(picture, colour):
-    return int((picture == np.array(colour)).all(-1).sum())
+    """Pixels of a colour, outside the legend."""
+    return int((picture[:-LEGEND] == np.array(colour)).all(-1).sum())
+
+
+def test_the_legend_has_every_colour_in_every_picture():
+    for picture in film(episode()):
+        for colour in (CHOSEN, OTHER, VALUE, LOOK):
+            # A square of ten pixels a side; letters are of another colour.
+            assert int((picture[-LEGEND:] == np.array(colour)).all(-1).sum()) == 100
+        assert (picture[-LEGEND:, -GAP:] == picture[-1, -1]).all(), "the legend fits"
 
 
 def test_one_picture_a_step_and_one_after_the_last():

@@ -1,0 +1,71 @@
+"""Agents with the settings that train well on an environment, as ``train/agent.py --env ID`` makes them."""
+
+import ast
+import inspect
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from fwagents.sb3.policies import policy_for
+from fwagents.sb3.vec_env import make_vec_env
+from fwagents.settings import AGENT, defaults_for
+
+AgentT = TypeVar("AgentT", bound=OnPolicyAlgorithm)
+OF_POLICY = ("hidden_size", "critic_core")
+# Settings that are put to use here; the algorithm's constructor takes none of them.
+TRANSLATED = (*OF_POLICY, "num_envs", "normalize", "lr_schedule", "core_kwargs")
+
+
+def agent_for(
+    algorithm: type[AgentT],
+    env_id: str,
+    core: str,
+    seed: int | None,
+    env_kwargs: Mapping[str, Any] | None,
+    policy_kwargs: Mapping[str, Any] | None,
+    given: Mapping[str, Any],
+) -> AgentT:
+    """An untrained agent in environments of its own; see :meth:`MemoryRollouts.for_env`."""
+    env_kwargs = dict(env_kwargs or {})
+    found = {**AGENT, **defaults_for(env_id, core)}
+    setting = {**found, **given}
+    core_kwargs = setting.get("core_kwargs", ())
+    if not isinstance(core_kwargs, Mapping):  # the table holds words of a command line
+        core_kwargs = {
+            name: ast.literal_eval(value) for name, _, value in (word.partition("=") for word in core_kwargs)
+        }
+    env: VecEnv = make_vec_env(env_id, setting["num_envs"], seed=seed, **env_kwargs)
+    policy = policy_for(env.observation_space)
+    if setting["normalize"]:
+        env = VecNormalize(env, gamma=setting["gamma"])
+    rate = setting["learning_rate"]
+    if setting["lr_schedule"] not in ("linear", "constant"):
+        raise ValueError(f"lr_schedule is {setting['lr_schedule']!r}, expected 'linear' or 'constant'")
+    if setting["lr_schedule"] == "linear" and not callable(rate):
+        rate = LinearSchedule(rate, 0.1 * rate, 1.0)
+    of_policy = {name: setting[name] for name in OF_POLICY}
+    # The tables also hold budgets and other algorithms' options. A constructor is given only what it knows of them, but
+    # all that the caller gave, so that it refuses a name that is wrong.
+    known = _arguments(algorithm)
+    options = {
+        name: value for name, value in setting.items() if name not in TRANSLATED and (name in given or name in known)
+    }
+    return algorithm(
+        policy,
+        env,
+        **{
+            **options,
+            "learning_rate": rate,
+            "seed": seed,
+            "policy_kwargs": {"core": core, **of_policy, "core_kwargs": core_kwargs, **(policy_kwargs or {})},
+        },
+    )
+
+
+def _arguments(algorithm: type[OnPolicyAlgorithm]) -> set[str]:
+    """Names of the arguments of our constructor, and of SB3's, which takes the rest."""
+    ours, stock, *_ = (vars(base)["__init__"] for base in algorithm.__mro__ if "__init__" in vars(base))
+    return {*inspect.signature(ours).parameters, *inspect.signature(stock).parameters}
