@@ -39,7 +39,11 @@ class HideObservation(gymnasium.ObservationWrapper[Vector, Any, Vector], RecordC
         hidden: Sequence[int | str],
         names: Sequence[str] | None = None,
     ) -> None:
-        RecordConstructorArgs.__init__(self, hidden=hidden, names=names)
+        # As lists: a specification that has been JSON must equal this one.
+        recorded: dict[str, Any] = {"hidden": hidden, "names": names}
+        RecordConstructorArgs.__init__(
+            self, **{name: list(value) if isinstance(value, tuple) else value for name, value in recorded.items()}
+        )
         gymnasium.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if not isinstance(space, spaces.Box) or len(space.shape) != 1:
