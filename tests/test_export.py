@@ -413,8 +413,7 @@ def test_what_a_description_asks_for_is_not_made_before_it_is_known_to_fit(chang
 
 
 def test_weights_are_not_cast(tmp_path):
-    model, env = agent("gru")
-    save_policy(model.policy, tmp_path / "agent")
+    save_policy(agent("gru")[0].policy, tmp_path / "agent")
     weights = safetensors.torch.load_file(tmp_path / "agent.safetensors")
     weights["value_net.weight"] = weights["value_net.weight"].double()
     safetensors.torch.save_file(weights, tmp_path / "agent.safetensors")

@@ -43,12 +43,12 @@ class Normalization:
         )
 
     def require_fit(self, space: spaces.Space[Any]) -> None:
-        """Raise ValueError unless the statistics are float64, finite, and of the shapes of observations of ``space``."""
+        """Raise ValueError unless the statistics are finite, of float64, and in the shape of the observations."""
         parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
         if set(self.mean) != set(self.variance) or not set(self.mean) <= set(parts):
             raise ValueError(
-                f"normalization has means of {sorted(self.mean)} and variances of {sorted(self.variance)}, expected the "
-                f"same parts of the observation, of {sorted(parts)}"
+                f"normalization has means of {sorted(self.mean)} and variances of {sorted(self.variance)}, expected "
+                f"the same parts of the observation, of {sorted(parts)}"
             )
         for name, statistics in (("mean", self.mean), ("variance", self.variance)):
             for key, value in statistics.items():
