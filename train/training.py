@@ -48,7 +48,9 @@ class Run:
         self.args, self.env_kwargs = args, env_kwargs
         self.environment = Environment.of(vars(args), env_kwargs)
         if args.log_memory:
-            importlib.import_module("fwagents.figures")  # if it cannot be, that is said before anything is written
+            # If either cannot be, that is said before anything is written.
+            importlib.import_module("fwagents.figures")
+            self.drawn_env = self.environment.one(render_mode=self.environment.render_mode(["rgb_array"]))
         self.console = Console()
         torch.set_num_threads(args.threads)
         self.venv = self.environment.many(args.num_envs, args.seed)
@@ -192,8 +194,7 @@ class Run:
             from fwagents.sb3.memory_log import MemoryLogCallback
 
             every = args.log_memory_freq or max(1, args.total_timesteps // 20)
-            env = self.environment.one(render_mode=self.environment.render_mode(["rgb_array"]))
-            self.callbacks.append(MemoryLogCallback(env, EVAL_SEED + args.seed, every))
+            self.callbacks.append(MemoryLogCallback(self.drawn_env, EVAL_SEED + args.seed, every))
         self.checkpoints = []
         if args.checkpoint_freq > 0:
             self.checkpoints.append(CheckpointCallback(self.dir / CHECKPOINTS, args.checkpoint_freq, self.callbacks))

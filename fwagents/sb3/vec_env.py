@@ -152,15 +152,19 @@ def _of_one(infos: dict[str, Any], i: int) -> dict[str, Any]:
     }
 
 
-def make_env(env_id: str, wrappers: Sequence[Wrapper] = (), **env_kwargs: Any) -> gym.Env[Any, Any]:
+def make_env(
+    env_id: str, wrappers: Sequence[Wrapper] = (), *, render_mode: str | None = None, **env_kwargs: Any
+) -> gym.Env[Any, Any]:
     """One environment.
 
     Args:
         env_id: Gymnasium id; "module:Id" imports the module first.
         wrappers: what goes around it, the innermost first.
+        render_mode: how it is drawn; None is not passed on, since not every constructor takes it.
         **env_kwargs: keyword arguments of ``gymnasium.make``.
     """
-    return reduce(lambda inner, wrapper: wrapper(inner), wrappers, gym.make(env_id, **env_kwargs))
+    drawn = {} if render_mode is None else {"render_mode": render_mode}
+    return reduce(lambda inner, wrapper: wrapper(inner), wrappers, gym.make(env_id, **drawn, **env_kwargs))
 
 
 def make_vec_env(
