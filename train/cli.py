@@ -2,14 +2,18 @@
 
 import ast
 import contextlib
+import errno
 import io
 import sys
+import threading
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
 import tyro
 
 T = TypeVar("T")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a user's share of it, the largest file that may be
 INTERRUPTED = 130  # exit code after Ctrl-C
 # The keys of fwagents.cores.CORES, so that help and mistakes need no torch.
 CoreName = Literal[
@@ -29,7 +33,11 @@ CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # those with a flag of their
 
 
 def parse(args_type: type[T], argv: Sequence[str] | None, default: T | None = None) -> T:
-    """The dataclass filled from the command line; tyro's boxed error comes out as one line."""
+    """The dataclass filled from the command line; tyro's boxed error comes out as one line.
+
+    From now on a full disk, whenever it is met, is one line that names the file.
+    """
+    sys.excepthook, threading.excepthook = _explain, _explain_in_thread
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -51,6 +59,20 @@ def _first_message(box: str) -> str:
             break
         rows.append(text)
     return " ".join(rows)
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """In place of Python's own: the exit code is 1 all the same."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _explain_in_thread(found: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread stops at a full disk, and its writer raises the same error where it is used next."""
+    if not (isinstance(found.exc_value, OSError) and found.exc_value.errno in FULL):
+        threading.__excepthook__(found)
 
 
 def fail(message: str) -> NoReturn:
