@@ -1,5 +1,6 @@
 """Actor-critic policies with any memory core, for sb3-contrib's RecurrentPPO as it stands."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -158,6 +159,17 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             latent: Tensor = self.critic(features)
             return latent
         return actor.detach() if self.critic_core_mode == "detached" else actor
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        # SB3's method fills ``action_dist``. It fills a copy here, so that the policy itself never holds the graph of a
+        # minibatch, which ``copy.deepcopy`` cannot copy.
+        own = self.action_dist
+        self.action_dist = copy.copy(own)
+        try:
+            distribution: Distribution = super()._get_action_dist_from_latent(latent_pi)
+        finally:
+            self.action_dist = own
+        return distribution
 
     def heads(self, actor: Tensor, critic: Tensor) -> tuple[Distribution, Tensor]:
         """Action distribution and values [B, 1] from what the two memories put out, each [B, H]."""

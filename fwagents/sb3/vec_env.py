@@ -167,15 +167,19 @@ def _of_one(infos: dict[str, Any], i: int) -> dict[str, Any]:
     return found
 
 
-def make_env(env_id: str | EnvSpec, wrappers: Sequence[Wrapper] = (), **env_kwargs: Any) -> Env:
+def make_env(
+    env_id: str | EnvSpec, wrappers: Sequence[Wrapper] = (), *, render_mode: str | None = None, **env_kwargs: Any
+) -> Env:
     """One environment.
 
     Args:
         env_id: Gymnasium id; "module:Id" imports the module first. Or the specification of an environment.
         wrappers: what goes around it, the innermost first.
+        render_mode: how it is drawn; None is not passed on, since not every constructor takes it.
         **env_kwargs: keyword arguments of ``gymnasium.make``.
     """
-    return reduce(lambda inner, wrapper: wrapper(inner), wrappers, gym.make(env_id, **env_kwargs))
+    drawn: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    return reduce(lambda inner, wrapper: wrapper(inner), wrappers, gym.make(env_id, **drawn, **env_kwargs))
 
 
 def make_vec_env(
