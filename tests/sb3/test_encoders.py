@@ -90,3 +90,34 @@ def test_a_small_image_is_seen_whole():
     x = torch.rand(1, 3, 5, 7, requires_grad=True)
     ImageExtractor(space, 64)(x).sum().backward()
     assert (x.grad != 0).all()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (3, 35, 35),
+        (1, 8, 300),
+        (3, 30, 400),
+        (1, 16, 1024),
+        (3, 210, 160),
+        (3, 1000, 1000),
+        (1, 1, 2000),
+        (1, 36, 4000),
+    ],
+)
+def test_the_encoder_of_an_image_is_bounded_whatever_its_sides(shape):
+    """The linear layer has at most 64 * 400 * 512 weights; every part of the image still moves the features."""
+    encoder = ImageExtractor(spaces.Box(0, 255, shape, np.uint8))
+    assert sum(p.numel() for p in encoder.parameters()) <= 64 * 400 * 512 + 100_000
+    x = torch.rand(1, *shape, requires_grad=True)
+    y = encoder(x)
+    assert y.shape == (1, 512)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    # The last pixels of a side are out of the reach of NatureCNN's strides, as they are in SB3's.
+    height, width = (side - 8 if min(shape[1:]) >= 36 else side for side in shape[1:])
+    assert (gradient[:, :, :height, :width] != 0).float().mean() > 0.9
+
+
+def test_sb3_s_name_for_the_units_of_an_image():
+    space = spaces.Dict({"eye": spaces.Box(0, 255, (3, 7, 7), np.uint8)})
+    assert MultiInputExtractor(space, cnn_output_dim=19).features_dim == 19

@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from fwagents.cores import CORES, FastWeights, make_core
-from fwagents.sb3 import FastWeightPolicy, MemoryPolicy
+from fwagents.sb3 import FastWeightPolicy, MemoryA2C, MemoryPolicy, MemoryPPO
 from fwagents.sb3.packing import PackedCore
 
 from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv
@@ -267,11 +267,62 @@ def test_evaluate_policy_and_the_options_of_the_core():
             "critic_core is 'shared', which needs share_features_extractor=True",
             {"critic_core": "shared", "share_features_extractor": False},
         ),
+        (TypeError, "core_kwargs has 'hidden_size', expected it in policy_kwargs", {"core_kwargs": {"hidden_size": 6}}),
+        (TypeError, "policy_kwargs has 'lstm_hidden_size', .* expected hidden_size", {"lstm_hidden_size": 64}),
+        (TypeError, "policy_kwargs has 'enable_critic_lstm', .* critic_core=", {"enable_critic_lstm": True}),
     ],
 )
 def test_bad_options_are_named(error, message, policy_kwargs):
     with pytest.raises(error, match=message):
         RecurrentPPO("MemoryPolicy", RecallEnv(), policy_kwargs=policy_kwargs)
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, MemoryPPO, MemoryA2C])
+@pytest.mark.parametrize(
+    ("policy", "obs", "message"),
+    [
+        ("MemoryPolicy", "dict", "the observation is a Dict of a, b, .* expected MemoryMultiInputPolicy"),
+        ("MemoryCnnPolicy", "vector", r"the observation is Box\(-1.0, 1.0, \(5,\), float32\), expected an image"),
+        ("MemoryMultiInputPolicy", "vector", "expected a Dict: MemoryPolicy takes vectors, MemoryCnnPolicy images"),
+        ("MemoryMultiInputPolicy", "small_image", "expected a Dict: MemoryPolicy takes vectors"),
+    ],
+)
+def test_a_policy_that_does_not_fit_the_observation_names_the_one_that_does(algorithm, policy, obs, message):
+    with pytest.raises(ValueError, match=message):
+        algorithm(policy, RandomEnv(OBSERVATION_SPACES[obs], ACTION_SPACES["discrete"]))
+
+
+@pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
+@pytest.mark.parametrize("options", [{"core": "gru"}, {"hidden_size": 32}, {"lstm_hidden_size": 64}])
+def test_an_option_of_the_policy_beside_it_is_told_where_it_belongs(algorithm, options):
+    (name,) = options
+    with pytest.raises(TypeError, match=f"{name} is an option of the policy, expected policy_kwargs={{'{name}': ...}}"):
+        algorithm("MemoryPolicy", RecallEnv(), **options)
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, MemoryPPO])
+@pytest.mark.parametrize("space", [spaces.Discrete(3, start=1), spaces.MultiDiscrete([2, 5], start=[1, 2])])
+def test_a_space_that_does_not_start_at_zero_is_refused_before_anything_is_made(algorithm, space):
+    box = spaces.Box(-1, 1, (3,), np.float32)
+    for observation, action, what in ((box, space, "the action space"), (space, spaces.Discrete(2), "the observation")):
+        with pytest.raises(ValueError, match=f"{what} is .*, expected a space that starts at 0: shift it with"):
+            algorithm("MemoryPolicy", RandomEnv(observation, action))
+    both = spaces.Dict({"a": box, "b": space})
+    with pytest.raises(ValueError, match=r"observation 'b' is .*, expected a space that starts at 0"):
+        algorithm("MemoryMultiInputPolicy", RandomEnv(both, spaces.Discrete(2)))
+
+
+@pytest.mark.parametrize("policy", ["MemoryCnnPolicy", "MemoryMultiInputPolicy"])
+def test_images_that_are_normalized_already_are_convolved(policy):
+    """As SB3's and sb3-contrib's extractors do with normalize_images=False: the same parameters as for bytes."""
+    floats, bytes_ = spaces.Box(0, 1, (3, 40, 40), np.float32), spaces.Box(0, 255, (3, 40, 40), np.uint8)
+    shapes = []
+    for space, options in ((floats, {"normalize_images": False}), (bytes_, {})):
+        space = spaces.Dict({"eye": space}) if policy == "MemoryMultiInputPolicy" else space
+        env = RandomEnv(space, ACTION_SPACES["discrete"])
+        model = MemoryPPO(policy, env, n_steps=8, policy_kwargs={"hidden_size": 8, **options}).learn(8)
+        shapes.append([p.shape for p in model.policy.parameters()])
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("core", CORES)

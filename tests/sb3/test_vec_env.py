@@ -6,7 +6,9 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
@@ -249,3 +251,111 @@ def test_evaluation_has_nothing_to_warn_of():
         returns, lengths = evaluate_policy(model, env, n_eval_episodes=12, return_episode_rewards=True)
     assert set(returns) <= {1.0, -1.0}
     assert lengths == [15] * 12
+
+
+class Counting(gym.Env):
+    """Shows how many steps of the episode have been played."""
+
+    observation_space, action_space = spaces.Box(0, 1e6, (1,), np.float32), spaces.Discrete(2)
+    length = 4
+
+    def __init__(self, begins_at=0):
+        self.begins_at = begins_at
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.full(1, self.begins_at, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.full(1, self.t + self.begins_at, np.float32), 1.0, self.t >= self.length, False, {}
+
+
+class OneArray(VectorEnv):
+    """The same as one batch, which writes its observations into the same array and gives an info without its mask."""
+
+    def __init__(self, num_envs=1, autoreset_mode=AutoresetMode.SAME_STEP):
+        self.metadata = {"autoreset_mode": autoreset_mode}
+        self.num_envs = num_envs
+        self.single_observation_space, self.single_action_space = Counting.observation_space, Counting.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.array = np.zeros((num_envs, 1), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = np.zeros(self.num_envs, int)
+        self.array[:] = 0
+        return self.array, {}
+
+    def step(self, actions):
+        self.t += 1
+        over = self.t >= Counting.length
+        infos = {"speed": self.t.copy(), "world": "flat"}
+        if over.any():
+            final = np.full(self.num_envs, None, object)
+            for i in np.flatnonzero(over):
+                final[i] = np.full(1, self.t[i], np.float32)
+            infos |= {"final_obs": final, "_final_obs": over}
+        self.t = np.where(over, 0, self.t)
+        self.array[:] = self.t[:, None]
+        return self.array, np.ones(self.num_envs), over, np.zeros(self.num_envs, bool), infos
+
+
+def test_a_batch_may_write_into_one_array_and_leave_out_masks():
+    env = GymnasiumVecEnv(OneArray(2))
+    model = MemoryPPO("MemoryPolicy", env, n_steps=6).learn(12)
+    assert model.rollout_buffer.observations[:, 0, 0].tolist() == [0, 1, 2, 3, 0, 1]
+    env.reset()
+    _, _, _, infos = env.step(np.zeros(2, int))
+    assert infos == [{"speed": 1, "world": "flat"}] * 2
+
+
+def test_gymnasium_s_batches_are_taken_as_they_are():
+    model = MemoryPPO("MemoryPolicy", OneArray(3), n_steps=8).learn(24)
+    assert model.n_envs == 3
+    with pytest.raises(ValueError, match=r"expected AutoresetMode.SAME_STEP: gymnasium.make_vec"):
+        MemoryPPO("MemoryPolicy", gym.make_vec("PartialCatch-v0", 2))
+
+
+def test_a_batch_tells_the_spaces_of_one_environment():
+    batch, loop = peers("PartialCatch-v0")
+    for name in ("observation_space", "action_space"):
+        assert batch.get_attr(name) == loop.get_attr(name)
+
+
+def test_it_takes_what_sb3_s_function_takes(tmp_path):
+    made = [
+        make_vec_env(Counting, 2, 3, env_kwargs={"begins_at": 5}),
+        make_vec_env(lambda begins_at: Counting(begins_at), 2, 3, begins_at=5, vec_env_cls=DummyVecEnv),
+        make_vec_env(
+            Counting,
+            n_envs=2,
+            seed=3,
+            start_index=4,
+            monitor_dir=str(tmp_path),
+            monitor_kwargs={"info_keywords": ()},
+            env_kwargs={"begins_at": 4},
+            wrapper_class=gym.wrappers.TransformObservation,
+            wrapper_kwargs={"func": lambda obs: obs + 1, "observation_space": Counting.observation_space},
+        ),
+    ]
+    for env in made:
+        assert env.reset().ravel().tolist() == [5, 5]
+        for _ in range(4):
+            _, _, dones, infos = env.step([0, 0])
+        assert dones.all()
+        assert all(info["episode"]["r"] == 4 for info in infos)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4.monitor.csv", "5.monitor.csv"]
+    with pytest.raises(TypeError, match="env_id is 7, expected a Gymnasium id, or a function"):
+        make_vec_env(7)
+
+
+def test_an_environment_that_only_this_process_knows_runs_in_others():
+    gym.register("OnlyHere-v0", entry_point=Counting)
+    try:
+        env = make_vec_env("OnlyHere-v0", 1, vec_env="subproc", begins_at=2)
+        assert env.reset().ravel().tolist() == [2]
+        env.close()
+    finally:
+        del gym.registry["OnlyHere-v0"]
