@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
@@ -17,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from fwagents.cores.base import positive_int
+from fwagents.sb3.env_states import Stateful
 
 VecEnvKind = Literal["auto", "dummy", "subproc"]
 Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
@@ -206,10 +208,18 @@ def make_vec_env(
         probe = make_env(env_id, wrappers, **env_kwargs)  # a mistake in a process of its own would be no clear line
         _check(probe.observation_space)
         probe.close()
-        kind = SubprocVecEnv if vec_env == "subproc" else DummyVecEnv
-        env = VecMonitor(kind([lambda: make_env(env_id, wrappers, **env_kwargs)] * n_envs))
+        if vec_env == "subproc":
+            env = VecMonitor(SubprocVecEnv([lambda: _in_worker(env_id, wrappers, env_kwargs)] * n_envs))
+        else:
+            env = VecMonitor(DummyVecEnv([lambda: make_env(env_id, wrappers, **env_kwargs)] * n_envs))
     env.seed(seed)
     return env
+
+
+def _in_worker(env_id: str, wrappers: Sequence[Wrapper], env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    """An environment in a process of its own, which leaves Ctrl-C to the process that plays: that one ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return Stateful(make_env(env_id, wrappers, **env_kwargs))
 
 
 def native_creator(env_id: str, env_kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
