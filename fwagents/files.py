@@ -1,6 +1,7 @@
 """Files that are whole or absent, whenever the process dies, and errors that name them."""
 
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedRandom
@@ -40,6 +41,19 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
             os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_zip(path: Path) -> None:
+    """Compare what a zip file holds with its checksums.
+
+    Raises:
+        ValueError: a part of it fails.
+        zipfile.BadZipFile, OSError: it is no zip file, or cannot be read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        raise ValueError(f"{broken} fails its checksum")
 
 
 def remove_unfinished(folder: Path) -> None:

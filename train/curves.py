@@ -170,7 +170,7 @@ class Curves(Board[Job]):
             return f"{read_json(self.search_path(job.task))['winner']['setting']}" if over else None
         run = self.newest_run(job)
         result = None if run is None else read_json(run / RESULT)
-        if run is None or result is None or result.get("resumable"):
+        if run is None or result is None or "final_model" not in result:
             return None
         write_result(
             result_path(self.results, job.task, job.options["seed"]), kept(read_json(run / CONFIG), run, result)

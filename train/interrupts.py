@@ -47,4 +47,4 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if _taken > 2:
         os._exit(INTERRUPTED)
     # Not by print: the interrupted code may be in the middle of one.
-    os.write(sys.__stderr__.fileno(), b"\nSaving; once more ends it at once, without.\n")  # type: ignore[union-attr]
+    os.write(sys.__stderr__.fileno(), b"\nSaving the run. A third interrupt ends the process without saving.\n")  # type: ignore[union-attr]

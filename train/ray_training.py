@@ -128,6 +128,7 @@ class RayRun(Run):
         for callback, own in zip(self.callbacks, state["callbacks"], strict=True):
             if own is not None:
                 callback.set_state(own)  # type: ignore[attr-defined]
+        self._say_episodes_begin()
 
     def _learn(self) -> None:
         model = self.model

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import shutil
 import traceback
 import warnings
 from dataclasses import asdict
@@ -65,6 +66,7 @@ class Run:
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
         self.args, self.env_kwargs = args, env_kwargs
         self.held = contextlib.ExitStack()
+        self.judging = False  # training is over and its last model saved
         self.environment = Environment.of(vars(args), env_kwargs)
         if args.log_memory:
             # If either cannot be, that is said before anything is written.
@@ -132,13 +134,14 @@ class Run:
         if result is not None and not result.get("resumable"):
             raise ValueError(f"{run_dir} is finished: it has a {RESULT}")
         remove_unfinished(run_dir)
-        if any((run_dir / CHECKPOINTS).glob("step_*")):
+        if self._kept():
             self._restore()
             self.console.print(f"Resumed {run_dir} at {self.model.num_timesteps:,} steps", soft_wrap=True)
         elif self.args.checkpoint_freq:
             for pattern in WRITTEN:
                 for path in run_dir.glob(pattern):
                     path.unlink()
+            shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)  # parts of a first one that was not finished
             self._start(read_json(run_dir / CONFIG)["args"])
             self.console.print(f"Resumed {run_dir} at its first step: it had no checkpoint yet", soft_wrap=True)
         else:
@@ -160,14 +163,17 @@ class Run:
         self.model.set_logger(run_logger(self.dir, self.model.num_timesteps))
         self._make_callbacks()
         if not restore(self.model, self.callbacks, state):
-            self.console.print(
-                f"New episodes begin: {self.args.env}, as it is made here, cannot give its state", soft_wrap=True
-            )
+            self._say_episodes_begin()
+
+    def _say_episodes_begin(self) -> None:
+        self.console.print(
+            f"New episodes begin: {self.args.env}, as it is made here, cannot give its state", soft_wrap=True
+        )
 
     def go(self) -> int:
         """Train, save, evaluate; returns the exit code: 130 after an interrupt, 1 if training could not go on."""
         try:
-            return self._finish(self._train())
+            return self._finish(self._learn_or_diverge())
         except KeyboardInterrupt:
             return self._interrupted()
         except Exception as error:
@@ -175,31 +181,32 @@ class Run:
                 raise  # nothing more can be written
             return self._failed(error)
 
-    def _train(self) -> str | None:
+    def _learn_or_diverge(self) -> str | None:
         """Train; returns why training diverged, if it did."""
         try:
             self._learn()
         except FloatingPointError as error:  # a result like any other: trained again, it would come to the same
             self.console.print(f"stopped: {error}", style="red", soft_wrap=True)
-            self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
+            self._say_what_is_kept()
             return str(error)
         return None
 
     def _finish(self, stopped: str | None) -> int:
         """Save the agent and judge it; ``stopped`` is why training diverged."""
         save_model(self.model, self.dir / "final_model.zip")
+        self.judging = True
         try:
             self._report(stopped)
-        except ValueError:
+        except (ValueError, FloatingPointError):
             if stopped is None:
                 raise
-            return 1  # it is so far gone that it cannot play
+            # The agent is so far gone that it cannot play.
+            write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, "stopped": stopped})
         return int(stopped is not None)
 
     def _interrupted(self) -> int:
-        path = self.dir / "final_model.zip"
-        if not path.exists():
-            path = self.dir / "interrupted_model.zip"
+        path = self.dir / ("final_model.zip" if self.judging else "interrupted_model.zip")
+        if not self.judging:
             save_model(self.model, path)
         self.console.print(
             f"\nInterrupted after {self.model.num_timesteps:,} steps; the agent is in {path}", soft_wrap=True
@@ -218,7 +225,7 @@ class Run:
         save_model(self.model, self.dir / "interrupted_model.zip")
         steps = self.model.num_timesteps
         write_json(self.dir / RESULT, {"steps": steps, "stopped": why, "resumable": True})
-        self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
+        self._say_what_is_kept()
         self._say_how_to_go_on()
         return 1
 
@@ -235,12 +242,21 @@ class Run:
             reset_num_timesteps=False,
         )
 
+    def _kept(self) -> list[Path]:
+        """The run's checkpoints, the newest last."""
+        return sorted((self.dir / CHECKPOINTS).glob("step_*"))
+
+    def _say_what_is_kept(self) -> None:
+        if self._kept():
+            self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
+
     def _say_how_to_go_on(self) -> None:
-        kept = sorted((self.dir / CHECKPOINTS).glob("step_*"))
+        again, kept = script("agent.py", "--resume", self.dir), self._kept()
         if kept:
             steps = int(kept[-1].stem.removeprefix("step_"))
-            again = script("agent.py", "--resume", self.dir)
             self._print_command(f"Go on from the last checkpoint, at {steps:,} steps:  {again}")
+        elif self.args.checkpoint_freq:
+            self._print_command(f"Begin again, as there is no checkpoint yet:  {again}")
 
     def _print_command(self, line: str) -> None:
         """Print a line that can be pasted: neither wrapped nor highlighted."""
@@ -332,9 +348,11 @@ class Run:
         return {"random": evaluate(RandomPlayer(env), env, episodes)}
 
     def _how_to_read(self, memoryless: bool) -> list[str]:
+        remembers = "memory" if self.args.frame_stack == 1 else "memory or its stack of observations"
         lines = [
             "Greedy play takes the likeliest action; sampled play draws one, as training does.",
-            "An agent above the best memoryless player uses its memory; one at the random player has learned nothing."
+            f"An agent above the best memoryless player, which sees one observation at a time, uses its {remembers}; "
+            "one at the random player has learned nothing."
             if memoryless
             else "An agent at the random player has learned nothing.",
         ]

@@ -20,7 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from fwagents.files import replacing
+from fwagents.files import check_zip, replacing
 from fwagents.sb3.env_states import get_env_state, set_env_state
 
 T = TypeVar("T")
@@ -123,14 +123,11 @@ def read_resume(path: Path) -> dict[str, Any]:
         ValueError: the file is not a whole checkpoint.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            if broken is not None:
-                raise ValueError(f"{broken} fails its checksum")
-            with archive.open(ENTRY) as entry:
-                # The checkpoint is the user's own, and SB3's part of it is a pickle already.
-                state: dict[str, Any] = torch.load(entry, weights_only=False)
-                return state
+        check_zip(path)
+        with zipfile.ZipFile(path) as archive, archive.open(ENTRY) as entry:
+            # The checkpoint is the user's own, and SB3's part of it is a pickle already.
+            state: dict[str, Any] = torch.load(entry, weights_only=False)
+            return state
     except Exception as error:  # the checksums leave out the zip's own headers, which fail in many ways
         raise ValueError(f"{path} is not a whole checkpoint: {_in_words(error)}") from error
 

@@ -1,7 +1,7 @@
 """What environments remember from step to step, taken out of them and put back.
 
 An environment takes part if, unwrapped, it has ``get_state()`` and ``set_state(state)``. Around it may stand
-Gymnasium's wrappers, SB3's ``DummyVecEnv`` and SB3's own ``VecEnvWrapper`` classes.
+Gymnasium's wrappers, SB3's ``DummyVecEnv`` or ``SubprocVecEnv``, and SB3's own ``VecEnvWrapper`` classes.
 """
 
 import io
@@ -14,7 +14,7 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.monitor import ResultsWriter
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
 Env: TypeAlias = gym.Env[Any, Any]
 # What SB3's wrappers (VecNormalize, VecMonitor, VecFrameStack) remember from step to step.
@@ -22,6 +22,18 @@ REMEMBERED = ("obs_rms", "ret_rms", "returns", "episode_returns", "episode_lengt
 # Attributes of a Gymnasium wrapper that describe it and never change: by type, and by name.
 CONSTANT = (spaces.Space, EnvSpec, ResultsWriter, type, types.FunctionType, types.MethodType, types.ModuleType)
 DESCRIPTIONS = ("_saved_kwargs", "_cached_spec", "_metadata")
+
+
+class Stateful(gym.Wrapper[Any, Any, Any, Any]):
+    """Gives and takes the state of all that it stands around; for an environment in a process of its own."""
+
+    def get_chain_state(self) -> bytes | None:
+        """The state; None where a wrapper, or the environment, cannot say."""
+        return _pickle_chain(self.env)
+
+    def set_chain_state(self, state: bytes) -> None:
+        """Go on from what ``get_chain_state`` returned."""
+        _unpickle_chain(self.env, state)
 
 
 def get_env_state(env: VecEnv) -> dict[str, Any]:
@@ -45,6 +57,9 @@ def set_env_state(env: VecEnv, state: dict[str, Any]) -> None:
         elif isinstance(layer, DummyVecEnv):
             for one, data in zip(layer.envs, kept, strict=True):
                 _unpickle_chain(one, data)
+        elif isinstance(layer, SubprocVecEnv):
+            for number, data in enumerate(kept):
+                layer.env_method("set_chain_state", data, indices=number)
         else:
             cast(Any, layer).set_state(kept)
 
@@ -64,9 +79,14 @@ def _layer_state(env: VecEnv) -> Any:
             return None
         return {name: vars(env)[name] for name in REMEMBERED if name in vars(env)}
     if isinstance(env, DummyVecEnv):
-        states = [_pickle_chain(one) for one in env.envs]
-        return None if None in states else states
+        return _all_of([_pickle_chain(one) for one in env.envs])
+    if isinstance(env, SubprocVecEnv):
+        return _all_of(env.env_method("get_chain_state")) if env.has_attr("get_chain_state") else None
     return env.get_state() if hasattr(env, "get_state") else None
+
+
+def _all_of(states: list[bytes | None]) -> list[bytes | None] | None:
+    return None if None in states else states
 
 
 def _pickle_chain(env: Env) -> bytes | None:

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
@@ -18,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from fwagents.cores.base import positive_int
+from fwagents.sb3.env_states import Stateful
 from fwagents.sb3.spaces import check_observations
 from fwagents.sb3.watched import WatchedEnv, WatchedSubprocVecEnv
 
@@ -263,7 +265,7 @@ def make_vec_env(
     apart = vec_env == "subproc" or vec_env_cls is SubprocVecEnv
     if stock:
         stock["vec_env_cls"] = WatchedSubprocVecEnv if apart else vec_env_cls
-        return make_stock_vec_env(lambda: WatchedEnv(make(), env_name, None, apart), n_envs, seed, start_index, **stock)
+        return make_stock_vec_env(partial(_watched, make, env_name, None, apart), n_envs, seed, start_index, **stock)
     makers: list[Callable[[], Env]] = [partial(_watched, make, env_name, start_index + i, apart) for i in range(n_envs)]
     env = VecMonitor((WatchedSubprocVecEnv if apart else DummyVecEnv)(makers))
     env.seed(seed)
@@ -274,8 +276,13 @@ def _applied(make: Callable[..., Env], wrappers: Sequence[Wrapper], kwargs: Mapp
     return lambda: reduce(lambda inner, wrapper: wrapper(inner), wrappers, make(**kwargs))
 
 
-def _watched(make: Callable[[], Env], name: str, number: int, apart: bool) -> Env:
-    return WatchedEnv(make(), name, number, apart)
+def _watched(make: Callable[[], Env], name: str, number: int | None, apart: bool) -> Env:
+    """An environment of a batch; ``apart`` where it is in a process of its own."""
+    env = WatchedEnv(make(), name, number, apart)
+    if not apart:
+        return env
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that plays: that one ends this one
+    return Stateful(env)
 
 
 def native_creator(env_id: str, env_kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:

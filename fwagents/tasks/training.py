@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from fwagents.cores.base import finite_float, integer, positive_int
-from fwagents.files import replacing
+from fwagents.files import check_zip, replacing
 from fwagents.tasks.data import Examples, Splits
 
 CHECKPOINT = "checkpoint.pt"
@@ -223,7 +223,7 @@ class Trainer:
         """
         path = self.folder / CHECKPOINT
         try:
-            kept = torch.load(path, weights_only=True)
+            kept = _read(path)
             self.model.load_state_dict(kept["model"])
             self.optimizer.load_state_dict(kept["optimizer"])
             self.update, self.curve, self.seconds = kept["update"], kept["curve"], kept["seconds"]
@@ -324,6 +324,13 @@ class Trainer:
         return value
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds; torch itself does not look at the checksums."""
+    check_zip(path)
+    kept: dict[str, Any] = torch.load(path, weights_only=True)
+    return kept
+
+
 def load_best(model: nn.Module, folder: Path) -> None:
     """Give a model the weights that validation chose in a run; ``folder`` is the run's.
 
@@ -333,4 +340,4 @@ def load_best(model: nn.Module, folder: Path) -> None:
     """
     if not (folder / CHECKPOINT).is_file():
         raise FileNotFoundError(f"{folder} has no {CHECKPOINT} yet")
-    model.load_state_dict(torch.load(folder / CHECKPOINT, weights_only=True)["best_weights"])
+    model.load_state_dict(_read(folder / CHECKPOINT)["best_weights"])

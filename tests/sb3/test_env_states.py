@@ -44,7 +44,7 @@ def environment(env_id, around):
         "own": [Lives],
         "statistics": [NormalizeObservation],
     }
-    kind = "auto" if around == "native" else "dummy"
+    kind = {"native": "auto", "processes": "subproc"}.get(around, "dummy")
     venv = make_vec_env(env_id, ENVS, seed=1, vec_env=kind, wrappers=wrappers.get(around, []))
     return VecNormalize(VecFrameStack(venv, 2))
 
@@ -124,7 +124,7 @@ def test_as_made_by_default(env_id, tmp_path):
     check(tmp_path, env_id, "native")
 
 
-@pytest.mark.parametrize("around", ["time", "own", "statistics"])
+@pytest.mark.parametrize("around", ["time", "own", "statistics", "processes"])
 def test_whatever_stands_around_it(around, tmp_path):
     check(tmp_path, "CartPoleNoVel-v1", around)
 
@@ -141,7 +141,7 @@ def test_every_algorithm(algorithm, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C, RecurrentPPO])
-@pytest.mark.parametrize("around", ["native", "dummy", "time", "own", "statistics"])
+@pytest.mark.parametrize("around", ["native", "dummy", "time", "own", "statistics", "processes"])
 @pytest.mark.parametrize("env_id", OURS)
 def test_every_combination(env_id, around, algorithm, tmp_path):
     check(tmp_path, env_id, around, "fast_weights", algorithm)
