@@ -163,7 +163,7 @@ def make_env(
         render_mode: how it is drawn; None is not passed on, since not every constructor takes it.
         **env_kwargs: keyword arguments of ``gymnasium.make``.
     """
-    drawn = {} if render_mode is None else {"render_mode": render_mode}
+    drawn: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     return reduce(lambda inner, wrapper: wrapper(inner), wrappers, gym.make(env_id, **drawn, **env_kwargs))
 
 
