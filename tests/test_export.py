@@ -412,6 +412,15 @@ def test_what_a_description_asks_for_is_not_made_before_it_is_known_to_fit(chang
     assert "alloc" not in str(refused.value)
 
 
+@pytest.mark.parametrize("changes", [{"num_copies": 10**9}, {"num_heads": 10**9}], ids=str)
+def test_permutations_are_not_drawn_before_they_are_known_to_fit(changes, tmp_path):
+    save_policy(agent("associative_lstm")[0].policy, tmp_path / "agent")
+    described = json.loads((tmp_path / "agent.json").read_text())
+    (tmp_path / "agent.json").write_text(json.dumps({**described, "core_kwargs": changes}))
+    with pytest.raises(ValueError, match=r"core.\w+ is torch"):
+        load_policy(tmp_path / "agent")
+
+
 def test_weights_are_not_cast(tmp_path):
     save_policy(agent("gru")[0].policy, tmp_path / "agent")
     weights = safetensors.torch.load_file(tmp_path / "agent.safetensors")

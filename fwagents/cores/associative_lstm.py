@@ -80,9 +80,12 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
         self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size))
         self.bias = nn.Parameter(torch.empty(rows))
-        generator = torch.Generator().manual_seed(permutation_seed)
-        drawn = [torch.randperm(units, generator=generator, device="cpu") for _ in range(num_copies)]
-        self.register_buffer("permutations", torch.stack(drawn).to(self.bias.device))
+        permutations = torch.empty(num_copies, units, dtype=torch.int64)
+        if not permutations.is_meta:  # which has a shape alone, however large
+            generator = torch.Generator().manual_seed(permutation_seed)
+            drawn = [torch.randperm(units, generator=generator, device="cpu") for _ in range(num_copies)]
+            permutations.copy_(torch.stack(drawn))
+        self.register_buffer("permutations", permutations)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
