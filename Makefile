@@ -70,7 +70,7 @@ report: $(VENV)/.dev  ## tables and figures again, from the results that are the
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing what training needs into $(VENV): 1.5 GB on the disk with torch's CPU build, some minutes ..."
+	@echo "Installing what training needs into $(VENV): 1.4 GB on the disk with torch's CPU build, some minutes ..."
 	$(INSTALL) ".[train]"
 	touch $@
 

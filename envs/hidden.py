@@ -39,7 +39,8 @@ class HideObservation(gymnasium.ObservationWrapper[Vector, Any, Vector], RecordC
         hidden: Sequence[int | str],
         names: Sequence[str] | None = None,
     ) -> None:
-        RecordConstructorArgs.__init__(self, hidden=hidden, names=names)
+        # As lists: a specification that has been JSON must equal this one.
+        RecordConstructorArgs.__init__(self, hidden=_recorded(hidden), names=_recorded(names))
         gymnasium.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if not isinstance(space, spaces.Box) or len(space.shape) != 1:
@@ -60,6 +61,10 @@ class HideObservation(gymnasium.ObservationWrapper[Vector, Any, Vector], RecordC
         """The entries that are not hidden."""
         shown: Vector = observation[self._shown]
         return shown
+
+
+def _recorded(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _index(entry: object, size: int, names: Sequence[str] | None) -> int:

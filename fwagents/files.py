@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whenever the process dies."""
+"""Files that are whole or absent, whenever the process dies, and errors that name them."""
 
 import os
 import zipfile
@@ -6,6 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An ``OSError`` within, such as a full disk's, names ``path`` if it names no file of its own."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -17,7 +28,7 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w+b") as file:
+        with naming(path), open(temporary, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

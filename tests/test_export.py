@@ -1,15 +1,20 @@
 """Exported policies against the originals: ONNX over whole episodes, weights bit for bit."""
 
+import copy
 import json
 import pickle
 import sys
+from collections import OrderedDict
 from functools import partial
 
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
@@ -17,6 +22,7 @@ from fwagents.cores import CORES, AssociativeLSTM
 from fwagents.export import Normalization, export_onnx, load_policy, save_policy
 from fwagents.export.associative_lstm import real_cell
 from fwagents.export.check import OnnxPlayer, compare, probabilities
+from fwagents.export.safe import PLAIN
 from fwagents.export.spaces import space_from_json, space_to_json
 from fwagents.inspection import trace
 from fwagents.sb3 import MemoryPPO
@@ -197,17 +203,145 @@ def test_normalization_travels(tmp_path):
     assert Normalization.of(VecNormalize(DummyVecEnv([lambda: env]), norm_obs=False)) is None
 
 
-@pytest.mark.parametrize("space", [*OBSERVATION_SPACES.values(), *ACTION_SPACES.values()], ids=str)
+DTYPES = [f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)]
+SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
+
+
+def bounds(dtype, shape):
+    """Pairs of arrays in order, over the whole of a dtype; of floats with infinities."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        entries = st.floats(width=8 * dtype.itemsize, allow_nan=False)
+    elif dtype.kind == "b":
+        entries = st.booleans()
+    else:
+        entries = st.integers(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    count = int(np.prod(shape, dtype=int))
+    # A half of them have the same bounds everywhere.
+    pairs = st.one_of(
+        st.tuples(entries, entries).map(lambda pair: [pair] * count),
+        st.lists(st.tuples(entries, entries), min_size=count, max_size=count),
+    )
+    return pairs.map(
+        lambda found: [np.array([pick(pair) for pair in found], dtype).reshape(shape) for pick in (min, max)]
+    )
+
+
+def ordered_box(dtype, pair):
+    low, high = pair
+    at_top, at_bottom = (np.isinf(low) & (low > 0), np.isinf(high) & (high < 0))
+    low[at_top], high[at_bottom] = 0, 0  # which Gymnasium does not take
+    low, high = (np.asarray(order(low, high)) for order in (np.minimum, np.maximum))
+    return spaces.Box(low, high, dtype=np.dtype(dtype).type)
+
+
+@st.composite
+def boxes(draw):
+    dtype = draw(st.sampled_from([*DTYPES, "float16", "float32", "float64", "bool"]))
+    return ordered_box(dtype, draw(bounds(dtype, draw(SHAPES))))
+
+
+@st.composite
+def multi_discretes(draw):
+    shape = draw(SHAPES.filter(bool))
+    count = int(np.prod(shape))
+    nvec, start = (
+        np.array(draw(st.lists(st.integers(least, 100), min_size=count, max_size=count))).reshape(shape)
+        for least in (1, 0)
+    )
+    return spaces.MultiDiscrete(nvec, start=start, dtype=np.dtype(draw(st.sampled_from(DTYPES))).type)
+
+
+FLAT_SPACES = st.one_of(
+    boxes(),
+    st.sampled_from([f"int{bits}" for bits in (8, 16, 32, 64)]).map(
+        lambda dtype: spaces.Box(-np.inf, np.inf, (2,), np.dtype(dtype).type)
+    ),
+    st.builds(
+        lambda n, start, dtype: spaces.Discrete(n, start=start, dtype=np.dtype(dtype).type),
+        *(st.integers(1, 100), st.integers(0, 20), st.sampled_from(DTYPES)),
+    ),
+    st.builds(spaces.Discrete, st.integers(1, 2**63 - 1), start=st.integers(-(2**63), 2**63 - 1)),
+    multi_discretes(),
+    st.builds(spaces.MultiBinary, st.one_of(st.integers(1, 9), SHAPES.filter(bool))),
+)
+SPACES = st.recursive(
+    FLAT_SPACES,
+    lambda parts: st.dictionaries(st.text(max_size=3), parts, max_size=3).map(
+        lambda named: spaces.Dict(OrderedDict(named))
+    ),
+    max_leaves=4,
+)
+
+
+def same_space(a, b):
+    """Exactly: Gymnasium's == is of bounds that are close."""
+    assert type(a) is type(b)
+    assert a.dtype == b.dtype
+    if isinstance(a, spaces.Dict):
+        assert list(a.spaces) == list(b.spaces)
+        for key in a.spaces:
+            same_space(a[key], b[key])
+    elif isinstance(a, spaces.Box):
+        for name in ("low", "high", "bounded_below", "bounded_above"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), strict=True)
+    else:
+        assert a == b
+
+
+@settings(deadline=None, max_examples=200)
+@given(SPACES)
 def test_spaces_come_back(space):
-    assert space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False))) == space
+    same_space(space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False))), space)
 
 
-def test_spaces_with_bounds_of_their_own():
-    low, high = np.float32([[-np.inf, 0], [1, 2]]), np.float32([[3, np.inf], [4, 5]])
-    box = spaces.Box(low, high, dtype=np.float32)
-    assert space_from_json(json.loads(json.dumps(space_to_json(box), allow_nan=False))) == box
+def test_what_is_no_space():
     with pytest.raises(ValueError, match="expected a Box"):
         space_to_json(spaces.Text(3))
+    box = {"type": "Box", "shape": [2], "dtype": "int8", "low": 0, "high": 5}
+    for changes in (
+        {"low": None},
+        {"low": 0.5},
+        {"high": 128},
+        {"high": True},
+        {"low": [0]},
+        {"shape": [2.0]},
+        {"dtype": None},
+        {"dtype": "float32", "high": "much"},
+    ):
+        with pytest.raises(ValueError, match=r"space|dtype|reshape"):
+            space_from_json({**box, **changes})
+
+
+ACTIONS = {
+    **ACTION_SPACES,
+    **{f"box{shape}": spaces.Box(-0.1, 0.1, shape, np.float32) for shape in ((2, 3), (3, 1), (1, 3), ())},
+    "own_bounds": spaces.Box(np.array([-0.1, 0.0]), np.array([0.0, 0.1]), dtype=np.float64),
+    "whole": spaces.Box(-1, 1, (2,), np.int32),
+}
+
+
+@pytest.mark.parametrize("space", ACTIONS.values(), ids=ACTIONS)
+def test_every_kind_of_action_after_learning(space, tmp_path):
+    """In the same script: the last minibatch's graph is in no copy."""
+    torch.manual_seed(0)
+    env = RandomEnv(OBSERVATION_SPACES["vector"], space)
+    if space.dtype == np.int32:
+        env.step = lambda action: (env.observation_space.sample(), 0.0, True, False, {})  # agents act in floats
+    model = MemoryPPO("MemoryPolicy", env, n_steps=8, seed=0, policy_kwargs={"core": "gru", "hidden_size": 8}).learn(8)
+    copy.deepcopy(model.policy)
+    with torch.no_grad():
+        model.policy.action_net.weight.mul_(300)  # so that actions differ, and some are clipped
+    export_onnx(model.policy, tmp_path / "step.onnx")
+    step = OnnxPlayer(tmp_path / "step.onnx")
+    obs = np.random.default_rng(0).uniform(-1, 1, (5, 5)).astype(np.float32)
+    found, _ = step(obs, np.ones(5, bool), step.empty(5))
+    expected, _ = model.predict(obs, deterministic=True)
+    assert found["action"].shape == expected.shape == (5, *space.shape)
+    np.testing.assert_allclose(found["action"], expected, rtol=0, atol=1e-5)
+    if isinstance(space, spaces.Box):
+        assert found["action"].dtype == expected.dtype
+        assert found["mean"].shape == found["std"].shape == expected.shape
 
 
 class Own(nn.Module):
@@ -230,13 +364,81 @@ def test_what_cannot_be_saved_or_loaded(tmp_path, monkeypatch):
         ({"policy": "os.system"}, "are no policy"),
         ({"activation_fn": "builtins.eval"}, "are no policy"),
         ({"core": "lstm"}, "are no policy"),
+        ({"log_std_init": float("nan")}, "not JSON: NaN"),
     ]:
         (tmp_path / "agent.json").write_text(json.dumps({**described, **changes}))
         with pytest.raises(ValueError, match=message):
             load_policy(tmp_path / "agent")
+    (tmp_path / "agent.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="not JSON"):
+        load_policy(tmp_path / "agent")
     (tmp_path / "agent.json").write_text(json.dumps(described))
     (tmp_path / "agent.safetensors").write_bytes((tmp_path / "agent.safetensors").read_bytes()[:-8])
     with pytest.raises(ValueError, match="are no policy"):
+        load_policy(tmp_path / "agent")
+
+
+@pytest.mark.parametrize("name", [*PLAIN, "policy", "observation_space", "action_space", "activation_fn"])
+def test_a_field_that_must_have_a_value_is_not_null(name, tmp_path):
+    save_policy(agent("gru")[0].policy, tmp_path / "agent")
+    described = json.loads((tmp_path / "agent.json").read_text())
+    (tmp_path / "agent.json").write_text(json.dumps({**described, name: None}))
+    with pytest.raises(ValueError, match="are no policy"):
+        load_policy(tmp_path / "agent")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": 3_000_000},
+        {"hidden_size": 8.0},
+        {"net_arch": [3_000_000, 3_000_000]},
+        {"features_extractor_kwargs": {"features_dim": 10**10}},
+        {"core_kwargs": {"num_heads": None}},
+        {"observation_space": {"type": "Box", "shape": [10**6, 10**6], "dtype": "float32", "low": 0.0, "high": 1.0}},
+        {"observation_space": {"type": "Discrete", "n": 10**12, "start": 0, "dtype": "int64"}},
+        {"action_space": {"type": "Box", "shape": [10**12], "dtype": "float32", "low": 0.0, "high": 1.0}},
+        {"action_space": {"type": "MultiBinary", "n": 10**11}},
+    ],
+    ids=str,
+)
+def test_what_a_description_asks_for_is_not_made_before_it_is_known_to_fit(changes, tmp_path):
+    """None of these would fit into the memory of any machine."""
+    save_policy(agent("sum_rule")[0].policy, tmp_path / "agent")
+    described = json.loads((tmp_path / "agent.json").read_text())
+    (tmp_path / "agent.json").write_text(json.dumps({**described, **changes}))
+    with pytest.raises(ValueError, match="are no policy") as refused:
+        load_policy(tmp_path / "agent")
+    assert "alloc" not in str(refused.value)
+
+
+def test_weights_are_not_cast(tmp_path):
+    save_policy(agent("gru")[0].policy, tmp_path / "agent")
+    weights = safetensors.torch.load_file(tmp_path / "agent.safetensors")
+    weights["value_net.weight"] = weights["value_net.weight"].double()
+    safetensors.torch.save_file(weights, tmp_path / "agent.safetensors")
+    with pytest.raises(
+        ValueError, match=r"value_net.weight is torch.float64 \(1, 8\), expected torch.float32 \(1, 8\)"
+    ):
+        load_policy(tmp_path / "agent")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:3].clone(), r"mean of shape \(3,\), expected the observation's, \(5,\)"),
+        (lambda x: x.float(), "mean of dtype float32, expected float64"),
+        (lambda x: x * float("nan"), "expected finite numbers"),
+    ],
+    ids=["shape", "dtype", "nan"],
+)
+def test_statistics_must_be_of_the_observation(change, message, tmp_path):
+    model, env = agent("fast_weights")
+    save_policy(model.policy, tmp_path / "agent", normalization(env)[1])
+    tensors = safetensors.torch.load_file(tmp_path / "agent.safetensors")
+    tensors["normalization.mean."] = change(tensors["normalization.mean."])
+    safetensors.torch.save_file(tensors, tmp_path / "agent.safetensors")
+    with pytest.raises(ValueError, match=message):
         load_policy(tmp_path / "agent")
 
 

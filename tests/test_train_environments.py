@@ -8,6 +8,8 @@ import pytest
 from gymnasium.wrappers import DelayObservation, FlattenObservation, RescaleObservation, TimeAwareObservation
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from tests.scripts import run
+
 TIMED = (
     "gymnasium.wrappers:TimeAwareObservation(flatten=False, normalize_time=True)",
     "gymnasium.wrappers:FlattenObservation",
@@ -107,3 +109,61 @@ def test_mistakes_are_named(text, message, environments):
     with pytest.raises(ValueError, match=message) as raised:
         environments.wrapper(text)
     assert repr(text) in str(raised.value)
+
+
+class Plain(gym.Env):
+    """Its constructor takes no render_mode, though its metadata name one."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32), {}
+
+    def step(self, action):
+        observation, reward = self.np_random.uniform(-1, 1, 3).astype(np.float32), self.np_random.random()
+        return observation, reward, reward < 0.1, False, {}
+
+
+@pytest.fixture(params=["class", "text", "function"])
+def plain(request):
+    """Its id, registered in each of the ways that there are."""
+    name = f"Plain-{request.param}-v0"
+    made_by = {"class": Plain, "text": f"{__name__}:Plain", "function": lambda: Plain()}[request.param]
+    gym.register(name, made_by)
+    yield name
+    del gym.registry[name]
+
+
+def test_what_cannot_be_drawn_is_not_asked_to(plain, environments):
+    environment = environments.Environment(plain, {})
+    assert environment.render_mode(["rgb_array"]) is None
+    assert environment.one(render_mode=None).render_mode is None
+    assert environments.Environment("CartPole-v1", {}).render_mode(["ansi", "rgb_array"]) == "rgb_array"
+
+
+def test_what_cannot_be_drawn_trains_and_is_exported(plain, tmp_path):
+    """With its memory in TensorBoard, where there is then no film."""
+    options = ("--env", plain, "--core", "gru", "--hidden-size", 8, "--total-timesteps", 64, "--n-steps", 8)
+    small = ("--num-envs", 2, "--eval-episodes", 1, "--final-episodes", 1, "--log-dir", "runs", "--log-memory")
+    done = run("agent.py", *options, *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    done = run("export.py", folder, "--no-onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_be_drawn_at_all_leaves_no_run_folder(tmp_path):
+    """The environment for the pictures fails, others do not."""
+
+    class Refusing(Plain):
+        def __init__(self, render_mode=None):
+            if render_mode is not None:
+                raise ValueError("no screen")
+
+    gym.register("Refusing-v0", Refusing)
+    done = run("agent.py", "--env", "Refusing-v0", "--log-memory", "--log-dir", "runs", cwd=tmp_path)
+    del gym.registry["Refusing-v0"]
+    assert (done.returncode, done.stderr) == (2, "error: no screen\n")
+    assert not (tmp_path / "runs").exists()

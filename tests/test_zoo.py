@@ -16,11 +16,11 @@ pytest.importorskip("rl_zoo3")
 
 from stable_baselines3.common.utils import LinearSchedule
 
-from fwagents.sb3 import MemoryPolicy, MemoryPPO, make_vec_env
+from fwagents.sb3 import MemoryCnnPolicy, MemoryMultiInputPolicy, MemoryPolicy, MemoryPPO, make_vec_env
 from fwagents.settings import DEFAULTS, defaults_for
 from fwagents.zoo import sampling
 from fwagents.zoo.__main__ import compute_settings, with_settings
-from fwagents.zoo.hyperparams import hyperparams_for
+from fwagents.zoo.hyperparams import ATARI, hyperparams_for, translated
 
 TRAIN = Path(__file__).parent.parent / "train"
 ALGORITHMS = {"ppo_lstm": "recurrent_ppo", "memory_ppo": "memory_ppo", "memory_a2c": "a2c"}
@@ -69,6 +69,54 @@ def test_there_is_a_setting_for_everything_else(algo):
     for name in ("default", "atari"):
         assert {"n_timesteps", "n_envs", "policy", "policy_kwargs", "learning_rate"} <= set(settings[name])
     assert settings["atari"]["policy"] == "fwagents.sb3.MemoryCnnPolicy"
+
+
+SUITED = {
+    "vector": MemoryPolicy,
+    "image": MemoryCnnPolicy,
+    "small_image": MemoryCnnPolicy,
+    "dict": MemoryMultiInputPolicy,
+    "images": MemoryMultiInputPolicy,
+}
+
+
+@pytest.mark.parametrize("observation", SUITED)
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_the_policy_suits_the_observations_where_there_is_no_entry(algo, observation, tmp_path):
+    """RL Zoo makes a class of the name before it makes the environment."""
+    from rl_zoo3.utils import get_class_by_name
+    from sb3_contrib import RecurrentPPO
+
+    from fwagents.sb3 import MemoryA2C
+
+    from .sb3.tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
+
+    default = hyperparams_for(algo)["default"]
+    make = {"ppo_lstm": RecurrentPPO, "memory_ppo": MemoryPPO, "memory_a2c": MemoryA2C}[algo]
+    env = RandomEnv(OBSERVATION_SPACES[observation], ACTION_SPACES["discrete"])
+    model = make(get_class_by_name(default["policy"]), env, n_steps=8, policy_kwargs={"hidden_size": 8}).learn(8)
+    assert type(model.policy) is SUITED[observation]
+    model.save(tmp_path / "model.zip")
+    assert type(make.load(tmp_path / "model.zip").policy) is SUITED[observation]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"core": "fast_weights", "hidden_size": 256, "critic_core": "shared", "core_kwargs": {"decay": 0.9}}),
+        ({"core": "gru", "hidden_size": 64}, {"core": "gru", "hidden_size": 64, "critic_core": "shared"}),
+        (
+            {"core_kwargs": {"decay": 0.5}},
+            {"core": "fast_weights", "hidden_size": 256, "critic_core": "shared", "core_kwargs": {"decay": 0.5}},
+        ),
+    ],
+    ids=str,
+)
+def test_options_of_the_policy_that_are_not_given_stay(given, expected):
+    setting = translated("memory_ppo", {**ATARI, "core_kwargs": ["decay=0.9"]})
+    setting.update({"n_steps": 7, "policy_kwargs": given})
+    assert setting["policy_kwargs"] == expected
+    assert (setting["n_steps"], setting["gamma"]) == (7, 0.99)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -146,6 +194,10 @@ OURS = ["--conf-file", "fwagents.zoo.memory_ppo"]
         (["--algo", "sac"], []),
         (["--seed", "1"], []),
         (["--algo"], []),
+        (["--algo", "memory_ppo", "-optimize"], [*OURS, "--log-folder", "searches"]),
+        (["--algo", "sac", "--optimize-hyperparameters"], ["--log-folder", "searches"]),
+        (["--algo", "memory_ppo", "-optimize", "-f", "mine"], OURS),
+        (["--algo", "memory_ppo", "-optimize", "--log-folder=mine"], OURS),
     ],
     ids=" ".join,
 )
@@ -213,7 +265,8 @@ def test_a_search(algo, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    (report,) = tmp_path.glob(f"logs/{algo}/report_*.csv")
+    assert not (tmp_path / "logs").exists(), "where enjoy would look for a model"
+    (report,) = tmp_path.glob(f"searches/{algo}/report_*.csv")
     with open(report) as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2

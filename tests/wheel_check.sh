@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the source distribution and from it the wheel, has both checked, installs the wheel into a clean environment,
 # and uses it from another directory: every registered id is made, single and batched, and an agent trains for 1,000
-# steps.
+# steps. Then, in another clean environment with the extra "zoo" alone, every command of docs/rl-zoo.md runs, cut short.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=$(mktemp -d)
@@ -31,4 +31,38 @@ assert RetrievalTask().encode(["c9k8j3f1??c"]).labels.tolist() == [9]
 model = RecurrentPPO("FastWeightPolicy", "PartialCatch-v0", n_steps=250).learn(1000)
 assert model.num_timesteps == 1000, model.num_timesteps
 print(f"the wheel of fwagents {fwagents.__version__} made {len(ENVIRONMENTS)} environments and trained 1,000 steps")
+PY
+
+"${PYTHON:-python3}" -m venv "$dir/zoo"
+wheel=$(echo "$dir"/fwagents-*.whl)
+"$dir/zoo/bin/python" -m pip --quiet --disable-pip-version-check install -c "$root/constraints.txt" "$wheel[zoo]"
+mkdir "$dir/page"
+cd "$dir/page"
+MPLBACKEND=Agg OMP_NUM_THREADS=1 SDL_VIDEODRIVER=dummy "$dir/zoo/bin/python" - "$root/docs/rl-zoo.md" <<'PY'
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+# What comes last on RL Zoo's command lines wins.
+SHORT = {
+    "train": "--n-timesteps 2000 --eval-freq 1000 --verbose 0",
+    "enjoy": "-n 60",
+    "record_video": "-n 20",
+    "plot_train": "",
+}
+SEARCH = "--n-trials 2 --n-evaluations 1 --n-startup-trials 1"
+
+lines = [line for line in Path(sys.argv[1]).read_text().splitlines() if line.startswith("python -m ")]
+for line in lines:
+    words = shlex.split(line)[1:]
+    name = words[1].rpartition(".")[2] if words[1].startswith("rl_zoo3") else words[2]
+    words += SHORT[name].split() + (SEARCH.split() if "--optimize-hyperparameters" in words else [])
+    words += ["--trial-id", "1"] if "--trial-id" in words else []
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{line}\n{done.stdout}\n{done.stderr}")
+assert len(list(Path("searches/memory_ppo").glob("report_*.csv"))) == 2
+assert list(Path("logs").glob("*/*/videos/*.mp4"))
+print(f"RL Zoo ran the {len(lines)} commands of its page")
 PY

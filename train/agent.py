@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from cli import INTERRUPTED, CoreName, core_options, fail, key_values, parse
 from fwagents.settings import defaults_for
-from interrupts import over, take_interrupts
+from interrupts import as_script
 from options import (
     Count,
     CountOrNone,
@@ -152,13 +152,11 @@ class Args:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, evaluate."""
-    take_interrupts()
     try:
         code = _main(argv)
     except KeyboardInterrupt:
         print("\nInterrupted before the first step.")
         code = INTERRUPTED
-    over()
     sys.exit(code)
 
 
@@ -222,4 +220,4 @@ def _args_for(argv: Sequence[str]) -> Args:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -2,10 +2,13 @@
 
 import ast
 import contextlib
+import errno
 import io
 import json
 import sys
+import threading
 from collections.abc import Collection, Sequence
+from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
 import tyro
@@ -13,6 +16,7 @@ import tyro
 from options import check_outputs, check_taken, check_values, flag, given
 
 T = TypeVar("T")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a user's share of it, the largest file that may be
 INTERRUPTED = 130  # exit code after Ctrl-C
 # The keys of fwagents.cores.CORES, so that help and mistakes need no torch.
 CoreName = Literal[
@@ -44,7 +48,10 @@ def parse(
         argv: the command line; None is this process's.
         default: values of the options that are not given.
         beside_resume: options that ``--resume`` leaves room for.
+
+    From now on a full disk, whenever it is met, is one line that names the file.
     """
+    sys.excepthook, threading.excepthook = _explain, _explain_in_thread
     argv = sys.argv[1:] if argv is None else argv
     args = _parsed(args_type, argv, default)
     named = given(args_type, argv)
@@ -87,6 +94,20 @@ def _first_message(box: str) -> str:
             break
         rows.append(text)
     return " ".join(rows)
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """In place of Python's own: the exit code is 1 all the same."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _explain_in_thread(found: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread stops at a full disk, and its writer raises the same error where it is used next."""
+    if not (isinstance(found.exc_value, OSError) and found.exc_value.errno in FULL):
+        threading.__excepthook__(found)
 
 
 def fail(message: str) -> NoReturn:

@@ -4,12 +4,14 @@ import ast
 import contextlib
 import functools
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
@@ -80,8 +82,15 @@ class Environment:
         return next((mode for mode in modes if mode in known), None)
 
     def render_modes(self) -> Sequence[str]:
-        """All ways of drawing it."""
-        modes: Sequence[str] = self.one().metadata.get("render_modes", [])
+        """All ways of drawing it; none where its constructor takes no ``render_mode``, whatever its metadata say."""
+        env = self.one()
+        env.close()
+        entry_point: Any = cast(Any, env.unwrapped.spec).entry_point
+        made_by = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        known = inspect.signature(made_by).parameters.values()
+        if not any(part.name == "render_mode" or part.kind is part.VAR_KEYWORD for part in known):
+            return []
+        modes: Sequence[str] = env.metadata.get("render_modes", [])
         return modes
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from interrupts import as_script
 from options import Count, Within
 from supervised import Problem, SupervisedArgs, read, run
 
@@ -101,4 +102,4 @@ def model(args: Args, core_kwargs: dict[str, Any], classes: int) -> "nn.Module":
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -3,12 +3,22 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 from cli import INTERRUPTED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _taken = 0
+
+
+def as_script(main: Callable[[], None]) -> None:
+    """Run the main function of a process of its own, whose signals are taken until it ends."""
+    take_interrupts()
+    try:
+        main()
+    finally:
+        over()
 
 
 def take_interrupts() -> None:

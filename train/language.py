@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from interrupts import as_script
 from options import Count, TakenBy, Units
 from supervised import Problem, SupervisedArgs, read, run
 
@@ -75,4 +76,4 @@ def model(args: Args, core_kwargs: dict[str, Any], symbols: int, hidden_size: in
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from algorithms import load_model
@@ -35,6 +36,7 @@ class Player:
     def __init__(self, config: dict[str, Any], model_path: Path, modes: Sequence[str] = ()) -> None:
         args = config["args"]
         environment = Environment.of(args, config["env_kwargs"])
+        torch.set_num_threads(1)  # one step of one environment at a time is too little for more
         self.model = load_model(args["algo"], model_path)
         mode = environment.render_mode(modes)
         if modes and mode is None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from interrupts import as_script
 from options import Count, Seed
 from supervised import Problem, SupervisedArgs, read, run
 
@@ -79,4 +80,4 @@ def model(args: Args, core_kwargs: dict[str, Any]) -> tuple["RetrievalTask", "Re
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 from cli import INTERRUPTED, CoreName, core_options, fail, parse
 from commands import script, tensorboard
 from fwagents.settings import core_defaults_for
-from interrupts import over, take_interrupts
 from locks import alone_in
 from options import Count, Norm, OutputFile, OutputFolder, Seed, Share, Threads, Units, Weight, Within
 from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, read_json, write_json, write_result
@@ -121,15 +120,12 @@ def read(args_type: type[ArgsT], argv: Sequence[str], task: str) -> tuple[ArgsT,
 
 def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Callable[[], Problem]) -> int:
     """Build, train, test, write; returns the exit code: 0, 130 after an interrupt, 1 where training diverged."""
-    take_interrupts()
     with contextlib.ExitStack() as held:
         try:
-            code = _run(args, core_kwargs, task, build, held)
+            return _run(args, core_kwargs, task, build, held)
         except KeyboardInterrupt:
             print("\nInterrupted before the first update.")
-            code = INTERRUPTED
-    over()
-    return code
+            return INTERRUPTED
 
 
 def _run(

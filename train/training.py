@@ -5,25 +5,22 @@ import importlib
 import shutil
 import traceback
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from algorithms import ALGORITHMS, load_model
-from cli import INTERRUPTED
+from cli import FULL, INTERRUPTED
 from commands import script, tensorboard
 from environments import Environment
 from fwagents.envs import reference_returns
@@ -39,6 +36,7 @@ from fwagents.sb3.callbacks import (
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.faults import EnvironmentFault
 from fwagents.sb3.logging import run_logger
+from fwagents.sb3.normalizing import normalized
 from fwagents.sb3.policies import policy_for
 from locks import alone_in
 from runs import CONFIG, RESULT, new_run_dir, provenance, read_json, write_json
@@ -71,7 +69,9 @@ class Run:
         self.judging = False  # training is over and its last model saved
         self.environment = Environment.of(vars(args), env_kwargs)
         if args.log_memory:
-            importlib.import_module("fwagents.figures")  # if it cannot be, that is said before anything is written
+            # If either cannot be, that is said before anything is written.
+            importlib.import_module("fwagents.figures")
+            self.drawn_env = self.environment.one(render_mode=self.environment.render_mode(["rgb_array"]))
         self.console = Console(markup=False, emoji=False)  # a path may look like either
         torch.set_num_threads(args.threads)
         self.venv = self.environment.many(args.num_envs, args.seed)
@@ -177,6 +177,8 @@ class Run:
         except KeyboardInterrupt:
             return self._interrupted()
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise  # nothing more can be written
             return self._failed(error)
 
     def _learn_or_diverge(self) -> str | None:
@@ -286,8 +288,7 @@ class Run:
             from fwagents.sb3.memory_log import MemoryLogCallback
 
             every = args.log_memory_freq or max(1, args.total_timesteps // 20)
-            env = self.environment.one(render_mode=self.environment.render_mode(["rgb_array"]))
-            self.callbacks.append(MemoryLogCallback(env, EVAL_SEED + args.seed, every))
+            self.callbacks.append(MemoryLogCallback(self.drawn_env, EVAL_SEED + args.seed, every))
         self.checkpoints = []
         if args.checkpoint_freq > 0:
             self.checkpoints.append(CheckpointCallback(self.dir / CHECKPOINTS, args.checkpoint_freq, self.callbacks))
@@ -369,36 +370,6 @@ class Run:
         seed = FINAL_SEED + self.args.seed
         found = trace(model, self.environment.one(), episodes=20, seed=seed, growth=False, normalize_obs=normalize_obs)
         return float(found.inner_steps[found.valid].mean())
-
-
-def normalized(env: VecEnv, keys: Sequence[str], **options: Any) -> VecNormalize:
-    """Rewards, and observations where they are vectors, brought to unit variance.
-
-    Images stay what they are: the policy knows them by their space and its convolutions scale them.
-
-    Args:
-        env: many environments.
-        keys: parts of a Dict observation to normalize; none for every vector.
-        options: of ``VecNormalize``.
-
-    Raises:
-        ValueError: a key names no part of the observation that can be normalized.
-    """
-    space = env.observation_space
-    parts = space.spaces if isinstance(space, spaces.Dict) else {}
-    vectors = [name for name, part in parts.items() if _is_vector(part)]
-    for key in keys:
-        if key not in vectors:
-            none = f"none: {f'no part of {space} is a vector' if parts else f'{space} has no parts'}"
-            expected = f"some of {', '.join(vectors)}" if vectors else none
-            raise ValueError(f"norm_obs_keys has {key!r}, expected {expected}")
-    norm_obs = bool(vectors) if parts else _is_vector(space)
-    chosen = (list(keys) or vectors) if vectors else None
-    return VecNormalize(env, norm_obs=norm_obs, norm_obs_keys=chosen, **options)
-
-
-def _is_vector(space: spaces.Space[Any]) -> bool:
-    return isinstance(space, spaces.Box) and not is_image_space(space)
 
 
 class RandomPlayer:

@@ -117,6 +117,8 @@ def compare(
 
 def _agreement(space: Any, told: dict[str, Any], found: dict[str, Array]) -> Agreement:
     actions = found["action"][:, 0]
+    if actions.shape != told["action"].shape:
+        raise ValueError(f"action has shape {actions.shape[1:]}, expected the agent's, {told['action'].shape[1:]}")
     same = np.isclose(actions, told["action"], rtol=0, atol=1e-3).reshape(len(actions), -1).all(1)
     shares = 0.0
     if told["shares"] is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -40,6 +41,28 @@ class Normalization:
             normalizer.epsilon,
             normalizer.clip_obs,
         )
+
+    def require_fit(self, space: spaces.Space[Any]) -> None:
+        """Raise ValueError unless the statistics are finite, of float64, and in the shape of the observations."""
+        parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+        if set(self.mean) != set(self.variance) or not set(self.mean) <= set(parts):
+            raise ValueError(
+                f"normalization has means of {sorted(self.mean)} and variances of {sorted(self.variance)}, expected "
+                f"the same parts of the observation, of {sorted(parts)}"
+            )
+        for name, statistics in (("mean", self.mean), ("variance", self.variance)):
+            for key, value in statistics.items():
+                shape = parts[key].shape
+                if value.shape != shape:
+                    raise ValueError(
+                        f"normalization has a {name} of shape {value.shape}, expected the observation's, {shape}"
+                    )
+                if value.dtype != np.float64:
+                    raise ValueError(f"normalization has a {name} of dtype {value.dtype}, expected float64")
+                if not np.isfinite(value).all() or (name == "variance" and value.min(initial=0) < 0):
+                    raise ValueError(
+                        f"normalization has a {name} of {value}, expected finite numbers, no variance below 0"
+                    )
 
     def __call__(self, obs: Any) -> Any:
         """An observation, an array or tensor or a dict of them, with or without a batch."""

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import Tensor, nn
 
 from fwagents.export.normalization import Normalization
-from fwagents.export.spaces import space_from_json, space_to_json
+from fwagents.export.spaces import described_size, space_from_json, space_to_json
 from fwagents.files import replacing
 from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
 from fwagents.sb3.policies import MemoryCnnPolicy, MemoryMultiInputPolicy, MemoryPolicy
 
-FORMAT = "fwagents policy 1"
+FORMAT = "fwagents policy 2"
 POLICIES = {cls.__name__: cls for cls in (MemoryPolicy, MemoryCnnPolicy, MemoryMultiInputPolicy)}
 # The classes that a file may name; there are no others, so that a file cannot have code imported.
 EXTRACTORS = {
@@ -25,10 +26,18 @@ EXTRACTORS = {
     for cls in (DenseExtractor, ImageExtractor, MultiInputExtractor, FlattenExtractor, NatureCNN, CombinedExtractor)
 }
 ACTIVATIONS = {cls.__name__: cls for cls in (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid)}
-PLAIN = (
-    *("core", "hidden_size", "core_kwargs", "critic_core", "net_arch", "log_std_init", "normalize_images"),
-    *("share_features_extractor", "features_extractor_kwargs"),
-)
+# The policy's plain options, and what each may be.
+PLAIN: dict[str, tuple[type, ...]] = {
+    "core": (str,),
+    "hidden_size": (int,),
+    "core_kwargs": (dict,),
+    "critic_core": (str,),
+    "net_arch": (list, dict),
+    "log_std_init": (int, float),
+    "normalize_images": (bool,),
+    "share_features_extractor": (bool,),
+    "features_extractor_kwargs": (dict,),
+}
 NORMALIZATION = "normalization"
 
 
@@ -79,8 +88,9 @@ def save_policy(policy: MemoryPolicy, path: Path | str, normalization: Normaliza
         **{name: parameters[name] for name in PLAIN},
         NORMALIZATION: None,
     }
-    tensors = _own_tensors(policy)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _own_tensors(policy).items()}
     if normalization is not None:
+        normalization.require_fit(policy.observation_space)
         described[NORMALIZATION] = {"epsilon": normalization.epsilon, "clip": normalization.clip}
         tensors |= {name: _tensor(value) for name, value in _statistics(normalization)}
     try:
@@ -105,33 +115,76 @@ def load_policy(path: Path | str) -> Agent:
     """
     safetensors = _safetensors()
     try:
-        described = json.loads(Path(f"{path}.json").read_text())
-    except json.JSONDecodeError as error:
+        described = json.loads(Path(f"{path}.json").read_text(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}.json is not JSON: {error}") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ValueError(f"{path}.json is not of the format {FORMAT!r}")
     try:
-        tensors = safetensors.load(Path(f"{path}.safetensors").read_bytes())
-        policy = POLICIES[described["policy"]](
-            space_from_json(described["observation_space"]),
-            space_from_json(described["action_space"]),
-            lambda _: 0.0,  # it is not trained
-            features_extractor_class=EXTRACTORS[described["features_extractor_class"]],
-            activation_fn=ACTIVATIONS[described["activation_fn"]],
-            **{name: described[name] for name in PLAIN},
-        )
-        normalization = _read_normalization(described[NORMALIZATION], tensors)
-        weights = {name: value for name, value in tensors.items() if not name.startswith(f"{NORMALIZATION}.")}
-        own = _own_tensors(policy)
-        if set(own) != set(weights):
-            raise ValueError(f"{sorted(set(own) ^ set(weights))[0]} is in but one of weights and description")
+        content = Path(f"{path}.safetensors").read_bytes()
+        tensors = safetensors.load(content)
+        statistics = {name: value for name, value in tensors.items() if name.startswith(f"{NORMALIZATION}.")}
+        weights = {name: value for name, value in tensors.items() if name not in statistics}
+        _require_small_spaces(described, len(content))
+        with torch.device("meta"):  # where a tensor takes no memory, whatever its description asks for
+            _require_fit(_own_tensors(_described_policy(described)), weights)
+        policy = _described_policy(described)
         policy.load_state_dict(weights, strict=False)  # what is left out is the same tensor under another name
+        normalization = _read_normalization(described[NORMALIZATION], statistics)
+        if normalization is not None:
+            normalization.require_fit(policy.observation_space)
     except FileNotFoundError:
         raise
     except Exception as error:  # whatever a damaged file leads to
         raise ValueError(f"{path}.safetensors and .json are no policy: {error}") from error
     policy.set_training_mode(False)
     return Agent(policy, normalization)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _require_small_spaces(described: dict[str, Any], size: int) -> None:
+    """Every entry of an observation or an action has weights of its own, of four bytes each."""
+    for name in ("observation_space", "action_space"):
+        entries = described_size(described[name])
+        if entries > size:
+            raise ValueError(f"{name} has {entries:,} entries, expected no more than the weights have bytes, {size:,}")
+
+
+def _described_policy(described: dict[str, Any]) -> MemoryPolicy:
+    """The policy of a description, its weights at random.
+
+    Raises:
+        ValueError: a field has a value of the wrong type.
+    """
+    for name, types in PLAIN.items():
+        if type(described[name]) not in types:
+            expected = " or ".join(kind.__name__ for kind in types)
+            raise ValueError(f"{name} is {described[name]!r}, expected {expected}")
+    for name in ("core_kwargs", "features_extractor_kwargs"):
+        for option, value in described[name].items():
+            if value is None:
+                raise ValueError(f"{option} of {name} is null, expected a value")
+    return POLICIES[described["policy"]](
+        space_from_json(described["observation_space"]),
+        space_from_json(described["action_space"]),
+        lambda _: 0.0,  # it is not trained
+        features_extractor_class=EXTRACTORS[described["features_extractor_class"]],
+        activation_fn=ACTIVATIONS[described["activation_fn"]],
+        **{name: described[name] for name in PLAIN},
+    )
+
+
+def _require_fit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Raise ValueError unless the weights are those of the description, in name, shape and dtype."""
+    if set(expected) != set(weights):
+        raise ValueError(f"{sorted(set(expected) ^ set(weights))[0]} is in only one of weights and description")
+    for name, tensor in expected.items():
+        found, wanted = ((tuple(x.shape), x.dtype) for x in (weights[name], tensor))
+        if found != wanted:
+            raise ValueError(f"{name} is {found[1]} {found[0]}, expected {wanted[1]} {wanted[0]}")
 
 
 def _safetensors() -> Any:
@@ -156,7 +209,7 @@ def _own_tensors(policy: MemoryPolicy) -> dict[str, Tensor]:
     for name, value in policy.state_dict(keep_vars=True).items():
         if id(value) not in seen:
             seen.add(id(value))
-            own[name] = value.detach().cpu().contiguous()
+            own[name] = value
     return own
 
 
@@ -166,17 +219,19 @@ def _statistics(normalization: Normalization) -> list[tuple[str, Any]]:
 
 
 def _tensor(value: Any) -> Tensor:
-    import torch
-
     return torch.from_numpy(np.ascontiguousarray(value))
 
 
-def _read_normalization(described: dict[str, float] | None, tensors: dict[str, Tensor]) -> Normalization | None:
+def _read_normalization(described: dict[str, float] | None, statistics: dict[str, Tensor]) -> Normalization | None:
     if described is None:
+        if statistics:
+            raise ValueError(f"{min(statistics)} is in the weights, expected no such: {NORMALIZATION} is null")
         return None
+    for name in ("epsilon", "clip"):
+        if type(described[name]) not in (int, float) or described[name] <= 0:
+            raise ValueError(f"{name} of {NORMALIZATION} is {described[name]!r}, expected a number above 0")
     parts: dict[str, dict[str, Any]] = {"mean": {}, "variance": {}}
-    for name, value in tensors.items():
-        if name.startswith(f"{NORMALIZATION}."):
-            _, kind, key = name.split(".", 2)
-            parts[kind][key] = value.numpy()
+    for name, value in statistics.items():
+        _, kind, key = name.split(".", 2)
+        parts[kind][key] = value.numpy()
     return Normalization(**parts, epsilon=described["epsilon"], clip=described["clip"])

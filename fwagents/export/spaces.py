@@ -1,9 +1,13 @@
-"""Gymnasium's spaces as JSON."""
+"""Gymnasium's spaces as JSON, exact to the last bit of every bound."""
 
+from collections import OrderedDict
+from math import prod
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+
+INFINITE = {"-inf": -np.inf, "inf": np.inf}  # JSON has no number for them
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -12,54 +16,122 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     Raises:
         ValueError: a space that agents do not have.
     """
-    if isinstance(space, spaces.Box):
+    if isinstance(space, spaces.Box) and space.dtype.itemsize <= 8:
         return {
             "type": "Box",
             "shape": list(space.shape),
             "dtype": str(space.dtype),
-            "low": _bounds_to_json(space.low),
-            "high": _bounds_to_json(space.high),
+            "low": _bounds_to_json(space.low, space.bounded_below, "-inf"),
+            "high": _bounds_to_json(space.high, space.bounded_above, "inf"),
         }
     if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        return {
+            "type": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": space.start.tolist(),
+            "dtype": str(space.dtype),
+        }
     if isinstance(space, spaces.MultiBinary):
         return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
-    if isinstance(space, spaces.Dict):
-        return {"type": "Dict", "spaces": {key: space_to_json(part) for key, part in space.items()}}
+    if isinstance(space, spaces.Dict) and all(isinstance(key, str) for key in space.spaces):
+        return {"type": "Dict", "spaces": {key: space_to_json(part) for key, part in space.spaces.items()}}
     raise ValueError(f"space is {space}, expected a Box, Discrete, MultiDiscrete, MultiBinary or a Dict of such")
 
 
 def space_from_json(described: dict[str, Any]) -> spaces.Space[Any]:
-    """The inverse of :func:`space_to_json`."""
+    """The inverse of :func:`space_to_json`.
+
+    Raises:
+        ValueError, KeyError: the description is not of a space.
+    """
     kind = described["type"]
     if kind == "Box":
-        shape, dtype = tuple(described["shape"]), np.dtype(described["dtype"])
-        low, high = (
-            np.broadcast_to(np.asarray(described[side], float), shape).astype(dtype) for side in ("low", "high")
-        )
-        return spaces.Box(low, high, dtype=dtype.type)
+        return _box(described)
     if kind == "Discrete":
-        return spaces.Discrete(described["n"], start=described["start"])
+        return spaces.Discrete(_whole(described["n"]), start=_whole(described["start"]), **_dtype_of(described))
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(described["nvec"])
+        nvec, start = (_array(described[name], _dtype(described)) for name in ("nvec", "start"))
+        return spaces.MultiDiscrete(nvec, start=start, dtype=_dtype(described).type)
     if kind == "MultiBinary":
-        return spaces.MultiBinary(described["n"])
+        n = described["n"]
+        return spaces.MultiBinary([_whole(size) for size in n] if isinstance(n, list) else _whole(n))
     if kind == "Dict":
-        return spaces.Dict({key: space_from_json(part) for key, part in described["spaces"].items()})
+        parts = ((key, space_from_json(part)) for key, part in described["spaces"].items())
+        return spaces.Dict(OrderedDict(parts))  # which keeps the order of its keys
     raise ValueError(f"space is of type {kind!r}, expected Box, Discrete, MultiDiscrete, MultiBinary or Dict")
 
 
-def _bounds_to_json(bounds: Any) -> Any:
-    """One number where all are the same, else nested lists; what is infinite as text, for which JSON has no number."""
-    if bounds.size and (bounds == bounds.flat[0]).all():
-        return _number(bounds.flat[0])
-    if bounds.ndim == 0:
-        return _number(bounds)
-    return [_bounds_to_json(part) if bounds.ndim > 1 else _number(part) for part in bounds]
+def described_size(described: dict[str, Any]) -> int:
+    """How many numbers the bounds of a described space come to, before any is made."""
+    if described["type"] == "Dict":
+        return sum(described_size(part) for part in described["spaces"].values())
+    return prod(_whole(size) for size in described["shape"]) if described["type"] == "Box" else 0
 
 
-def _number(value: Any) -> float | str:
-    number = float(value)
-    return number if np.isfinite(number) else str(number)
+def _box(described: dict[str, Any]) -> spaces.Box:
+    dtype, shape = _dtype(described), tuple(_whole(size) for size in described["shape"])
+    bounds, bounded = {}, {}
+    for side, word, extreme in (("low", "-inf", np.min), ("high", "inf", np.max)):
+        value = described[side]
+        entries = np.empty(shape, object)
+        entries[...] = np.array(value, object).reshape(shape) if isinstance(value, list) else value
+        free = entries == word
+        if dtype.kind != "f":  # an integer without a bound ends where its dtype does
+            entries[free] = int(extreme((np.iinfo(dtype).min, np.iinfo(dtype).max))) if dtype.kind in "iu" else None
+        bounds[side] = _array(entries.tolist(), dtype)
+        bounded[side] = ~(bounds[side] == INFINITE[word]) if dtype.kind == "f" else ~free
+    box = spaces.Box(bounds["low"], bounds["high"], dtype=dtype.type)
+    box.bounded_below, box.bounded_above = bounded["low"], bounded["high"]
+    return box
+
+
+def _bounds_to_json(bounds: Any, bounded: Any, word: str) -> Any:
+    """One number where all are the same, else nested lists; what is infinite as text."""
+    entries = np.array(bounds, object)
+    if bounds.dtype.kind == "f":
+        for name, value in INFINITE.items():
+            entries[bounds == value] = name
+    else:
+        entries[~bounded] = word
+    flat = entries.ravel().tolist()
+    return flat[0] if flat and all(entry == flat[0] for entry in flat) else entries.tolist()
+
+
+def _dtype(described: dict[str, Any]) -> np.dtype[Any]:
+    name = described["dtype"]
+    if not isinstance(name, str):
+        raise ValueError(f"dtype is {name!r}, expected the name of one")
+    return np.dtype(name)
+
+
+def _dtype_of(described: dict[str, Any]) -> dict[str, Any]:
+    """The argument ``dtype`` of a Discrete, which earlier releases of Gymnasium do not have: theirs is int64."""
+    dtype = _dtype(described)
+    return {} if dtype == np.int64 else {"dtype": dtype.type}
+
+
+def _array(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Nested lists of numbers as an array, if each of them is a number of that dtype."""
+    entries = np.array(value, object)
+    flat = [_number(entry, dtype) for entry in entries.ravel().tolist()]
+    return np.array(flat, dtype).reshape(entries.shape)
+
+
+def _number(entry: Any, dtype: np.dtype[Any]) -> Any:
+    if dtype.kind == "f" and type(entry) in (int, float):
+        return float(entry)
+    if dtype.kind == "f" and isinstance(entry, str) and entry in INFINITE:
+        return INFINITE[entry]
+    if dtype.kind == "b" and isinstance(entry, bool):
+        return entry
+    if dtype.kind in "iu" and np.iinfo(dtype).min <= _whole(entry) <= np.iinfo(dtype).max:
+        return entry
+    raise ValueError(f"a space of dtype {dtype} has {entry!r}, expected a number of that dtype")
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"a space has {value!r}, expected a whole number")
+    return value

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ class PolicyStep(nn.Module):
         normalization: what observations go through before the policy; None for nothing.
 
     Raises:
-        ValueError: the normalization is not of the policy's observations.
+        ValueError: the normalization is not of the policy's observations, or the policy explores in a way, or acts in
+            a space, that is not exported.
 
     Attributes:
         input_names: of the observation (``observation``, or ``observation.<key>`` for each entry of a dict), ``start``,
@@ -33,14 +35,16 @@ class PolicyStep(nn.Module):
 
     def __init__(self, policy: MemoryPolicy, normalization: Normalization | None = None) -> None:
         super().__init__()
+        if policy.use_sde:
+            raise ValueError("use_sde is True, expected a policy without state-dependent exploration")
+        if np.any(getattr(policy.action_space, "start", 0)):
+            raise ValueError(f"action_space is {policy.action_space}, expected one that starts at 0")
         self.policy = copy.deepcopy(policy).cpu()
         self.policy.set_training_mode(False)
         self.normalization = normalization
         space = policy.observation_space
-        for key, mean in {} if normalization is None else normalization.mean.items():
-            shape = space[key].shape if isinstance(space, spaces.Dict) else space.shape
-            if mean.shape != shape:
-                raise ValueError(f"normalization has a mean of shape {mean.shape}, expected the observation's, {shape}")
+        if normalization is not None:
+            normalization.require_fit(space)
         self.keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
         self.cores = {"actor": self.policy.actor_core}
         if self.policy.critic_core is not None:
@@ -66,7 +70,7 @@ class PolicyStep(nn.Module):
         return (*observed, start, *(leaf for core in self.cores.values() for leaf in core.initial_state(batch_size)))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and outputs as their names say, each [B, ...]."""
+        """Inputs and outputs as their names say, each [B, ...]; of continuous actions in the shape of the space."""
         count = 1 if self.keys is None else len(self.keys)
         obs: Any = inputs[0] if self.keys is None else dict(zip(self.keys, inputs[:count], strict=True))
         if self.normalization is not None:
@@ -89,8 +93,10 @@ class PolicyStep(nn.Module):
         """The most likely action and what it was chosen by, from the policy's last layer [B, P]."""
         space: Any = self.policy.action_space
         if isinstance(space, spaces.Box):
-            action = torch.minimum(torch.maximum(found, torch.as_tensor(space.low)), torch.as_tensor(space.high))
-            return action, found, self.policy.log_std.exp().expand_as(found)
+            dtype = np.result_type(space.dtype, np.float32)  # the dtype of NumPy's clip, and so of ``predict``
+            low, high = (torch.from_numpy(np.array(bound, dtype)) for bound in (space.low, space.high))
+            mean, std = (x.reshape(-1, *space.shape) for x in (found, self.policy.log_std.exp().expand_as(found)))
+            return torch.minimum(torch.maximum(mean, low), high), mean, std
         if isinstance(space, spaces.MultiBinary):
             return (found > 0).to(torch.int8), found
         if isinstance(space, spaces.MultiDiscrete):

@@ -4,19 +4,29 @@
 Importing this module imports Numba; :mod:`fwagents.kernels.cpu` does so when a scan is first run.
 """
 
+import contextlib
 import hashlib
+import os
+import pickle
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import llvmlite
+import numba
 from numba import njit, types
-from numba.core import event
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core import event, serialize
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
 
+from fwagents.files import replacing
 from fwagents.kernels import _associative, _backward, _entries, _forward
 from fwagents.kernels._problem import Gradients, Problem, Slot
+
+DIGEST_SIZE = hashlib.sha256().digest_size
+KEPT = 8  # files of a function: as many machines or versions share a folder
 
 
 class Kernels(NamedTuple):
@@ -44,32 +54,70 @@ def _named(kind: type[Any]) -> Any:
 
 
 @cache
-def _digest() -> str:
-    """Of all the kernels' sources: what one file compiles to depends on the others."""
+def _versions() -> bytes:
+    """A digest of all that a compiled kernel depends on beside its function, its signature and the processor."""
     files = sorted(Path(__file__).parent.glob("_*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    words = [sys.version.encode(), numba.__version__.encode(), llvmlite.__version__.encode()]
+    return hashlib.sha256(b"\0".join([*words, *(file.read_bytes() for file in files)])).digest()
 
 
-class _DiskCache(FunctionCache):
-    """Numba's cache, stale when any kernel source has changed, and no more than a help where it cannot be used."""
+def _folder() -> Path:
+    """One folder for all installations of a user: kernels depend on a machine and on versions, not on a place."""
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    base = Path(named or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base.expanduser() / "fwagents" / "kernels"
+
+
+class _DiskCache(NullCache):
+    """Where Numba looks for a compiled function, and puts it.
+
+    A file holds one function for one signature, one processor and one set of versions, whose digest is in its name. It
+    begins with the digest of the rest of it. There is no index. A file that is damaged or absent is compiled anew, and
+    where no file can be written the function stays in memory.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        self._cache_file = IndexDataCacheFile(
-            cache_path=self._cache_path, filename_base=self._impl.filename_base, source_stamp=_digest()
-        )
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()
         try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # whatever a damaged file raises when it is unpickled, compiling mends it
+            path = self._path(sig, target_context.codegen())
+            content = path.read_bytes()
+            if content[:DIGEST_SIZE] != hashlib.sha256(content[DIGEST_SIZE:]).digest():
+                return None
+            found = CompileResult._rebuild(target_context, *pickle.loads(content[DIGEST_SIZE:]))
+        except (OSError, RuntimeError):  # no file, or no home to look for it in
             return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # the files that are used last are kept
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        payload = serialize.dumps(data._reduce())
         try:
-            super().save_overload(sig, data)
-        except OSError as error:
-            _say(f"the compiled kernels stay in memory, since they cannot be saved: {error}")
+            path = self._path(sig, data.codegen)
+            with replacing(path) as file:
+                file.write(hashlib.sha256(payload).digest() + payload)
+            self._drop_oldest(path.parent)
+        except (OSError, RuntimeError) as error:
+            _say(
+                f"the compiled kernels stay in memory, since they cannot be saved: {error}; "
+                "set NUMBA_CACHE_DIR to a folder that can be written"
+            )
+
+    def _path(self, sig: Any, codegen: Any) -> Path:
+        key = hashlib.sha256(_versions() + repr((sig, codegen.magic_tuple())).encode()).hexdigest()
+        return _folder() / f"{self.name}.{key[:32]}.kernel"
+
+    def _drop_oldest(self, folder: Path) -> None:
+        """Keep the newest files of this function; those of earlier versions, or left by a killed process, go."""
+        for _ in range(3):  # another process may drop a file in between
+            with contextlib.suppress(FileNotFoundError):
+                found = sorted(folder.glob(f"*{self.name}.*"), key=lambda path: path.stat().st_mtime)
+                for path in found[:-KEPT]:
+                    path.unlink()
+                return
 
 
 _said: set[str] = set()
@@ -97,10 +145,7 @@ class _Notice(event.Listener):
 
 def _compile(function: Callable[..., Any], result: Any, params: list[Any]) -> Callable[..., Any]:
     compiled: Any = njit(nogil=True, error_model="numpy")(function)
-    try:
-        compiled._cache = _DiskCache(function)
-    except RuntimeError:  # no folder that can be written
-        _say("the compiled kernels stay in memory, since no cache folder can be written; set NUMBA_CACHE_DIR to one")
+    compiled._cache = _DiskCache(function)
     compiled.compile(result(*params))
     compiled.disable_compile()
     return compiled

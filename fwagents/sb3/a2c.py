@@ -43,7 +43,7 @@ class MemoryA2C(MemoryRollouts, A2C):
         **kwargs: Any,
     ) -> None:
         self.chunk_length = chunk_length
-        super().__init__(policy, env, learning_rate, n_steps, **kwargs)  # type: ignore[arg-type]  # SB3's own policies
+        super().__init__(policy, env, learning_rate, n_steps, **kwargs)
 
     def train(self) -> None:
         """Update the policy on the rollout, once."""

@@ -15,6 +15,7 @@ from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
+from fwagents.files import naming
 from fwagents.sb3.checkpoints import save_model
 from fwagents.sb3.env_states import get_env_state, set_env_state
 from fwagents.sb3.on_policy import MemoryRollouts
@@ -51,7 +52,8 @@ class EvaluationCallback(EvalCallback):
             return True
         self.eval_env.seed(self.seed)
         best = self.best_mean_reward
-        go_on = super()._on_step()
+        with naming(self.folder / "evaluations.npz"):
+            go_on = super()._on_step()
         os.replace(cast(str, self.log_path), self.folder / "evaluations.npz")
         if self.last_mean_reward >= best:  # of equals the later, which has learned for longer
             save_model(self.model, self.folder / "best_model.zip")
@@ -84,7 +86,8 @@ class EpisodeLogCallback(BaseCallback):
 
     def get_state(self) -> dict[str, Any]:
         """How much of the file is written."""
-        self.writer.file_handler.flush()
+        with naming(self.path):
+            self.writer.file_handler.flush()
         return {"bytes": self.path.stat().st_size}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -102,8 +105,9 @@ class EpisodeLogCallback(BaseCallback):
         self.writer = ResultsWriter(str(self.path), header, override_existing=not self.resumed)
 
     def _on_step(self) -> bool:
-        for i in np.flatnonzero(self.locals["dones"]):
-            self.writer.write_row(self.locals["infos"][i]["episode"])
+        with naming(self.path):
+            for i in np.flatnonzero(self.locals["dones"]):
+                self.writer.write_row(self.locals["infos"][i]["episode"])
         return True
 
     def _on_training_end(self) -> None:

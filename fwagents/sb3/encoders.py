@@ -1,5 +1,6 @@
 """What turns an observation into the memory's input."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fwagents.cores.base import positive_int
 FEWEST_ROWS = 128
 MOST_NONZERO = 1 / 16
 LEAST_OF_NATURE = 36  # pixels a side: with fewer, nothing is left after NatureCNN's strides
+MOST_PLACES = 400  # of what convolutions put out, before they are averaged over neighbours: those of 20 x 20 pixels
 
 
 class DenseExtractor(BaseFeaturesExtractor):
@@ -29,6 +31,11 @@ class DenseExtractor(BaseFeaturesExtractor):
     """
 
     def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 128) -> None:
+        if isinstance(observation_space, spaces.Dict):
+            raise ValueError(
+                f"the observation is a Dict of {', '.join(observation_space)}, which MemoryPolicy does not encode, "
+                "expected MemoryMultiInputPolicy for it"
+            )
         super().__init__(observation_space, positive_int("features_dim", features_dim))
         self.linear = nn.Linear(get_flattened_obs_dim(observation_space), features_dim)
 
@@ -42,29 +49,42 @@ class DenseExtractor(BaseFeaturesExtractor):
 class ImageExtractor(BaseFeaturesExtractor):
     """Convolutions over an image of any size, then a linear layer and ReLU.
 
-    SB3's ``NatureCNN`` from 36 pixels a side, which is the least that it takes; below, as in grid worlds, two layers of
-    3x3 that keep every pixel.
+    The convolutions of SB3's ``NatureCNN`` from 36 pixels a side, which is the least that they take; below, as in grid
+    worlds, two layers of 3x3 that keep every pixel. Where they put out more than 400 places, neighbours are averaged
+    until there are no more: so the linear layer has at most 64 * 400 * features_dim weights, 13 million by default,
+    whatever the size of the image. The image of 84 x 84 pixels has 49 places.
 
     Args:
         observation_space: Box [C, H, W], uint8 unless ``normalized_image``.
         features_dim: units.
         normalized_image: whether the image is in [0, 1] already.
+
+    Raises:
+        ValueError: the observation is no image.
     """
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 512, normalized_image: bool = False) -> None:
+        if not is_image_space(observation_space, check_channels=False, normalized_image=normalized_image):
+            kind = "Box of three axes" if normalized_image else "Box of three axes, uint8 from 0 to 255"
+            raise ValueError(
+                f"the observation is {observation_space}, expected an image, a {kind}: "
+                "MemoryPolicy takes vectors, MemoryMultiInputPolicy Dicts"
+            )
         super().__init__(observation_space, positive_int("features_dim", features_dim))
         channels, height, width = observation_space.shape
+        large = min(height, width) >= LEAST_OF_NATURE
+        places = (_after_nature(height), _after_nature(width)) if large else (height, width)
         self.layers: nn.Module
-        if min(height, width) >= LEAST_OF_NATURE:
+        if large and places[0] * places[1] <= MOST_PLACES:
             self.layers = NatureCNN(observation_space, features_dim, normalized_image)
         else:
+            pool = _pool(*places)
+            left = math.ceil(places[0] / pool[0]) * math.ceil(places[1] / pool[1])
             self.layers = nn.Sequential(
-                nn.Conv2d(channels, 32, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(32, 32, 3, padding=1),
-                nn.ReLU(),
+                *(_nature(channels) if large else _three_by_three(channels)),
+                *([] if pool == (1, 1) else [nn.AvgPool2d(pool, ceil_mode=True)]),
                 nn.Flatten(),
-                nn.Linear(32 * height * width, features_dim),
+                nn.Linear((64 if large else 32) * left, features_dim),
                 nn.ReLU(),
             )
 
@@ -74,25 +94,58 @@ class ImageExtractor(BaseFeaturesExtractor):
         return features
 
 
+def _three_by_three(channels: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
+
+
+def _nature(channels: int) -> list[nn.Module]:
+    """The convolutions of Mnih et al. (2015), Nature 518."""
+    first, second, third = nn.Conv2d(channels, 32, 8, 4), nn.Conv2d(32, 64, 4, 2), nn.Conv2d(64, 64, 3, 1)
+    return [first, nn.ReLU(), second, nn.ReLU(), third, nn.ReLU()]
+
+
+def _after_nature(side: int) -> int:
+    """Pixels of a side after those convolutions."""
+    return ((side - 8) // 4 - 3) // 2 - 1
+
+
+def _pool(height: int, width: int) -> tuple[int, int]:
+    """How many neighbours down and across are averaged, so that no more than ``MOST_PLACES`` places are left."""
+    down = across = 1
+    while (rows := math.ceil(height / down)) * (columns := math.ceil(width / across)) > MOST_PLACES:
+        down, across = (down + 1, across) if rows > columns else (down, across + 1)
+    return down, across
+
+
 class MultiInputExtractor(BaseFeaturesExtractor):
     """The parts of a Dict observation side by side: images through an :class:`ImageExtractor`, all else flattened.
 
     Args:
         observation_space: Dict of spaces that SB3 flattens, and images.
-        image_dim: units for each image.
+        cnn_output_dim: units for each image.
         normalized_image: whether images are in [0, 1] already.
+
+    Raises:
+        ValueError: the observation is no Dict.
     """
 
-    def __init__(self, observation_space: spaces.Dict, image_dim: int = 256, normalized_image: bool = False) -> None:
+    def __init__(
+        self, observation_space: spaces.Dict, cnn_output_dim: int = 256, normalized_image: bool = False
+    ) -> None:
+        if not isinstance(observation_space, spaces.Dict):
+            raise ValueError(
+                f"the observation is {observation_space}, expected a Dict: MemoryPolicy takes vectors, "
+                "MemoryCnnPolicy images"
+            )
         parts: dict[str, nn.Module] = {}
         width = 0
         for name, space in observation_space.items():
             if isinstance(space, spaces.Box) and is_image_space(space, normalized_image=normalized_image):
-                parts[name] = ImageExtractor(space, image_dim, normalized_image)
-                width += image_dim
+                parts[name] = ImageExtractor(space, cnn_output_dim, normalized_image)
+                width += cnn_output_dim
             else:
                 parts[name] = nn.Flatten()
-                width += get_flattened_obs_dim(space)
+                width += int(get_flattened_obs_dim(space))
         super().__init__(observation_space, width)
         self.parts = nn.ModuleDict(parts)
 

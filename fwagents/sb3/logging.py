@@ -6,6 +6,8 @@ from pathlib import Path
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
+from fwagents.files import naming
+
 STEPS = "time/total_timesteps"
 
 
@@ -25,7 +27,19 @@ def run_logger(folder: Path, resume_from: int | None = None) -> Logger:
         board.writer.close()
         board.writer = SummaryWriter(log_dir=str(folder), purge_step=resume_from + 1)
         formats = [_ContinuedCSV(path, resume_from), board]
-    return Logger(str(folder), formats)
+    return _RunLogger(str(folder), formats)
+
+
+class _RunLogger(Logger):
+    """SB3's, whose errors name the folder."""
+
+    def dump(self, step: int = 0) -> None:
+        with naming(Path(str(self.dir))):
+            super().dump(step)
+
+    def close(self) -> None:
+        with naming(Path(str(self.dir))):
+            super().close()
 
 
 class _ContinuedCSV(CSVOutputFormat):

@@ -1,5 +1,6 @@
 """What MemoryPPO and MemoryA2C share: collecting a rollout with a memory, and checking what they are given."""
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -8,6 +9,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -18,10 +20,12 @@ from torch import Tensor
 from fwagents.cores.base import positive_int
 from fwagents.sb3.buffers import MemoryRolloutBuffer
 from fwagents.sb3.encoders import DenseExtractor
-from fwagents.sb3.policies import MemoryPolicy
+from fwagents.sb3.faults import EnvironmentFault
+from fwagents.sb3.policies import STOCK_OPTIONS, MemoryPolicy
 from fwagents.sb3.presets import agent_for
 from fwagents.sb3.states import MemoryStates, map_states
 from fwagents.sb3.stepping import PolicyStepper
+from fwagents.sb3.vec_env import GymnasiumVecEnv
 
 Self = TypeVar("Self", bound="MemoryRollouts")
 # Units up to which a second torch thread was not seen to pay, even with both cores idle, without an image encoder.
@@ -39,6 +43,12 @@ class MemoryRollouts(OnPolicyAlgorithm):
     chunk_length: int | None
     _stepper: PolicyStepper | None = None
     _last_states: MemoryStates | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for name in (*inspect.signature(MemoryPolicy).parameters, *STOCK_OPTIONS):
+            if name in kwargs and name not in inspect.signature(super().__init__).parameters:
+                raise TypeError(f"{name} is an option of the policy, expected policy_kwargs={{{name!r}: ...}}")
+        super().__init__(*args, **kwargs)
 
     @classmethod
     def for_env(
@@ -86,6 +96,13 @@ class MemoryRollouts(OnPolicyAlgorithm):
         super()._setup_model()
         _warn_of_threads(self.policy)
 
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """SB3's, which takes Gymnasium's batched environments too."""
+        if isinstance(env, VectorEnv):
+            env = GymnasiumVecEnv(env)
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name in self.policy_aliases:
             return self.policy_aliases[policy_name]
@@ -107,7 +124,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
         episodes, since nothing can say how far the environments came.
 
         Raises:
-            ValueError: an observation or reward is not finite; the message says which.
+            EnvironmentFault: an environment fails, or an observation or reward is not finite; the message says which.
             FloatingPointError: the probabilities of the actions are not.
         """
         try:
@@ -143,7 +160,13 @@ class MemoryRollouts(OnPolicyAlgorithm):
             clipped_actions = actions
             if isinstance(self.action_space, spaces.Box):
                 clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
-            new_obs, rewards, dones, infos = cast(Any, env.step(clipped_actions))
+            try:
+                new_obs, rewards, dones, infos = cast(Any, env.step(clipped_actions))
+            except EnvironmentFault:
+                raise
+            except Exception as error:
+                message = f"the environments at step {n_steps + 1} of the rollout: {type(error).__name__}: {error}"
+                raise EnvironmentFault(message) from error
             _require_finite("reward", rewards, n_steps)
             _require_finite("observation", new_obs, n_steps + 1)
 
@@ -181,7 +204,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
         observation the environment does not give is left as it is, as in SB3.
 
         Raises:
-            ValueError: a final observation is not finite.
+            EnvironmentFault: a final observation is not finite.
         """
         rows = [
             i
@@ -253,14 +276,14 @@ def _warn_of_threads(policy: MemoryPolicy) -> None:
 
 
 def _require_finite(name: str, values: Any, step: int, environments: list[int] | None = None) -> None:
-    """ValueError unless ``values`` [n, ...] of the numbered environments (None is all) are finite."""
+    """EnvironmentFault unless ``values`` [n, ...] of the numbered environments (None is all) are finite."""
     if isinstance(values, dict):
         for key, array in values.items():
             _require_finite(f"{name} {key!r}", array, step, environments)
     elif values.dtype.kind == "f" and not np.isfinite(values).all():
         where = np.argwhere(~np.isfinite(values))[0]
         environment = where[0] if environments is None else environments[where[0]]
-        raise ValueError(
+        raise EnvironmentFault(
             f"{name} of environment {environment} is {values[tuple(where)]} at step {step} of the rollout, "
             "expected a finite number"
         )

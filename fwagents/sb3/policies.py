@@ -1,5 +1,6 @@
 """Actor-critic policies with any memory core, for sb3-contrib's RecurrentPPO as it stands."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -18,6 +19,7 @@ from fwagents.cores import MemoryCore, make_core
 from fwagents.cores.base import positive_int
 from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
 from fwagents.sb3.packing import PackedCore, Pair
+from fwagents.sb3.spaces import check_observations, check_start
 from fwagents.sb3.states import MemoryStates
 from fwagents.sb3.unchecked import unchecked
 
@@ -61,7 +63,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
 
     Raises:
         ValueError: unknown core or critic core, or a value out of range.
-        TypeError: the core has no such option.
+        TypeError: there is no such option, or the core has none; the message says where it belongs.
     """
 
     # PackedCore stands where the parent declares an LSTM.
@@ -84,18 +86,26 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         **kwargs: Any,
     ) -> None:
+        _check_names(kwargs, core_kwargs or {})
+        check_observations(observation_space)
+        check_start("the action space", action_space)
         if critic_core not in get_args(CriticCore):
             raise ValueError(f"critic_core is {critic_core!r}, expected one of {', '.join(get_args(CriticCore))}")
         if critic_core in ("shared", "detached") and not kwargs.get("share_features_extractor", True):
             raise ValueError(f"critic_core is {critic_core!r}, which needs share_features_extractor=True")
         self.lstm_output_dim = hidden_size = positive_int("hidden_size", hidden_size)
+        extractor = features_extractor_class or self.features_extractor_default
+        if not kwargs.get("normalize_images", True) and issubclass(extractor, (ImageExtractor, MultiInputExtractor)):
+            # SB3 tells its own extractors so.
+            given = kwargs.get("features_extractor_kwargs") or {}
+            kwargs["features_extractor_kwargs"] = {"normalized_image": True, **given}
         # The parent would build LSTMs, and an optimizer around them; its own parent builds all the rest.
         super(RecurrentActorCriticPolicy, self).__init__(
             observation_space,
             action_space,
             lr_schedule,
             net_arch=[] if net_arch is None else net_arch,
-            features_extractor_class=features_extractor_class or self.features_extractor_default,
+            features_extractor_class=extractor,
             **kwargs,
         )
         self.core_name = core
@@ -149,6 +159,17 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             latent: Tensor = self.critic(features)
             return latent
         return actor.detach() if self.critic_core_mode == "detached" else actor
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        # SB3's method fills ``action_dist``. It fills a copy here, so that the policy itself never holds the graph of a
+        # minibatch, which ``copy.deepcopy`` cannot copy.
+        own = self.action_dist
+        self.action_dist = copy.copy(own)
+        try:
+            distribution: Distribution = super()._get_action_dist_from_latent(latent_pi)
+        finally:
+            self.action_dist = own
+        return distribution
 
     def heads(self, actor: Tensor, critic: Tensor) -> tuple[Distribution, Tensor]:
         """Action distribution and values [B, 1] from what the two memories put out, each [B, H]."""
@@ -285,6 +306,26 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             share_features_extractor=self.share_features_extractor,
         )
         return data
+
+
+# sb3-contrib's options of its LSTM, and what stands here in their place.
+STOCK_OPTIONS = {
+    "lstm_hidden_size": "hidden_size",
+    "n_lstm_layers": "core_kwargs",
+    "lstm_kwargs": "core_kwargs",
+    "shared_lstm": 'critic_core="detached"',
+    "enable_critic_lstm": 'critic_core="separate" or "none"',
+}
+
+
+def _check_names(kwargs: Mapping[str, Any], core_kwargs: Mapping[str, Any]) -> None:
+    """TypeError if an option stands under another name than here, or in another place."""
+    for name, ours in STOCK_OPTIONS.items():
+        if name in kwargs:
+            raise TypeError(f"policy_kwargs has {name!r}, an option of sb3-contrib's LSTM, expected {ours}")
+    for name in ("hidden_size", "core"):
+        if name in core_kwargs:
+            raise TypeError(f"core_kwargs has {name!r}, expected it in policy_kwargs, beside core_kwargs")
 
 
 class MemoryCnnPolicy(MemoryPolicy):

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
+from fwagents.sb3.normalizing import normalized
 from fwagents.sb3.policies import policy_for
 from fwagents.sb3.vec_env import make_vec_env
 from fwagents.settings import AGENT, defaults_for
@@ -30,17 +31,17 @@ def agent_for(
 ) -> AgentT:
     """An untrained agent in environments of its own; see :meth:`MemoryRollouts.for_env`."""
     env_kwargs = dict(env_kwargs or {})
-    found = {**AGENT, **defaults_for(env_id, core)}
+    found = {**AGENT, **defaults_for(env_id, core, env_kwargs)}
     setting = {**found, **given}
     core_kwargs = setting.get("core_kwargs", ())
     if not isinstance(core_kwargs, Mapping):  # the table holds words of a command line
         core_kwargs = {
             name: ast.literal_eval(value) for name, _, value in (word.partition("=") for word in core_kwargs)
         }
-    env: VecEnv = make_vec_env(env_id, setting["num_envs"], seed=seed, **env_kwargs)
+    env: VecEnv = make_vec_env(env_id, setting["num_envs"], seed=seed, env_kwargs=env_kwargs)
     policy = policy_for(env.observation_space)
     if setting["normalize"]:
-        env = VecNormalize(env, gamma=setting["gamma"])
+        env = normalized(env, (), gamma=setting["gamma"])
     rate = setting["learning_rate"]
     if setting["lr_schedule"] not in ("linear", "constant"):
         raise ValueError(f"lr_schedule is {setting['lr_schedule']!r}, expected 'linear' or 'constant'")

@@ -1,29 +1,33 @@
 """Gymnasium's natively batched environments under Stable-Baselines3."""
 
+import copy
 import importlib
 import inspect
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
-from typing import Any, Literal, cast, get_args
+from functools import partial, reduce
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.env_util import make_vec_env as make_stock_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from fwagents.cores.base import positive_int
 from fwagents.sb3.env_states import Stateful
+from fwagents.sb3.spaces import check_observations
+from fwagents.sb3.watched import WatchedEnv, WatchedSubprocVecEnv
 
 VecEnvKind = Literal["auto", "dummy", "subproc"]
-Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
-# What SB3 holds, as an observation or a part of one.
-_FLAT = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+Env: TypeAlias = gym.Env[Any, Any]
+Wrapper = Callable[[Env], Env]
+# Attributes of a batch that describe it whole, and what describes one environment of it.
+_OF_ONE = {"action_space": "single_action_space", "observation_space": "single_observation_space"}
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -33,16 +37,21 @@ class GymnasiumVecEnv(VecEnv):
     environments but over those whose episode has just ended.
 
     Args:
-        env: batched environment with ``autoreset_mode`` SAME_STEP, which is how SB3's own behave.
+        env: batched environment with ``autoreset_mode`` SAME_STEP, which is how SB3's own behave. It may return the
+            same array at every step.
 
     Raises:
-        ValueError: another autoreset mode.
+        ValueError: another autoreset mode, or SB3 has no use for the observations.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         mode = env.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
-            raise ValueError(f"autoreset_mode is {mode}, expected {AutoresetMode.SAME_STEP}")
+            raise ValueError(
+                f"autoreset_mode is {mode}, expected {AutoresetMode.SAME_STEP}: "
+                'gymnasium.make_vec(..., vector_kwargs={"autoreset_mode": "SameStep"}) makes such a batch'
+            )
+        check_observations(env.single_observation_space)
         self.env = env
         self.render_mode = env.render_mode
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
@@ -61,7 +70,7 @@ class GymnasiumVecEnv(VecEnv):
         self._reset_options()
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, np.int64)
-        result: VecEnvObs = obs
+        result: VecEnvObs = copy.deepcopy(obs)
         return result
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -85,7 +94,7 @@ class GymnasiumVecEnv(VecEnv):
                 infos[i] = self._finished(i, info["final_obs"][i], _of_one(last, i), cut)
             self.returns[dones] = 0
             self.lengths[dones] = 0
-        return obs, rewards.astype(np.float32), dones, infos
+        return copy.deepcopy(obs), rewards.astype(np.float32), dones, infos
 
     def _finished(self, i: int, observation: Any, last: dict[str, Any], truncated: bool) -> dict[str, Any]:
         """Environment i's info for the step that ended its episode."""
@@ -118,8 +127,8 @@ class GymnasiumVecEnv(VecEnv):
         return images or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The batch's attribute, once for each environment asked for."""
-        value = getattr(self.env, attr_name)
+        """The batch's attribute, once for each environment asked for; of spaces a single environment's."""
+        value = getattr(self.env, _OF_ONE.get(attr_name, attr_name))
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -147,79 +156,132 @@ class GymnasiumVecEnv(VecEnv):
 
 
 def _of_one(infos: dict[str, Any], i: int) -> dict[str, Any]:
-    """Environment i's info, out of a batch's: each value stands beside the mask of those that have it."""
-    return {
-        name: _of_one(value, i) if isinstance(value, dict) else value[i]
-        for name, value in infos.items()
-        if not name.startswith("_") and infos[f"_{name}"][i]
-    }
+    """Environment i's info, out of a batch's: beside a value may stand the mask of those that have it."""
+    found = {}
+    for name, value in infos.items():
+        mask = infos.get(f"_{name}")
+        if name.startswith("_") or (mask is not None and not mask[i]):
+            continue
+        if isinstance(value, dict):
+            found[name] = _of_one(value, i)
+        else:
+            found[name] = value[i] if np.ndim(value) else value  # without a mask it may be one for all
+    return found
 
 
-def make_env(env_id: str, wrappers: Sequence[Wrapper] = (), **env_kwargs: Any) -> gym.Env[Any, Any]:
+def make_env(
+    env_id: str | EnvSpec, wrappers: Sequence[Wrapper] = (), *, render_mode: str | None = None, **env_kwargs: Any
+) -> Env:
     """One environment.
 
     Args:
-        env_id: Gymnasium id; "module:Id" imports the module first.
+        env_id: Gymnasium id; "module:Id" imports the module first. Or the specification of an environment.
         wrappers: what goes around it, the innermost first.
+        render_mode: how it is drawn; None is not passed on, since not every constructor takes it.
         **env_kwargs: keyword arguments of ``gymnasium.make``.
     """
-    return reduce(lambda inner, wrapper: wrapper(inner), wrappers, gym.make(env_id, **env_kwargs))
+    drawn: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    return reduce(lambda inner, wrapper: wrapper(inner), wrappers, gym.make(env_id, **drawn, **env_kwargs))
 
 
 def make_vec_env(
-    env_id: str,
+    env_id: str | Callable[..., Env],
     n_envs: int = 1,
-    *,
     seed: int | None = None,
+    start_index: int = 0,
+    *,
     wrappers: Sequence[Wrapper] = (),
     vec_env: VecEnvKind = "auto",
-    **env_kwargs: Any,
+    env_kwargs: Mapping[str, Any] | None = None,
+    wrapper_class: Wrapper | None = None,
+    wrapper_kwargs: Mapping[str, Any] | None = None,
+    monitor_dir: str | None = None,
+    monitor_kwargs: dict[str, Any] | None = None,
+    vec_env_cls: type[VecEnv] | None = None,
+    vec_env_kwargs: dict[str, Any] | None = None,
+    **more_env_kwargs: Any,
 ) -> VecEnv:
     """Environments side by side for SB3, monitored, the fastest way there is.
 
     An environment with a native ``VectorEnv`` that can reset in the same step runs as one batch; any other, or one with
-    wrappers or a ``max_episode_steps`` of its own, in SB3's ``DummyVecEnv``.
+    wrappers or a ``max_episode_steps`` of its own, in SB3's ``DummyVecEnv``. The arguments of SB3's function of this
+    name mean here what they mean there; with ``monitor_dir``, ``monitor_kwargs`` or ``vec_env_cls`` SB3's function
+    makes the batch.
 
     Args:
-        env_id: Gymnasium id; "module:Id" imports the module first.
+        env_id: Gymnasium id; "module:Id" imports the module first. Or a class or a function that makes an environment.
         n_envs: how many.
         seed: environment i is seeded ``seed + i``; None for fresh entropy.
+        start_index: number of the first environment, in messages and in file names of ``monitor_dir``.
         wrappers: what goes around each environment, the innermost first.
         vec_env: "dummy" for SB3's loop over single environments in any case, "subproc" for a process each, which pays
             where a step takes milliseconds.
-        **env_kwargs: keyword arguments of ``gymnasium.make``.
+        env_kwargs: keyword arguments of ``gymnasium.make``, or of the function that makes an environment.
+        wrapper_class: one more wrapper, around ``wrappers``.
+        wrapper_kwargs: its keyword arguments.
+        monitor_dir: folder for a CSV of every environment's episodes.
+        monitor_kwargs: keyword arguments of SB3's ``Monitor``.
+        vec_env_cls: class of the batch.
+        vec_env_kwargs: its keyword arguments.
+        **more_env_kwargs: further keyword arguments of the environment.
 
     Raises:
         gymnasium.error.Error: no such environment.
         ValueError, TypeError: an argument is not as above, or SB3 has no use for the observations.
+        EnvironmentFault: an environment fails when it is used.
     """
     n_envs = positive_int("n_envs", n_envs)
     if vec_env not in get_args(VecEnvKind):
         raise ValueError(f"vec_env is {vec_env!r}, expected one of {', '.join(get_args(VecEnvKind))}")
-    module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    creator = native_creator(name, env_kwargs)
-    same_step = creator is not None and "autoreset_mode" in inspect.signature(creator).parameters
-    if same_step and not wrappers and vec_env == "auto":
-        batch = gym.make_vec(name, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
-        env: VecEnv = GymnasiumVecEnv(batch)
+    if not isinstance(env_id, str) and not callable(env_id):
+        raise TypeError(f"env_id is {env_id!r}, expected a Gymnasium id, or a function that makes an environment")
+    kwargs = {**(env_kwargs or {}), **more_env_kwargs}
+    around = [*wrappers]
+    if wrapper_class is not None:
+        around.append(partial(wrapper_class, **(wrapper_kwargs or {})))
+    named: dict[str, Any] = {"monitor_dir": monitor_dir, "monitor_kwargs": monitor_kwargs}
+    named |= {"vec_env_cls": vec_env_cls, "vec_env_kwargs": vec_env_kwargs}
+    stock = {name: value for name, value in named.items() if value is not None}
+    make: Callable[[], Env]
+    if isinstance(env_id, str):
+        module, _, env_name = env_id.rpartition(":")
+        if module:
+            importlib.import_module(module)
+        creator = native_creator(env_name, kwargs)
+        same_step = creator is not None and "autoreset_mode" in inspect.signature(creator).parameters
+        if same_step and not around and not stock and vec_env == "auto":
+            batch = gym.make_vec(env_name, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
+            env: VecEnv = GymnasiumVecEnv(batch)
+            env.seed(seed)
+            return env
+        # The specification, not the name: another process may not have registered the environment.
+        make = partial(make_env, gym.spec(env_name), around, **kwargs)
     else:
-        probe = make_env(env_id, wrappers, **env_kwargs)  # a mistake in a process of its own would be no clear line
-        _check(probe.observation_space)
-        probe.close()
-        if vec_env == "subproc":
-            env = VecMonitor(SubprocVecEnv([lambda: _in_worker(env_id, wrappers, env_kwargs)] * n_envs))
-        else:
-            env = VecMonitor(DummyVecEnv([lambda: make_env(env_id, wrappers, **env_kwargs)] * n_envs))
+        env_name = getattr(env_id, "__name__", type(env_id).__name__)
+        make = _applied(env_id, around, kwargs)
+    probe = make()  # a mistake in a process of its own would be no clear line
+    check_observations(probe.observation_space)
+    probe.close()
+    apart = vec_env == "subproc" or vec_env_cls is SubprocVecEnv
+    if stock:
+        stock["vec_env_cls"] = WatchedSubprocVecEnv if apart else vec_env_cls
+        return make_stock_vec_env(lambda: WatchedEnv(make(), env_name, None, apart), n_envs, seed, start_index, **stock)
+    makers: list[Callable[[], Env]] = [partial(_watched, make, env_name, start_index + i, apart) for i in range(n_envs)]
+    env = VecMonitor((WatchedSubprocVecEnv if apart else DummyVecEnv)(makers))
     env.seed(seed)
     return env
 
 
-def _in_worker(env_id: str, wrappers: Sequence[Wrapper], env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
-    """An environment in a process of its own, which leaves Ctrl-C to the process that plays: that one ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return Stateful(make_env(env_id, wrappers, **env_kwargs))
+def _applied(make: Callable[..., Env], wrappers: Sequence[Wrapper], kwargs: Mapping[str, Any]) -> Callable[[], Env]:
+    return lambda: reduce(lambda inner, wrapper: wrapper(inner), wrappers, make(**kwargs))
+
+
+def _watched(make: Callable[[], Env], name: str, number: int, apart: bool) -> Env:
+    env = WatchedEnv(make(), name, number, apart)
+    if not apart:
+        return env
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that plays, which then ends this one
+    return Stateful(env)
 
 
 def native_creator(env_id: str, env_kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
@@ -228,13 +290,3 @@ def native_creator(env_id: str, env_kwargs: Mapping[str, Any]) -> Callable[..., 
     if native is None or "max_episode_steps" in env_kwargs:  # the time limit is a wrapper around single environments
         return None
     return load_env_creator(native) if isinstance(native, str) else native
-
-
-def _check(space: spaces.Space[Any]) -> None:
-    """ValueError unless SB3 can hold such observations."""
-    parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
-    for name, part in parts.items():
-        if not isinstance(part, _FLAT):
-            what = f"observation {name!r}" if name else "the observation"
-            expected = ", ".join(kind.__name__ for kind in _FLAT)
-            raise ValueError(f"{what} is a {type(part).__name__}, expected {expected}, or a Dict of these")

@@ -18,6 +18,7 @@ SCRIPTS = {
     "record_video": "rl_zoo3.record_video",
     "plot_train": "rl_zoo3.plots.plot_train",
 }
+SEARCHES = "searches"
 
 
 def main() -> None:
@@ -70,14 +71,23 @@ def _argument(word: str) -> tuple[str, Any]:
 
 
 def with_settings(arguments: list[str]) -> list[str]:
-    """The arguments with our settings for the algorithm, if it has some and no others are named."""
+    """The arguments with our settings for the algorithm, if it has some and no others are named.
+
+    A search gets a folder of its own, unless one is named: it leaves a run without a model, and ``enjoy`` takes the
+    latest run in a folder.
+    """
     parser = argparse.ArgumentParser(add_help=False)  # which knows all the ways of writing an option that theirs knows
     parser.add_argument("--algo", nargs="?")
     parser.add_argument("-conf", "--conf-file", nargs="?", const="")
+    parser.add_argument("-f", "--log-folder", nargs="?", const="")
+    parser.add_argument("-optimize", "--optimize-hyperparameters", action="store_true")
     known = parser.parse_known_args(arguments)[0]
-    if known.conf_file is not None or known.algo not in OPTIONS:
-        return arguments
-    return [*arguments, "--conf-file", f"fwagents.zoo.{known.algo}"]
+    added = []
+    if known.conf_file is None and known.algo in OPTIONS:
+        added += ["--conf-file", f"fwagents.zoo.{known.algo}"]
+    if known.optimize_hyperparameters and known.log_folder is None:
+        added += ["--log-folder", SEARCHES]
+    return [*arguments, *added]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,27 @@ OF_MEMORY_PPO = (*OF_PPO, "chunk_length")
 OPTIONS = {"ppo_lstm": OF_PPO, "memory_ppo": OF_MEMORY_PPO, "memory_a2c": ("chunk_length",)}
 
 
-def hyperparams_for(algo: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+class Settings(dict[str, Any]):
+    """One environment's settings, which what a user gives is laid over.
+
+    RL Zoo does so by ``update``. In ``policy_kwargs`` every option that is not given stays, except that ``core_kwargs``
+    go with the core that they are for.
+    """
+
+    def update(self, given: Any) -> None:  # type: ignore[override]  # as RL Zoo calls it
+        """Take what is given, and of ``policy_kwargs`` what it holds."""
+        given = dict(given)
+        if isinstance(given.get("policy_kwargs"), dict):
+            given["policy_kwargs"] = _laid_over(self["policy_kwargs"], given["policy_kwargs"])
+        super().update(given)
+
+
+def _laid_over(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    other_core = given.get("core", ours["core"]) != ours["core"]
+    return {**{name: value for name, value in ours.items() if not (other_core and name == "core_kwargs")}, **given}
+
+
+def hyperparams_for(algo: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Settings]:
     """Settings by environment id, with "default" for all others and "atari", as RL Zoo reads them.
 
     Args:
@@ -30,14 +50,15 @@ def hyperparams_for(algo: str, env_kwargs: Mapping[str, Any] | None = None) -> d
         env_kwargs: arguments of the environment that is to be trained in; those left out have their registered values.
     """
     found = {env: translated(algo, {**GENERAL, **defaults_for(env, "fast_weights", env_kwargs)}) for env in DEFAULTS}
+    general = {"policy": "fwagents.zoo.policies.SuitedPolicy"}
     atari = {
         "policy": "fwagents.sb3.MemoryCnnPolicy",
         "env_wrapper": [{"stable_baselines3.common.atari_wrappers.AtariWrapper": {"terminal_on_life_loss": False}}],
     }
-    return {**found, "default": translated(algo, GENERAL), "atari": translated(algo, {**ATARI, **atari})}
+    return {**found, "default": translated(algo, {**GENERAL, **general}), "atari": translated(algo, {**ATARI, **atari})}
 
 
-def translated(algo: str, setting: dict[str, Any]) -> dict[str, Any]:
+def translated(algo: str, setting: dict[str, Any]) -> Settings:
     """One environment's options of train/agent.py as RL Zoo's."""
     taken = {name: setting[name] for name in (*AS_THEY_ARE, *OPTIONS[algo]) if name in setting}
     if algo == "ppo_lstm":
@@ -45,13 +66,15 @@ def translated(algo: str, setting: dict[str, Any]) -> dict[str, Any]:
         taken.setdefault("batch_size", setting["n_steps"] * setting["num_envs"])
     policy = {name: setting[name] for name in OF_POLICY if name in setting}
     core = dict(_pair(word) for word in setting.get("core_kwargs", ()))
-    return {
-        "policy": "fwagents.sb3.MemoryPolicy",
-        **taken,
-        **{new: setting[old] for old, new in RENAMED.items()},
-        "learning_rate": f"lin_{setting['learning_rate']}",
-        "policy_kwargs": {"core": "fast_weights", **policy, **({"core_kwargs": core} if core else {})},
-    }
+    return Settings(
+        {
+            "policy": "fwagents.sb3.MemoryPolicy",
+            **taken,
+            **{new: setting[old] for old, new in RENAMED.items()},
+            "learning_rate": f"lin_{setting['learning_rate']}",
+            "policy_kwargs": {"core": "fast_weights", **policy, **({"core_kwargs": core} if core else {})},
+        }
+    )
 
 
 def _pair(word: str) -> tuple[str, float]:

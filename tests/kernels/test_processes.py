@@ -10,8 +10,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from numba import types
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
+from fwagents.kernels import _compiled
 from fwagents.sb3 import MemoryPPO
 from tests.kernels.problems import distance, random_scan, results
 
@@ -109,42 +111,126 @@ def test_processes_share_a_fresh_cache(tmp_path):
         assert (out, run.returncode) == ("ran\n", 0), err
         assert err.count("\n") == 1
         assert "compiling" in err
-    assert list(tmp_path.rglob("*.nbc"))
+    names = {path.name.rpartition(".")[0] for path in (tmp_path / "fwagents" / "kernels").iterdir()}
+    assert len(names) == 5, "of every kernel one file, and nothing else"
     out, err = start_run(tmp_path).communicate(timeout=200)
     assert (out, err) == ("ran\n", "")
 
 
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"NUMBA_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/a/fwagents/kernels"),
+        ({"XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/b/fwagents/kernels"),
+        ({"HOME": "/c"}, "/c/.cache/fwagents/kernels"),
+    ],
+    ids=len,
+)
+def test_where_kernels_are_kept(variables, folder, monkeypatch):
+    """By user, not by installation."""
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(_compiled._folder()) == folder
+
+
+def triple(out, x):
+    for i in range(len(out)):
+        out[i] = 3 * x[i]
+
+
+@pytest.fixture
+def compiled_triple(tmp_path, monkeypatch):
+    """Compiles a small kernel, or loads it, and says which; and the folder that it is kept in."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+
+    hits = []
+    load = _compiled._DiskCache.load_overload
+
+    def noting(self, *args):
+        found = load(self, *args)
+        hits.append("compiled" if found is None else "loaded")
+        return found
+
+    monkeypatch.setattr(_compiled._DiskCache, "load_overload", noting)
+
+    def run():
+        array = types.float64[:]
+        kernel = _compiled._compile(triple, types.void, [array, array])
+        out = np.zeros(3)
+        kernel(out, np.arange(3.0))
+        assert out.tolist() == [0, 3, 6]
+        return hits[-1]
+
+    return run, tmp_path / "fwagents" / "kernels"
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "short": lambda content: content[:10],
+    "noise": lambda content: np.random.default_rng(0).bytes(len(content)),
+    "text": lambda content: b"not code",
+    "longer": lambda content: content + b"x",
+    **{
+        f"bit{share}": lambda content, share=share: bytes(
+            byte ^ (1 if i == int(share * (len(content) - 1)) else 0) for i, byte in enumerate(content)
+        )
+        for share in (0, 0.001, 0.3, 0.7, 1)
+    },
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_kernel_is_compiled_anew(damage, compiled_triple):
+    run, folder = compiled_triple
+    assert [run(), run()] == ["compiled", "loaded"]
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert [run(), run()] == ["compiled", "loaded"]
+    assert [path.name for path in folder.iterdir()] == [file.name]
+
+
+def test_a_folder_in_a_file_s_place_is_no_obstacle(compiled_triple, capsys, monkeypatch):
+    run, folder = compiled_triple
+    run()
+    (file,) = folder.iterdir()
+    file.unlink()
+    file.mkdir()
+    monkeypatch.setattr(_compiled, "_said", set())
+    assert run() == "compiled"
+    assert file.name in capsys.readouterr().err
+
+
+def test_kernels_of_other_versions_do_not_pile_up(compiled_triple, monkeypatch):
+    run, folder = compiled_triple
+    for version in range(12):
+        monkeypatch.setattr(_compiled, "_versions", lambda version=version: bytes([version]))
+        assert run() == "compiled"
+        assert len(list(folder.iterdir())) == min(version + 1, _compiled.KEPT)
+    assert run() == "loaded"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, compiled_triple, capsys, monkeypatch):
+    """A file stands in its place, which stops even the superuser."""
+    run, _ = compiled_triple
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(_compiled, "_said", set())
+    assert [run(), run()] == ["compiled", "compiled"]
+    said = capsys.readouterr().err
+    assert said.count("stay in memory") == 1
+    assert str(tmp_path / "file") in said
+
+
 @pytest.mark.slow
 def test_damaged_cache(tmp_path):
+    """The real kernels, all of them damaged."""
     start_run(tmp_path).communicate(timeout=200)
-    for file in tmp_path.rglob("*.nbc"):
-        file.write_bytes(b"not code")
+    for file in tmp_path.rglob("*.kernel"):
+        file.write_bytes(file.read_bytes()[:-1])
     out, err = start_run(tmp_path).communicate(timeout=200)
     assert out == "ran\n"
     assert "compiling" in err
-
-
-READ_ONLY = """
-import numba.core.caching as caching
-
-def refuse(*args, **kwargs):
-    raise OSError(30, "Read-only file system")
-
-def no_folder(*args, **kwargs):
-    raise RuntimeError("cannot cache: no locator available")
-
-{patch}
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "patch", ["caching.IndexDataCacheFile.save = refuse", "caching.FunctionCache.__init__ = no_folder"]
-)
-def test_read_only_cache_folder(tmp_path, patch):
-    """Refused by patch, since the superuser may write anywhere."""
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    code = READ_ONLY.format(patch=patch) + RUN
-    found = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True)
-    assert found.stdout == "ran\n"
-    assert found.stderr.count("stay in memory") == 1

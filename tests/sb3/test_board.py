@@ -1,5 +1,8 @@
 """What TensorBoard reads of a run's page, by its own reader."""
 
+import re
+
+import pytest
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -43,3 +46,21 @@ def test_without_tensorboard_there_is_no_page(tmp_path):
     logger = Logger(None, [])
     assert board_writer(logger) is None
     describe_run(logger, {"core": "gru"}, {})
+
+
+@pytest.mark.parametrize(
+    ("core", "log_memory", "logged"),
+    [
+        ("fast_weights", False, set()),
+        ("gru", True, {"attention", "film", "units"}),
+        ("fast_weights", True, {"attention", "film", "units", "looks_back"}),
+    ],
+)
+def test_the_guide_names_what_the_run_has(core, log_memory, logged, tmp_path):
+    logger = run_logger(tmp_path)
+    describe_run(logger, {"core": core}, {"log_memory": log_memory})
+    logger.close()
+    (text,) = read(tmp_path).Tensors("run/guide/text_summary")
+    guide = text.tensor_proto.string_val[0].decode()
+    assert set(re.findall(r"memory/(\w+)`", guide)) == logged
+    assert "`eval/`" in guide

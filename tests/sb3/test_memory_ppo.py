@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from fwagents.cores import CORES
 from fwagents.sb3 import MemoryA2C, MemoryPPO
 from fwagents.sb3.buffers import MemoryRolloutBuffer
+from fwagents.sb3.faults import EnvironmentFault
 from fwagents.sb3.states import MemoryStates
 
 from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv, ScriptedEnv
@@ -333,7 +334,7 @@ class Spoiled(RandomEnv):
     ],
 )
 def test_what_is_not_finite_is_named(algorithm, what, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(EnvironmentFault, match=message):
         make(algorithm, env=lambda: Spoiled(what)).learn(36)
 
 

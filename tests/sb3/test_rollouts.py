@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from fwagents.cores import CORES
 from fwagents.sb3 import MemoryA2C, MemoryPPO
+from fwagents.sb3.faults import EnvironmentFault
 
 from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv
 
@@ -216,7 +217,9 @@ def test_a_final_observation_that_is_not_finite_is_named(algorithm, last):
         policy, DummyVecEnv([lambda: Cut(0 if policy == "MemoryPolicy" else {"b": 0}), lambda: Cut(last)])
     )
     part = " 'b'" if isinstance(last, dict) else ""
-    with pytest.raises(ValueError, match=rf"terminal observation{part} of environment 1 is (nan|inf) at step 5 of"):
+    with pytest.raises(
+        EnvironmentFault, match=rf"terminal observation{part} of environment 1 is (nan|inf) at step 5 of"
+    ):
         model.learn(64)
 
 
@@ -246,7 +249,7 @@ def test_the_observation_after_a_rollout_is_checked_too():
             return obs, reward, False, False, info
 
     model = MemoryPPO("MemoryPolicy", Late(np.nan), n_steps=5)
-    with pytest.raises(ValueError, match="observation of environment 0 is nan at step 5 of the rollout"):
+    with pytest.raises(EnvironmentFault, match="observation of environment 0 is nan at step 5 of the rollout"):
         model.learn(5)
 
 

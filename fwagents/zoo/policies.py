@@ -1,0 +1,21 @@
+"""A policy for RL Zoo's settings, which name one before the environment is known."""
+
+from typing import Any
+
+from gymnasium import spaces
+
+from fwagents.sb3.policies import POLICIES, MemoryPolicy, policy_for
+
+
+class SuitedPolicy(MemoryPolicy):
+    """Makes a ``MemoryPolicy``, ``MemoryCnnPolicy`` or ``MemoryMultiInputPolicy``, whichever suits the observations.
+
+    Args:
+        observation_space: observation space; it decides.
+        *args: the other arguments of :class:`fwagents.sb3.MemoryPolicy`.
+        **kwargs: the same.
+    """
+
+    def __new__(cls, observation_space: spaces.Space[Any], *args: Any, **kwargs: Any) -> Any:
+        """The policy itself, which is no ``SuitedPolicy``."""
+        return POLICIES[policy_for(observation_space)](observation_space, *args, **kwargs)
