@@ -157,10 +157,13 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
 
     def _check(self, actions: object) -> npt.NDArray[np.int64]:
         array: npt.NDArray[Any] = np.asarray(actions)
+        # The types of these two errors are Gymnasium's: TypeError for a scalar, ValueError for a wrong count.
+        if not array.ndim:
+            raise TypeError(f"actions must have shape ({self.num_envs},), got {actions!r}")
+        if array.shape != (self.num_envs,):
+            raise ValueError(f"actions must have shape ({self.num_envs},), got {array.shape}")
         if array.dtype.kind not in "iu":
             raise InvalidAction(f"actions must be whole numbers, got {actions!r}")
-        if array.shape != (self.num_envs,):
-            raise InvalidAction(f"actions must have shape ({self.num_envs},), got {array.shape}")
         checked = array.astype(np.int64)
         # As unsigned numbers the negative ones are huge: one comparison instead of two.
         if checked.view(np.uint64).max() >= self._game.action_space.n:

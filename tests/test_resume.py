@@ -11,10 +11,12 @@ import sys
 import time
 import warnings
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -293,6 +295,29 @@ def test_two_interrupts_end_in_no_traceback(after, tmp_path):
     _, printed = process.communicate(timeout=120)
     assert process.returncode == 130
     assert b"Traceback" not in printed
+
+
+def test_an_interrupt_saves_the_agent_of_now(tmp_path, monkeypatch, capsys):
+    """Beside the last model of a closing evaluation that was interrupted, from which the run has gone on."""
+    monkeypatch.syspath_prepend(TRAIN)
+    from training import Run
+
+    class Stopped(Run):
+        def __init__(self):
+            self.model = MemoryPPO("MemoryPolicy", make_vec_env("PartialCatch-v0", 1, size=4, visible_frames=1))
+            self.dir, self.console, self.judging = tmp_path, Console(width=500), False
+            self.args = SimpleNamespace(checkpoint_freq=100)
+
+        def _learn(self):
+            self.model.num_timesteps = 17
+            raise KeyboardInterrupt
+
+    (tmp_path / "final_model.zip").write_bytes(b"older")
+    assert Stopped().go() == 130
+    assert MemoryPPO.load(tmp_path / "interrupted_model.zip").num_timesteps == 17
+    printed = capsys.readouterr().out
+    assert "interrupted_model.zip" in printed
+    assert "Begin again, as there is no checkpoint yet" in printed
 
 
 def test_the_interval_stays_within_the_returns(monkeypatch):

@@ -13,8 +13,10 @@ import time
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
-from fwagents.tasks.training import CHECKPOINT
+from fwagents.tasks.data import Examples, Splits
+from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
 
 from .scripts import TRAIN
 from .scripts import run as run_script
@@ -262,6 +264,35 @@ def test_a_run_without_a_checkpoint_begins_again(trained, tmp_path):
     ours, theirs = (json.loads((path / "result.json").read_text()) for path in (folder, whole))
     assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
     assert not list(folder.glob(".*")), "temporary files are gone"
+
+
+def test_any_flipped_bit_is_harmless_or_found(tmp_path):
+    """In the numbers too, whose checksums torch does not look at."""
+    torch.manual_seed(0)
+    examples = Examples(torch.randn(40, 3), torch.randint(0, 2, (40,)))
+    options = TrainingOptions(updates=4, eval_every=2)
+
+    def trainer():
+        return Trainer(nn.Linear(3, 2), Splits(examples, examples, examples), options, tmp_path)
+
+    trained = trainer()
+    trained.train()
+    path = tmp_path / CHECKPOINT
+    whole, rng, found = path.read_bytes(), random.Random(0), 0
+    for place in rng.sample(range(len(whole)), 400):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        loaded = trainer()
+        try:
+            loaded.load()
+        except ValueError:
+            found += 1
+            continue
+        assert (loaded.update, loaded.curve) == (trained.update, trained.curve)
+        torch.testing.assert_close(loaded.model.state_dict(), trained.model.state_dict(), rtol=0, atol=0)
+        torch.testing.assert_close(loaded.best_weights, trained.best_weights, rtol=0, atol=0)
+    assert found > 200
 
 
 def test_one_process_at_a_time(trained, tmp_path):

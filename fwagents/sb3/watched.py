@@ -133,6 +133,9 @@ class RemoteError(Exception):
 class WatchedSubprocVecEnv(SubprocVecEnv):
     """SB3's ``SubprocVecEnv`` of watched environments: their faults are raised here, and a dead process is one."""
 
+    def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]], start_method: str | None = None) -> None:
+        self._living(lambda: super(WatchedSubprocVecEnv, self).__init__(env_fns, start_method))
+
     def reset(self) -> VecEnvObs:
         """Begin an episode everywhere."""
         obs = self._living(super().reset)

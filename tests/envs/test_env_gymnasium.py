@@ -64,7 +64,9 @@ def test_a_wrapper_around_the_batch_equals_wrappers_inside(name, wrapper):
 def test_actions_that_do_not_fit_are_named(name, mode):
     env = gym.make_vec(name, 3, autoreset_mode=mode)
     env.reset(seed=0)
-    for actions in (0, np.int64(0), [0, 0], np.zeros(4, int), np.zeros((3, 1), int), np.zeros(3), None, "left"):
-        with pytest.raises(InvalidAction, match="actions must"):
+    odd = [(0, TypeError), (np.int64(0), TypeError), (None, TypeError), ("left", TypeError), ([0, 0], ValueError)]
+    odd += [(np.zeros(4, int), ValueError), (np.zeros((3, 1), int), ValueError), (np.zeros(3), InvalidAction)]
+    for actions, error in odd:
+        with pytest.raises(error, match="actions must"):
             env.step(actions)
     env.step((0, 0, 0))

@@ -1,7 +1,9 @@
 """A run stopped in the middle and resumed equals one that was never stopped, whatever stands around its environment."""
 
 import csv
+import os
 import shutil
+import signal
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 from gymnasium.wrappers import FlattenObservation, NormalizeObservation, TimeAwareObservation
 from sb3_contrib import RecurrentPPO
-from stable_baselines3.common.vec_env import VecEnvWrapper, VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecNormalize
 
 import fwagents.envs
 from fwagents.cores import CORES
@@ -124,7 +126,7 @@ def test_as_made_by_default(env_id, tmp_path):
     check(tmp_path, env_id, "native")
 
 
-@pytest.mark.parametrize("around", ["time", "own", "statistics", "processes"])
+@pytest.mark.parametrize("around", ["time", "own", "statistics", pytest.param("processes", marks=pytest.mark.slow)])
 def test_whatever_stands_around_it(around, tmp_path):
     check(tmp_path, "CartPoleNoVel-v1", around)
 
@@ -171,6 +173,42 @@ def test_an_environment_goes_on_from_its_state(env_id):
         for info, same in zip(infos, same_infos, strict=True):
             assert info.get("TimeLimit.truncated") == same.get("TimeLimit.truncated")
     assert ended >= 4
+
+
+def test_a_process_gives_its_state_and_leaves_interrupts_alone():
+    """Beside the same environment in this process."""
+    there, here = (make_vec_env("CartPoleNoVel-v1", 1, seed=1, vec_env=kind) for kind in ("subproc", "dummy"))
+    try:
+        there.reset()
+        actions = [np.array([number % 2]) for number in range(60)]
+        for action in actions[:15]:
+            there.step(action)
+        (worker,) = there.venv.processes
+        os.kill(worker.pid, signal.SIGINT)
+        state = get_env_state(there)
+        assert state["exact"]
+        before = [there.step(action) for action in actions]
+        set_env_state(there, state)
+        here.reset()
+        set_env_state(here.venv, {"exact": True, "layers": [state["layers"][1]]})
+        for action, (obs, reward, done, _) in zip(actions, before, strict=True):
+            for venv in (there, here):
+                again = venv.step(action)
+                np.testing.assert_array_equal(again[0], obs)
+                assert (again[1], again[2]) == (reward, done)
+        assert any(done for _, _, done, _ in before), "an episode has ended between"
+    finally:
+        there.close()
+
+
+def test_processes_of_others_cannot_tell():
+    venv = SubprocVecEnv([lambda: gym.make("fwagents.envs:CartPoleNoVel-v1")])
+    try:
+        venv.reset()
+        assert not get_env_state(venv)["exact"]
+        assert venv.step(np.array([0]))[1] == 1.0, "and go on"
+    finally:
+        venv.close()
 
 
 class Holding(gym.Wrapper):
