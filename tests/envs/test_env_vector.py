@@ -178,24 +178,25 @@ def test_starts_can_be_given_one_by_one():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("bad", "message"),
+    ("bad", "error", "message"),
     [
-        (np.zeros(COUNT), "whole numbers"),
-        (np.full(COUNT, np.nan), "whole numbers"),
-        (np.zeros(COUNT, np.bool_), "whole numbers"),
-        ([0] * (COUNT + 1), r"shape \(5,\), got \(6,\)"),
-        (np.zeros((COUNT, 1), np.int64), r"shape \(5,\), got \(5, 1\)"),
-        (1, "shape"),
-        ([0, 0, 10, 0, 0], "from 0 to [1239]"),
-        ([0, 0, -1, 0, 0], "from 0 to [1239]"),
-        (np.full(COUNT, 2**64 - 1, np.uint64), "from 0 to [1239]"),
+        (np.zeros(COUNT), InvalidAction, "whole numbers"),
+        (np.full(COUNT, np.nan), InvalidAction, "whole numbers"),
+        (np.zeros(COUNT, np.bool_), InvalidAction, "whole numbers"),
+        ([0] * (COUNT + 1), ValueError, r"shape \(5,\), got \(6,\)"),
+        (np.zeros(COUNT - 1, np.int64), ValueError, r"shape \(5,\), got \(4,\)"),
+        (np.zeros((COUNT, 1), np.int64), ValueError, r"shape \(5,\), got \(5, 1\)"),
+        (1, TypeError, r"shape \(5,\), got 1"),
+        ([0, 0, 10, 0, 0], InvalidAction, "from 0 to [1239]"),
+        ([0, 0, -1, 0, 0], InvalidAction, "from 0 to [1239]"),
+        (np.full(COUNT, 2**64 - 1, np.uint64), InvalidAction, "from 0 to [1239]"),
     ],
 )
-def test_bad_actions_are_refused_and_change_nothing(name, bad, message):
+def test_bad_actions_are_refused_and_change_nothing(name, bad, error, message):
     batch = make(name)
     batch.reset(seed=0)
     state = batch.get_state()
-    with pytest.raises(InvalidAction, match=message):
+    with pytest.raises(error, match=message):
         batch.step(bad)
     assert same(batch.get_state(), state)
 
