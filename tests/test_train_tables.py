@@ -340,9 +340,11 @@ def test_a_dry_run_writes_nothing(words, tmp_path):
     shutil.copytree(ROOT, root, ignore=without)
     (root / ".venv" / "bin").mkdir(parents=True)
     python = root / ".venv" / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    # An installation from here would point the environment that runs these tests at the copy.
+    python.write_text(f'#!/bin/sh\n[ "$2" != pip ] || exit 1\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    (root / ".venv" / ".installed").touch()
+    for stamp in (".train", ".dev"):
+        (root / ".venv" / stamp).touch()
     before = {path: path.is_file() and (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("*")}
     program, name = words
     command = [python, root / "train" / name, "--dry-run"] if program == "python" else [*words, "ARGS=--dry-run"]
