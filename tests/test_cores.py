@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 FAST_WEIGHT_OPTIONS = [
     {"inner_steps": 3},
     {"inner_steps": 2, "norm_per_step": True},
-    {"layer_norm": False, "fast_lr": 0.05},
+    {"layer_norm": False, "fast_lr": 0.02},
     {"boundary": "identity", "inner_steps": 2},
     {"normalize_storage": True},
     {"backend": "attention"},
@@ -31,12 +31,15 @@ FAMILY = [
     *(("fast_weights", options) for options in FAST_WEIGHT_OPTIONS),
     ("associative_lstm", {"num_copies": 1, "num_heads": 2}),
     ("sum_rule", {"num_heads": 2, "conv_size": 2}),
-    ("delta_net", {"num_heads": 3, "conv_size": 3}),
+    ("delta_net", {"num_heads": 4, "conv_size": 3}),
     ("gated_delta_net", {"num_heads": 2, "gate_bias": 1.0}),
+    ("delta_net", {"output_gate": True}),
+    ("rotary_fast_weights", {"rotary": "all", "num_heads": 2, "conv_size": 2, "min_period": 3.0}),
+    ("rotary_fast_weights", {"rotary": "none", "num_heads": 1, "output_gate": False, "silu": True}),
     ("hebbian", {"eta": 0.4}),
     ("ffm", {"memory_size": 3, "context_size": 2, "max_period": 10}),
 ]
-T, B, D, H = 9, 3, 4, 6
+T, B, D, H = 9, 3, 4, 8
 
 
 @pytest.fixture(params=FAMILY, ids=lambda p: "-".join([p[0], *map(str, p[1].values())]))
@@ -170,7 +173,10 @@ def test_nan_in_a_finished_episode_does_not_reach_the_next(core):
 def test_gradients_reach_the_initial_state(core):
     x, state = torch.randn(T, B, D), random_state(core)
     y, _ = core(x, state)
-    for gradient in torch.autograd.grad(y.square().sum(), state, materialize_grads=True):
+    gradients = torch.autograd.grad(y.square().sum(), state, materialize_grads=True)
+    for name, gradient in zip(state._fields, gradients, strict=True):
+        if name == "t":  # a count of steps, which nothing learns
+            continue
         reached = gradient.flatten(1).abs().amax(1) > 0
         assert not reached.any() if isinstance(core, NoMemory) else reached.all()
 
@@ -227,7 +233,7 @@ def test_bad_input_is_named(core, call, message):
 @pytest.mark.parametrize(
     ("error", "message", "args", "kwargs"),
     [
-        (ValueError, "core is 'lstmm', expected one of fast_weights, irnn", ("lstmm", D, H), {}),
+        (ValueError, "core is 'lstmm', expected one of fast_weights, rotary_fast_weights, irnn", ("lstmm", D, H), {}),
         (TypeError, "core 'gru' has no option 'decay'", ("gru", D, H), {"decay": 0.9}),
         (
             TypeError,
@@ -348,6 +354,9 @@ def test_bfloat16_autocast_gives_nearly_the_same(core, dtype, with_starts):
         return y.float(), torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
 
     def near(found, expected, what):
+        assert found.isfinite().all(), what
+        if getattr(core, "inner_steps", None) == "adaptive":  # rounding may decide how often it reads
+            return
         assert (found - expected).norm() <= 0.2 * expected.norm() + 1e-3, what
 
     y, gradients = run(x.float())

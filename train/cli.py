@@ -21,6 +21,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C
 # The keys of fwagents.cores.CORES, so that help and mistakes need no torch.
 CoreName = Literal[
     "fast_weights",
+    "rotary_fast_weights",
     "irnn",
     "lstm",
     "gru",

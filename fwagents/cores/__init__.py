@@ -15,6 +15,7 @@ from fwagents.cores.irnn import IRNN
 from fwagents.cores.lstm import LSTM, LSTMState
 from fwagents.cores.no_memory import NoMemory
 from fwagents.cores.programmer import ProgrammerState
+from fwagents.cores.rotary_fast_weights import RotaryFastWeights, RotaryState
 from fwagents.cores.sum_rule import SumRule
 
 __all__ = [
@@ -37,12 +38,15 @@ __all__ = [
     "MemoryCore",
     "NoMemory",
     "ProgrammerState",
+    "RotaryFastWeights",
+    "RotaryState",
     "SumRule",
     "make_core",
 ]
 
 CORES: dict[str, type[MemoryCore[Any]]] = {
     "fast_weights": FastWeights,
+    "rotary_fast_weights": RotaryFastWeights,
     "irnn": IRNN,
     "lstm": LSTM,
     "gru": GRU,

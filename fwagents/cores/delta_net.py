@@ -27,6 +27,7 @@ class DeltaNet(FastWeightProgrammer):
         hidden_size: H, a multiple of num_heads.
         num_heads: fast nets side by side.
         conv_size: steps that the convolution before q, k and v reaches over.
+        output_gate: put an :class:`~fwagents.cores.output_gate.OutputGate` behind the read.
 
     Shapes:
         state ``(recent [B, c-1, 3H], W [B, heads, H/heads, H/heads])``; parameters those of
@@ -34,8 +35,10 @@ class DeltaNet(FastWeightProgrammer):
     """
 
     gates_per_head: ClassVar[int] = 1
+    silu: bool = True
 
-    def program(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
+    def rule(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
         """The delta rule along the direction of the key."""
-        query, key = F.normalize(F.silu(q), dim=-1), F.normalize(F.silu(k), dim=-1)
-        return Program(query, key, F.silu(v), gates[:, :, 0].sigmoid())
+        if self.silu:
+            q, k, v = F.silu(q), F.silu(k), F.silu(v)
+        return Program(F.normalize(q, dim=-1), F.normalize(k, dim=-1), v, gates[:, :, 0].sigmoid())

@@ -1,12 +1,13 @@
 """Fast-weight programmers: what those cores share in which a slow net tells a fast one what to store and to read."""
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fwagents.cores.base import MemoryCore, integer, positive_int
+from fwagents.cores.base import MemoryCore, boolean, integer, positive_int
+from fwagents.cores.output_gate import OutputGate
 
 CHUNK = 64  # steps that are computed at once; the work of a step grows with it, the calls for a step fall
 
@@ -36,7 +37,7 @@ class Program(NamedTuple):
     log_decay: Tensor | None = None
 
 
-class FastWeightProgrammer(MemoryCore[ProgrammerState]):
+class FastWeightProgrammer(MemoryCore[Any]):
     r"""A slow net that programs a fast one by keys, values and queries, H/heads = d numbers each in every head.
 
     ::
@@ -45,8 +46,8 @@ class FastWeightProgrammer(MemoryCore[ProgrammerState]):
         q(t), k(t), v(t) = sum_{j<c} w_j * p(t-j)      a short causal convolution, each channel its own
 
     What becomes of them is the rule of each core; all rules write at one place, the key, and read y(t) = W(t) q(t).
-    The convolution lets one layer tie this step's key to an earlier one's value. A block's output norm, gate and
-    projection are the caller's, as for every core.
+    The convolution lets one layer tie this step's key to an earlier one's value. With ``output_gate`` the read goes
+    through an :class:`~fwagents.cores.output_gate.OutputGate`, which has a way past the memory.
 
     W is a linear function of what is written, so a stretch of steps needs no loop: :func:`execute`.
 
@@ -55,6 +56,7 @@ class FastWeightProgrammer(MemoryCore[ProgrammerState]):
         hidden_size: H, a multiple of num_heads.
         num_heads: fast nets side by side.
         conv_size: steps that the convolution reaches over (c), at least 2.
+        output_gate: put an output gate behind the read.
 
     Shapes:
         ``projection.weight [3H + gates, D]`` (C) and ``projection.bias``, torch's initialisation; ``taps [c, 3H]``, w
@@ -64,23 +66,26 @@ class FastWeightProgrammer(MemoryCore[ProgrammerState]):
         ValueError: an option is not as above.
     """
 
-    state_type = ProgrammerState
+    state_type: type[Any] = ProgrammerState
     gates_per_head: ClassVar[int] = 0
     extra_rows: ClassVar[int] = 0  # E - d
 
-    def __init__(self, input_size: int, hidden_size: int, *, num_heads: int = 1, conv_size: int = 4) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, *, num_heads: int = 1, conv_size: int = 4, output_gate: bool = False
+    ) -> None:
         super().__init__(input_size, hidden_size)
         hidden_size, num_heads = self.hidden_size, positive_int("num_heads", num_heads)
         self.num_heads = num_heads
         if hidden_size % num_heads:
             raise ValueError(f"hidden_size is {hidden_size}, expected a multiple of num_heads, {num_heads}")
         self.conv_size = conv_size = integer("conv_size", conv_size, 2)
+        self.output_gate = OutputGate(self.input_size, hidden_size) if boolean("output_gate", output_gate) else None
         self.projection = nn.Linear(self.input_size, 3 * hidden_size + self.gates_per_head * num_heads)
         self.taps = nn.Parameter(torch.empty(conv_size, 3 * hidden_size))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the initial weights."""
+        """Draw the initial weights of the projection and the convolution."""
         self.projection.reset_parameters()
         bound = self.conv_size**-0.5
         nn.init.uniform_(self.taps, -bound, bound)
@@ -92,30 +97,48 @@ class FastWeightProgrammer(MemoryCore[ProgrammerState]):
         return (self.conv_size - 1, 3 * self.hidden_size), (self.num_heads, d + self.extra_rows, d)
 
     @abstractmethod
-    def program(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
+    def rule(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
         """The core's rule, from q, k and v [T, B, heads, d] and gates [T, B, gates_per_head, heads] as projected."""
 
     def read_out(self, read: Tensor) -> Tensor:
-        """W q [T, B, heads, E] -> outputs [T, B, heads, d]."""
+        """W q [T, B, heads, E] -> what is read [T, B, heads, d]."""
         return read
 
-    def scan(self, x: Tensor, state: ProgrammerState) -> tuple[Tensor, ProgrammerState]:
-        """A stretch without resets, ``CHUNK`` steps at once; see :meth:`MemoryCore.scan`."""
-        T, B, _ = x.shape
+    def project(self, x: Tensor, recent: Tensor) -> tuple[Program, Tensor]:
+        """Project a stretch of steps without resets.
+
+        Args:
+            x: inputs [T, B, D].
+            recent: projections of the steps before, [B, c-1, 3H].
+
+        Returns:
+            The program of all T steps, and ``recent`` after the last of them.
+        """
+        T = len(x)
         projected, gates = self.projection(x).split([3 * self.hidden_size, self.gates_per_head * self.num_heads], -1)
-        reach = torch.cat([state.recent.transpose(0, 1), projected])
+        reach = torch.cat([recent.transpose(0, 1), projected])
         mixed = self.taps[0] * reach[:T]
         for j in range(1, self.conv_size):
             mixed = torch.addcmul(mixed, self.taps[j], reach[j : j + T])
-        q, k, v = mixed.view(T, B, 3, self.num_heads, -1).unbind(2)
-        program = self.program(q, k, v, gates.unflatten(-1, (self.gates_per_head, self.num_heads)))
-        reads, W = [], state.W
-        for begin in range(0, T, CHUNK):
+        q, k, v = mixed.view(T, len(x[0]), 3, self.num_heads, -1).unbind(2)
+        program = self.rule(q, k, v, gates.unflatten(-1, (self.gates_per_head, self.num_heads)))
+        return program, reach[T:].transpose(0, 1)
+
+    def run(self, program: Program, x: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
+        """Run a program, ``CHUNK`` steps at once, and read out: outputs [T, B, H], and W after the last step."""
+        reads = []
+        for begin in range(0, len(x), CHUNK):
             some = Program._make(None if part is None else part[begin : begin + CHUNK] for part in program)
             read, W = execute(some, W)
             reads.append(read)
         y = self.read_out(torch.cat(reads) if len(reads) > 1 else reads[0]).flatten(2)
-        return y, ProgrammerState(reach[T:].transpose(0, 1), W)
+        return (y if self.output_gate is None else self.output_gate(y, x)), W
+
+    def scan(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """A stretch without resets; see :meth:`MemoryCore.scan`."""
+        program, recent = self.project(x, state.recent)
+        y, W = self.run(program, x, state.W)
+        return y, ProgrammerState(recent, W)
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""

@@ -29,6 +29,7 @@ class SumRule(FastWeightProgrammer):
         hidden_size: H, a multiple of num_heads.
         num_heads: fast nets side by side.
         conv_size: steps that the convolution before q, k and v reaches over.
+        output_gate: put an :class:`~fwagents.cores.output_gate.OutputGate` behind the read.
 
     Shapes:
         state ``(recent [B, c-1, 3H], W [B, heads, H/heads + 1, H/heads])``, z being the last row of W; parameters those
@@ -37,7 +38,7 @@ class SumRule(FastWeightProgrammer):
 
     extra_rows: ClassVar[int] = 1
 
-    def program(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
+    def rule(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
         """Values with a one behind them, which adds up to z."""
         return Program(F.elu(q) + 1, F.elu(k) + 1, torch.cat([v, torch.ones_like(v[..., :1])], -1))
 

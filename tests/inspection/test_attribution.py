@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", CORES)
 def test_against_finite_differences(name):
     torch.manual_seed(1)
-    core, head, x = make_core(name, 2, 6), torch.nn.Linear(6, 3), torch.randn(4, 2, 2)
+    core, head, x = make_core(name, 2, 8), torch.nn.Linear(8, 3), torch.randn(4, 2, 2)
     start = torch.zeros(4, 2, dtype=torch.bool)
     start[2, 1] = True
     found = trace(core, x, start=start, attribution=True, readout=head).attribution

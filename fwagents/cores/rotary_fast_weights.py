@@ -1,0 +1,138 @@
+"""Rotary fast weights: a gated delta rule whose addresses tell both what was seen and when."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fwagents.cores.base import finite_float, positive_int
+from fwagents.cores.gated_delta_net import GatedDeltaNet
+from fwagents.cores.programmer import Program
+
+Turned = Literal["half", "all", "none"]
+
+
+class RotaryState(NamedTuple):
+    """Projections in the convolution's reach ``recent [B, c-1, 3H]``, fast weights ``W [B, heads, d, d]``, and the
+    number of steps of the episode so far ``t [B, 1]``."""
+
+    recent: Tensor
+    W: Tensor
+    t: Tensor
+
+
+class RotaryFastWeights(GatedDeltaNet):
+    r"""A fast-weight memory with separate keys and values, gates, and a time code in its keys and queries.
+
+    With H units in h heads of d = H/h numbers, and t counted from the start of the episode::
+
+        p(t)     = C x(t) + b                        3H rows for q, k and v, h for beta, h for alpha
+        q, k, v  = sum_{j<c} w_j * p(t-j)            a short causal convolution, each channel its own
+        q, k     = Rot(t) q/|q|, Rot(t) k/|k|        in the heads that are turned; q/|q| and k/|k| in the others
+        alpha(t) = sigmoid(.), beta(t) = sigmoid(.)  one number a head
+        W(t)     = alpha W(t-1) + beta (v - alpha W(t-1) k) k^T
+        r(t)     = W(t) q(t)                         concatenated over the heads
+        y(t)     = g(t) * (M LN[r(t)] + m) + (1 - g(t)) * (U x(t) + u)      g(t) = sigmoid(G x(t) + c)
+
+    It is :class:`~fwagents.cores.gated_delta_net.GatedDeltaNet` (Yang et al., 2024, arXiv:2412.06464) without silu,
+    with rotary position codes (Su et al., 2021, arXiv:2104.09864) and with the output gate of Fast and Forgetful Memory
+    (Morad et al., 2023, arXiv:2310.04128). Rot(t) turns the coordinates 2j and 2j + 1 by the angle t 2 pi / period_j.
+    A product of a turned query and a turned key depends on the number of steps between them, so a turned head answers
+    to "n steps ago" and a head that is not turned to "after the letter c".
+
+    The periods run from ``min_period`` to ``max_period`` in equal steps of their logarithm and are not learned. The
+    state counts t in float32 or better, which is exact for 16 million steps. The share of a turn, t / period_j modulo
+    1, is computed in float64, so the code is as sharp at the end of a long episode as at its beginning.
+
+    Args:
+        input_size: D.
+        hidden_size: H, a multiple of num_heads. Where d is odd, the last coordinate of a head is not turned.
+        num_heads: fast nets side by side (h).
+        conv_size: steps that the convolution before q, k and v reaches over.
+        rotary: which heads are turned: "half" turns the second, the fourth and so on.
+        min_period: steps of the fastest turn.
+        max_period: steps of the slowest turn.
+        gate_bias: what alpha's bias starts from, one number for all heads or one for each; None spreads 2 to 8 evenly
+            over the heads, so that with four heads their memories halve in 5, 38, 280 and 2,000 steps.
+        output_gate: put the output gate behind the read; without it y(t) = r(t).
+        silu: put silu behind the convolution, as in ``GatedDeltaNet``.
+
+    Shapes:
+        state ``(recent [B, c-1, 3H], W [B, heads, d, d], t [B, 1])``; parameters are those of ``GatedDeltaNet`` and of
+        :class:`~fwagents.cores.output_gate.OutputGate`.
+
+    Raises:
+        ValueError: an option is not as above.
+    """
+
+    state_type = RotaryState
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        num_heads: int = 4,
+        conv_size: int = 4,
+        rotary: Turned = "half",
+        min_period: float = 2.5,
+        max_period: float = 200.0,
+        gate_bias: float | Sequence[float] | None = None,
+        output_gate: bool = True,
+        silu: bool = False,
+    ) -> None:
+        positive_int("num_heads", num_heads)
+        if gate_bias is None:
+            gate_bias = np.linspace(2, 8, num_heads).tolist() if num_heads > 1 else 5.0
+        if rotary not in get_args(Turned):
+            raise ValueError(f"rotary is {rotary!r}, expected one of {', '.join(get_args(Turned))}")
+        self.rotary = rotary
+        self.min_period = finite_float("min_period", min_period, 2.0)
+        self.max_period = finite_float("max_period", max_period, self.min_period)
+        self.silu = silu
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_heads=num_heads,
+            conv_size=conv_size,
+            gate_bias=gate_bias,
+            output_gate=output_gate,
+        )
+        periods = np.geomspace(self.min_period, self.max_period, self.hidden_size // self.num_heads // 2)
+        first, every = {"half": (1, 2), "all": (0, 1), "none": (num_heads, 1)}[rotary]
+        turned = np.zeros((num_heads, 1))
+        turned[first::every] = 1
+        self.turns: list[list[float]] = (turned / periods).tolist()  # a step [heads, d/2]
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of recent, W and t for one row."""
+        return (*super().state_shapes, (1,))
+
+    def scan(self, x: Tensor, state: RotaryState) -> tuple[Tensor, RotaryState]:
+        """A stretch without resets; see :meth:`MemoryCore.scan`."""
+        program, recent = self.project(x, state.recent)
+        y, W = self.run(self.turned(program, state.t), x, state.W)
+        return y, RotaryState(recent, W, state.t + len(x))
+
+    def turned(self, program: Program, t: Tensor) -> Program:
+        """The program with turned queries and keys, ``t [B, 1]`` steps after the episode began."""
+        if self.rotary == "none":
+            return program
+        steps = torch.arange(1, len(program.query) + 1, dtype=torch.float64, device=t.device)
+        now = (t.double() + steps[:, None, None]).unsqueeze(-1)
+        share = now * torch.tensor(self.turns, dtype=torch.float64, device=t.device)  # [T, B, heads, d/2]
+        angle = ((share - share.floor()) * (2 * math.pi)).to(program.query.dtype)
+        cos, sin = angle.cos(), angle.sin()
+        return program._replace(query=turn(program.query, cos, sin), key=turn(program.key, cos, sin))
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the coordinates 2j and 2j + 1 of x [..., d] by the angle j, of which cos and sin [..., d // 2] are given."""
+    pairs = x[..., : 2 * cos.shape[-1]]
+    even, odd = pairs[..., 0::2], pairs[..., 1::2]
+    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+    return torch.cat([turned, x[..., pairs.shape[-1] :]], -1)

@@ -1,0 +1,205 @@
+"""Rotary fast weights against their equations step by step in plain numbers, and against cases with a known answer."""
+
+import numpy as np
+import pytest
+import torch
+
+from fwagents.cores import GatedDeltaNet, RotaryFastWeights, RotaryState
+from fwagents.cores.programmer import CHUNK, execute
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+B, D, H = 2, 5, 8
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def linear(layer, x):
+    return layer.weight.detach().numpy() @ x + layer.bias.detach().numpy()
+
+
+def turned(x, t, periods):
+    """x [d] with the coordinates 2j and 2j + 1 as one complex number each, turned by t / period_j of a full turn."""
+    last = 2 * len(periods)
+    z = (x[0:last:2] + 1j * x[1:last:2]) * np.exp(2j * np.pi * t / periods)
+    return np.concatenate([np.stack([z.real, z.imag], 1).ravel(), x[last:]])
+
+
+def plain(core, x, recent, W, t, turns):
+    """The docstring's equations for one row, step by step: x [T, D] -> y [T, H] and W [heads, d, d].
+
+    ``turns`` says of every head whether it is turned.
+    """
+    heads, H = core.num_heads, core.hidden_size
+    d = H // heads
+    periods = np.geomspace(core.min_period, core.max_period, d // 2)
+    taps, seen, ys, W = core.taps.detach().numpy(), [*recent], [], [*W]
+    for x_t in x:
+        t += 1
+        projected = linear(core.projection, x_t)
+        seen.append(projected[: -2 * heads])
+        q, k, v = sum(w * p for w, p in zip(taps, seen[-core.conv_size :], strict=True)).reshape(3, heads, d)
+        betas, alphas = sigmoid(projected[-2 * heads :]).reshape(2, heads)
+        read = []
+        for n in range(heads):
+            query, key = q[n] / np.linalg.norm(q[n]), k[n] / np.linalg.norm(k[n])
+            if turns[n]:
+                query, key = turned(query, t, periods), turned(key, t, periods)
+            left = alphas[n] * W[n]
+            W[n] = left + betas[n] * np.outer(v[n] - left @ key, key)
+            read.append(W[n] @ query)
+        read = np.concatenate(read)
+        if core.output_gate is not None:
+            out = core.output_gate
+            normed = (read - read.mean()) / np.sqrt(read.var() + 1e-2)
+            normed = normed * out.norm.weight.detach().numpy() + out.norm.bias.detach().numpy()
+            g = sigmoid(linear(out.gate, x_t))
+            read = g * linear(out.mix, normed) + (1 - g) * linear(out.skip, x_t)
+        ys.append(read)
+    return np.array(ys), np.array(W)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 2 * CHUNK + 9])
+@pytest.mark.parametrize(
+    ("size", "options", "turns"),
+    [
+        (8, {}, [False, True, False, True]),
+        (8, {"rotary": "all", "num_heads": 1, "output_gate": False, "max_period": 9.0}, [True]),
+        (8, {"rotary": "none", "num_heads": 2, "conv_size": 2, "gate_bias": (1.0, 2.0)}, [False, False]),
+        (10, {"rotary": "all", "num_heads": 2}, [True, True]),  # an odd number a head
+    ],
+)
+def test_equals_its_equations_in_plain_numbers(size, options, turns, steps):
+    core = RotaryFastWeights(D, size, **options)
+    with torch.no_grad():
+        for p in core.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    x, fresh = torch.randn(steps, B, D), core.initial_state(B)
+    state = RotaryState(torch.randn_like(fresh.recent), torch.randn_like(fresh.W), torch.tensor([[3.0], [140.0]]))
+    y, last = core(x, state)
+    for row in range(B):
+        before = (state.recent[row].numpy(), state.W[row].numpy(), state.t[row].item())
+        outputs, W = plain(core, x[:, row].numpy(), *before, turns)
+        np.testing.assert_allclose(y[:, row].detach().numpy(), outputs, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(last.W[row].detach().numpy(), W, rtol=1e-9, atol=1e-11)
+    assert last.t.tolist() == [[3.0 + steps], [140.0 + steps]]
+
+
+def test_without_its_additions_it_is_gated_delta_net():
+    rotary = RotaryFastWeights(D, H, num_heads=2, rotary="none", output_gate=False, silu=True, gate_bias=3.0)
+    gated = GatedDeltaNet(D, H, num_heads=2)
+    gated.load_state_dict(rotary.state_dict())
+    x = torch.randn(20, B, D)
+    torch.testing.assert_close(rotary(x)[0], gated(x)[0], rtol=0, atol=0)
+
+
+def program_after(core, x, t=0.0):
+    """The program of inputs x [T, B, D] that follow t steps of an episode."""
+    state = core.initial_state(x.shape[1])
+    return core.turned(core.project(x, state.recent)[0], torch.full_like(state.t, t))
+
+
+def program_of(core, keys, queries, values):
+    """The program of one row whose projections are given: each [T, d], in every head the same; beta and alpha are 1."""
+    parts = [
+        torch.tensor(np.array(part), dtype=torch.float64).repeat(1, core.num_heads) for part in (queries, keys, values)
+    ]
+    with torch.no_grad():
+        core.projection.weight.zero_()
+        core.projection.bias.zero_()
+        core.projection.bias[-2 * core.num_heads :] = 60.0
+        core.projection.weight[: 3 * H] = torch.eye(3 * H)
+        core.taps.zero_()
+        core.taps[-1] = 1.0
+    return program_after(core, torch.cat(parts, 1)[:, None])
+
+
+def test_a_key_written_twice_returns_the_second_value():
+    core = RotaryFastWeights(3 * H, H, num_heads=2, rotary="none")
+    a, b = [0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0]
+    values = [[1.0, 2, 3, 4], [5.0, 5, 5, 5], [-7.0, 0, 1, 2]]
+    reads, _ = execute(program_of(core, [a, b, a], [a, a, a], values), core.initial_state(1).W)
+    torch.testing.assert_close(reads[2, 0, 0], torch.tensor(values[2]))
+
+
+def test_a_turned_head_answers_to_steps_ago_and_another_is_blind_to_time():
+    """The same content at every step, so only the time code tells the steps apart.
+
+    A query turned back by n steps reads, of what was written under one key, the value of n steps ago most; the head
+    that is not turned returns the last value whatever the time.
+    """
+    core = RotaryFastWeights(3 * H, H, num_heads=2, min_period=4.0, max_period=4.0)
+    steps, key = 3, np.array([1.0, 0.0, 1.0, 0.0])
+    for ago in range(steps):
+        query = turned(key, -ago, np.full(2, 4.0))
+        values = np.eye(4)[:steps]
+        program = program_of(core, [key] * steps, [query] * steps, values)
+        likeness = (program.query[-1, 0, 1] * program.key[:, 0, 1]).sum(-1)  # with a quarter turn a step
+        expected = torch.zeros(steps)
+        expected[steps - 1 - ago] = 1.0
+        if ago == 0:
+            expected[0] = -1.0
+        elif ago == 2:
+            expected[2] = -1.0
+        torch.testing.assert_close(likeness, expected)
+        blind = (program.query[-1, 0, 0] * program.key[:, 0, 0]).sum(-1)
+        assert blind.unique().numel() == 1
+
+
+@pytest.mark.parametrize("rotary", ["half", "all", "none"])
+def test_only_turned_heads_see_a_shift_of_time(rotary):
+    """A program that begins later differs in no product of a query and a key; the keys of turned heads differ."""
+    core, x = RotaryFastWeights(D, H, rotary=rotary), torch.randn(12, B, D)
+    early, late = program_after(core, x), program_after(core, x, 37.0)
+    products = [torch.einsum("tbhd,sbhd->bhts", program.query, program.key) for program in (early, late)]
+    torch.testing.assert_close(*products)
+    moved = [not torch.allclose(early.key[:, :, n], late.key[:, :, n]) for n in range(core.num_heads)]
+    assert moved == {"half": [False, True] * 2, "all": [True] * 4, "none": [False] * 4}[rotary]
+
+
+def test_a_long_sequence_keeps_its_time_code_and_does_not_overflow():
+    """In float32, after 5,000 steps in one go and after 10 million counted ones."""
+    core = RotaryFastWeights(D, H, rotary="all").float()
+    x = torch.randn(5000, 1, D, dtype=torch.float32)
+    y, last = core(x)
+    assert y.isfinite().all()
+    assert last.W.isfinite().all()
+    assert last.t.item() == 5000
+    exact = RotaryFastWeights(D, H, rotary="all").double()
+    exact.load_state_dict(core.state_dict())
+    for begun in (0.0, 1e7):
+        found, expected = program_after(core, x, begun), program_after(exact, x.double(), begun)
+        torch.testing.assert_close(found.key.double(), expected.key, rtol=0, atol=2e-5)
+
+
+def test_the_count_of_steps_begins_anew_with_an_episode():
+    core = RotaryFastWeights(D, H)
+    start = torch.zeros(9, B, dtype=torch.bool)
+    start[6, 1] = True
+    _, last = core(torch.randn(9, B, D), start=start)
+    assert last.t.tolist() == [[9.0], [3.0]]
+
+
+def test_the_gates_start_as_said():
+    core = RotaryFastWeights(D, H)
+    assert core.projection.bias[-4:].tolist() == [2.0, 4.0, 6.0, 8.0]
+    halves = np.log(0.5) / np.log(sigmoid(np.array([2.0, 4.0, 6.0, 8.0])))
+    np.testing.assert_allclose(halves, [5, 38, 280, 2066], rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("message", "options"),
+    [
+        ("rotary is 'some', expected one of half, all, none", {"rotary": "some"}),
+        ("min_period is 1.0, expected a number in", {"min_period": 1.0}),
+        ("max_period is 2.0, expected a number in", {"max_period": 2.0}),
+        (r"gate_bias is \[1.0, 2.0\], expected one number, or one for each of 4 heads", {"gate_bias": [1.0, 2.0]}),
+        ("gate_bias is nan", {"gate_bias": float("nan")}),
+        ("hidden_size is 8, expected a multiple of num_heads, 3", {"num_heads": 3}),
+    ],
+)
+def test_bad_options_are_named(message, options):
+    with pytest.raises(ValueError, match=message):
+        RotaryFastWeights(D, H, **options)
