@@ -124,7 +124,11 @@ def test_parts_can_be_chosen(tmp_path):
         ("mixed", ["--norm-obs-keys", "which"], "norm_obs_keys has 'which', expected some of far, near"),
         ("vector", ["--norm-obs-keys", "far"], "norm_obs_keys has 'far', expected none: Box"),
         ("pixels", ["--norm-obs-keys", "seen"], "norm_obs_keys has 'seen', expected none: no part of Dict"),
-        ("mixed", ["--norm-obs-keys", "far", "--no-normalize"], "--norm-obs-keys is 'far', expected --normalize"),
+        (
+            "mixed",
+            ["--norm-obs-keys", "far", "--no-normalize"],
+            "--norm-obs-keys does nothing with --no-normalize, expected --normalize",
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line(name, options, message, tmp_path):

@@ -67,6 +67,6 @@ def agent_for(
 
 
 def _arguments(algorithm: type[OnPolicyAlgorithm]) -> set[str]:
-    """Names of the arguments of our constructor, and of SB3's, which takes the rest."""
-    ours, stock, *_ = (vars(base)["__init__"] for base in algorithm.__mro__ if "__init__" in vars(base))
-    return {*inspect.signature(ours).parameters, *inspect.signature(stock).parameters}
+    """Names of the arguments of the constructor, and of those that it hands the rest to."""
+    makers = [vars(base)["__init__"] for base in algorithm.__mro__ if "__init__" in vars(base)]
+    return {name for make in makers[:-1] for name in inspect.signature(make).parameters}  # the last is object's
