@@ -321,7 +321,7 @@ def test_an_interrupt_saves_the_agent_of_now(tmp_path, monkeypatch, capsys):
 
 
 def test_the_interval_stays_within_the_returns(monkeypatch):
-    """Of the mean, and within what was seen: it cannot pass the largest return there is."""
+    """The interval of the mean lies within the returns seen, so it cannot pass the largest return there is."""
     returns = np.array([1.0] * 97 + [-1.0] * 3)
     monkeypatch.syspath_prepend(TRAIN)
     from training import interval

@@ -172,7 +172,7 @@ def config(train, tmp_path_factory):
 
 
 def tried(folder, content):
-    """What each script makes of a folder with this config.json."""
+    """Exit codes and messages of the scripts on a folder with this config.json."""
     (folder / "config.json").write_text(json.dumps(content))
     for script, args in [
         ("agent.py", ["--resume", folder]),

@@ -35,7 +35,7 @@ CoreName = Literal[
 ]
 CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # those with a flag of their own
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-# What ast.literal_eval raises for a text that is no literal, or nests too deep.
+# Errors of ast.literal_eval for a text that is no literal or nests too deep.
 NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 

@@ -131,7 +131,7 @@ def check_values(args_type: type, values: Mapping[str, Any], spelled: str = "--"
 
 
 def unlike(hint: Any, value: Any) -> str | None:
-    """What a type expects in a value's place; None if the value is of the type and in its range."""
+    """Describe what a type expects in place of a value; None if the value is of the type and in its range."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         ranges = (each for each in hint.__metadata__ if isinstance(each, Within))

@@ -1,4 +1,4 @@
-"""What environments remember from step to step, taken out of them and put back.
+"""Take the state of environments out of them, and put it back.
 
 An environment takes part if, unwrapped, it has ``get_state()`` and ``set_state(state)``. Around it may stand
 Gymnasium's wrappers, SB3's ``DummyVecEnv`` or ``SubprocVecEnv``, and SB3's own ``VecEnvWrapper`` classes.
@@ -17,7 +17,7 @@ from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
 Env: TypeAlias = gym.Env[Any, Any]
-# What SB3's wrappers (VecNormalize, VecMonitor, VecFrameStack) remember from step to step.
+# State of SB3's wrappers (VecNormalize, VecMonitor, VecFrameStack).
 REMEMBERED = ("obs_rms", "ret_rms", "returns", "episode_returns", "episode_lengths", "episode_count", "stacked_obs")
 # Attributes of a Gymnasium wrapper that describe it and never change: by type, and by name.
 CONSTANT = (spaces.Space, EnvSpec, ResultsWriter, type, types.FunctionType, types.MethodType, types.ModuleType)
@@ -73,7 +73,7 @@ def _layers(env: VecEnv) -> Iterator[VecEnv]:
 
 
 def _layer_state(env: VecEnv) -> Any:
-    """What this layer remembers; None where it cannot say."""
+    """The state of one layer; None where it cannot give it."""
     if isinstance(env, VecEnvWrapper):
         if not type(env).__module__.startswith("stable_baselines3."):
             return None

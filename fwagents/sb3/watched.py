@@ -92,7 +92,7 @@ class WatchedEnv(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def unlike(space: spaces.Space[Any], obs: Any, name: str) -> str | None:
-    """What is wrong with an observation, by shape and dtype; None if a buffer of that space holds it as it is.
+    """Describe what is wrong with an observation's shape or dtype; None if a buffer of that space can hold it.
 
     Bounds are not checked: many environments leave them.
     """

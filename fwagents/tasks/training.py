@@ -325,7 +325,7 @@ class Trainer:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds; torch itself does not look at the checksums."""
+    """Read a checkpoint. Torch does not compare the checksums, so this does."""
     check_zip(path)
     kept: dict[str, Any] = torch.load(path, weights_only=True)
     return kept
