@@ -42,6 +42,7 @@ AGENTS = {
     "sum_rule": ("sum_rule", "vector", "discrete", "shared", {"num_heads": 2}),
     "delta_net": ("delta_net", "vector", "box", "separate", {}),
     "gated_delta_net": ("gated_delta_net", "vector", "discrete", "none", {"num_heads": 2}),
+    "rotary_fast_weights": ("rotary_fast_weights", "vector", "discrete", "separate", {"num_heads": 2}),
     "hebbian": ("hebbian", "vector", "discrete", "detached", {}),
     "ffm": ("ffm", "vector", "discrete", "separate", {"memory_size": 4, "context_size": 2}),
     "none": ("none", "vector", "discrete", "separate", {}),

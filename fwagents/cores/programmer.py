@@ -114,20 +114,20 @@ class FastWeightProgrammer(MemoryCore[Any]):
         Returns:
             The program of all T steps, and ``recent`` after the last of them.
         """
-        T = len(x)
+        T, B, _ = x.shape
         projected, gates = self.projection(x).split([3 * self.hidden_size, self.gates_per_head * self.num_heads], -1)
         reach = torch.cat([recent.transpose(0, 1), projected])
         mixed = self.taps[0] * reach[:T]
         for j in range(1, self.conv_size):
             mixed = torch.addcmul(mixed, self.taps[j], reach[j : j + T])
-        q, k, v = mixed.view(T, len(x[0]), 3, self.num_heads, -1).unbind(2)
+        q, k, v = mixed.view(T, B, 3, self.num_heads, -1).unbind(2)
         program = self.rule(q, k, v, gates.unflatten(-1, (self.gates_per_head, self.num_heads)))
         return program, reach[T:].transpose(0, 1)
 
     def run(self, program: Program, x: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
         """Run a program, ``CHUNK`` steps at once, and read out: outputs [T, B, H], and W after the last step."""
         reads = []
-        for begin in range(0, len(x), CHUNK):
+        for begin in range(0, x.shape[0], CHUNK):
             some = Program._make(None if part is None else part[begin : begin + CHUNK] for part in program)
             read, W = execute(some, W)
             reads.append(read)

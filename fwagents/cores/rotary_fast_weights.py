@@ -116,13 +116,13 @@ class RotaryFastWeights(GatedDeltaNet):
         """A stretch without resets; see :meth:`MemoryCore.scan`."""
         program, recent = self.project(x, state.recent)
         y, W = self.run(self.turned(program, state.t), x, state.W)
-        return y, RotaryState(recent, W, state.t + len(x))
+        return y, RotaryState(recent, W, state.t + x.shape[0])
 
     def turned(self, program: Program, t: Tensor) -> Program:
         """The program with turned queries and keys, ``t [B, 1]`` steps after the episode began."""
         if self.rotary == "none":
             return program
-        steps = torch.arange(1, len(program.query) + 1, dtype=torch.float64, device=t.device)
+        steps = torch.arange(1, program.query.shape[0] + 1, dtype=torch.float64, device=t.device)
         now = (t.double() + steps[:, None, None]).unsqueeze(-1)
         share = now * torch.tensor(self.turns, dtype=torch.float64, device=t.device)  # [T, B, heads, d/2]
         angle = ((share - share.floor()) * (2 * math.pi)).to(program.query.dtype)
