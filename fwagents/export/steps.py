@@ -23,8 +23,8 @@ class PolicyStep(nn.Module):
         normalization: what observations go through before the policy; None for nothing.
 
     Raises:
-        ValueError: the normalization is not of the policy's observations, or the policy explores in a way, or acts in
-            a space, that is not exported.
+        ValueError: the normalization is not of the policy's observations, or the policy explores in a way that is not
+            exported.
 
     Attributes:
         input_names: of the observation (``observation``, or ``observation.<key>`` for each entry of a dict), ``start``,
@@ -37,8 +37,6 @@ class PolicyStep(nn.Module):
         super().__init__()
         if policy.use_sde:
             raise ValueError("use_sde is True, expected a policy without state-dependent exploration")
-        if np.any(getattr(policy.action_space, "start", 0)):
-            raise ValueError(f"action_space is {policy.action_space}, expected one that starts at 0")
         self.policy = copy.deepcopy(policy).cpu()
         self.policy.set_training_mode(False)
         self.normalization = normalization
