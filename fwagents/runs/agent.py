@@ -1,0 +1,171 @@
+"""Train an agent with memory on any Gymnasium environment, and watch its learning curve in TensorBoard.
+
+``python train/agent.py --env PartialCatch-v0``
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fwagents.runs.cli import CoreName, fail, key_values
+from fwagents.runs.folder import read_config
+from fwagents.runs.options import (
+    Count,
+    CountOrNone,
+    Norm,
+    OutputFolder,
+    Seed,
+    Share,
+    TakenBy,
+    Threads,
+    Units,
+    Weight,
+    Within,
+    check_taken,
+)
+from fwagents.settings import defaults_for
+
+# The algorithms whose constructors take an option; see algorithms.py.
+ALL = TakenBy(algo=("memory_ppo", "a2c", "recurrent_ppo", "appo"))
+CLIPPING = TakenBy(algo=("memory_ppo", "recurrent_ppo", "appo"))
+EPOCHS = TakenBy(algo=("memory_ppo", "recurrent_ppo"))
+NOT_APPO = TakenBy(algo=("memory_ppo", "a2c", "recurrent_ppo"))
+CHUNKS = TakenBy(algo=("memory_ppo", "a2c", "appo"))
+RAY = TakenBy(engine=("ray",))
+
+
+@dataclass
+class Args:
+    """Train an agent with memory. The defaults shown are those of the environment and core given."""
+
+    env: str = "PartialCatch-v0"
+    """Any Gymnasium id; "module:Id" imports the module first."""
+    env_kwargs: tuple[str, ...] = ()
+    """Keyword arguments of the environment: size=20 visible_frames=2"""
+    wrappers: tuple[str, ...] = ()
+    """Around each environment, the innermost first: module:Class or "module:Class(name=value)"."""
+    frame_stack: Count = 1
+    """Last observations side by side as one; 1 for none but the present one."""
+    vec_env: Literal["auto", "dummy", "subproc"] = "auto"
+    """Environments as one batch where there is a native one; in a loop; or each in a process of its own."""
+    core: CoreName = "fast_weights"
+    """The memory."""
+    hidden_size: Units = 128
+    """Units of the memory."""
+    inner_steps: Annotated[int, Within(0, 1000)] | Literal["adaptive"] | None = None
+    """Fast weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the core's default,
+    as for the next two."""
+    decay: Share | None = None
+    """Fast weights: what is left of the fast memory after a step."""
+    fast_lr: Weight | None = None
+    """Fast weights: rate at which a hidden state is written."""
+    core_kwargs: tuple[str, ...] = ()
+    """Further options of the core: normalize_storage=False identity_scale=0.05 tolerance=0.05 max_inner_steps=20"""
+    critic_core: Literal["shared", "detached", "separate", "none"] = "separate"
+    """Where the value's memory comes from; see MemoryPolicy."""
+    algo: Literal["memory_ppo", "a2c", "recurrent_ppo", "appo"] = "memory_ppo"
+    """Our MemoryPPO or MemoryA2C, or sb3-contrib's RecurrentPPO; with --engine ray RLlib's PPO, or its asynchronous
+    APPO."""
+    engine: Literal["sb3", "ray"] = "sb3"
+    """Stable-Baselines3 on this machine, or Ray RLlib on this one or a cluster."""
+    num_workers: Annotated[CountOrNone, RAY] = 2
+    """ray: env runners, among which the environments are shared out; 0 plays in the learner's own process."""
+    address: Annotated[str | None, RAY] = None
+    """ray: of a running cluster, or "auto" for the one that this machine is part of; None starts one here."""
+    normalize: bool = False
+    """Observations and rewards to unit variance by running statistics (VecNormalize), saved with the agent; images stay
+    as they are, since convolutions scale them."""
+    norm_obs_keys: Annotated[tuple[str, ...], TakenBy(normalize=(True,))] = ()
+    """The parts of a Dict observation to normalize; none given is every Box that is no image."""
+
+    total_timesteps: Count = 500_000
+    """Environment steps to train for."""
+    num_envs: Count = 32
+    """Environments side by side."""
+    seed: Annotated[Seed, ALL] = 0
+    """Seed of weights, environments and exploration."""
+    device: Annotated[str, ALL] = "cpu"
+    """Torch device; small agents are fastest on the CPU."""
+    threads: Threads = 1
+    """Torch threads; one is fastest for small agents."""
+
+    resume: Path | None = None
+    """Go on with the run in this folder, from its newest whole checkpoint; takes no other option but --address.
+    That imports the modules of the environment and the wrappers that its config.json names, and loads SB3's zip files,
+    which run code: only a folder that you trust."""
+    log_dir: OutputFolder = Path("runs")
+    """Runs go to <log_dir>/<env>/<core>-s<seed>-<time>."""
+    checkpoint_freq: CountOrNone = 100_000
+    """Environment steps between checkpoints; 0 for none."""
+    eval_freq: CountOrNone = 50_000
+    """Environment steps between evaluations; 0 for none."""
+    eval_episodes: Count = 100
+    """Episodes of each evaluation."""
+    final_episodes: Count = 1000
+    """Fresh episodes that the closing table is measured on."""
+    log_memory: bool = False
+    """In TensorBoard: the memory's attention, a film of an episode, histograms, as often as 2 % of the time allow, and
+    once at least."""
+    log_memory_freq: Annotated[Count | None, TakenBy(log_memory=(True,))] = None
+    """Environment steps between them, at least; None for a twentieth of the run."""
+
+    learning_rate: Share = 1e-3
+    """Adam's step size at the start."""
+    lr_schedule: Literal["constant", "linear"] = "linear"
+    """"linear" falls to a tenth of the learning rate over the run."""
+    n_steps: Annotated[Count, ALL] = 32
+    """Steps of each environment per rollout."""
+    batch_size: Annotated[Count | None, EPOCHS] = None
+    """Steps per minibatch; None for the whole rollout."""
+    n_epochs: Annotated[Count, EPOCHS] = 4
+    """Passes over each rollout."""
+    gamma: Annotated[Share, ALL] = 0.99
+    """Discount factor."""
+    gae_lambda: Annotated[Share, NOT_APPO] = 0.95
+    """Bias against variance in generalised advantage estimation."""
+    clip_range: Annotated[Norm, CLIPPING] = 0.2
+    """PPO's clipping of the policy ratio."""
+    clip_range_vf: Annotated[Norm | None, EPOCHS] = None
+    """PPO's clipping of the value; None for none."""
+    normalize_advantage: Annotated[bool, NOT_APPO] = True
+    """Advantages to mean 0 and deviation 1 in every minibatch."""
+    ent_coef: Annotated[Weight, ALL] = 0.0
+    """Weight of the entropy bonus."""
+    vf_coef: Annotated[Weight, ALL] = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: Annotated[Norm, ALL] = 0.5
+    """Norm at which gradients are clipped."""
+    target_kl: Annotated[Norm | None, EPOCHS] = None
+    """KL divergence at which a rollout's epochs end early; None for never."""
+    chunk_length: Annotated[Count | None, CHUNKS] = None
+    """Steps over which gradients flow back; None for whole rollouts. Not for recurrent_ppo."""
+    refresh_states: Annotated[bool, TakenBy(algo=("memory_ppo",))] = False
+    """memory_ppo: compute the chunks' first states anew before every epoch but the first."""
+    use_rms_prop: Annotated[bool, TakenBy(algo=("a2c",))] = False
+    """a2c: RMSprop in place of Adam."""
+
+
+def resumed(run_dir: Path, address: str | None) -> tuple[Args, dict[str, Any], dict[str, Any]]:
+    """The options of a run that has begun; its cluster may stand elsewhere now."""
+    try:
+        config = read_config(run_dir, Args)
+        args = Args(**{**config["args"], "resume": run_dir})
+        if address is not None:
+            check_taken(args, ["address"])
+            args.address = address
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    return args, config["env_kwargs"], config["policy_kwargs"]["core_kwargs"]
+
+
+def args_for(argv: Sequence[str]) -> Args:
+    """The defaults for the environment, its arguments and the core that the command line names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--env", nargs="?", default=Args.env)
+    parser.add_argument("--env-kwargs", "--env_kwargs", nargs="*", default=())
+    parser.add_argument("--core", nargs="?", default=Args.core)
+    known = parser.parse_known_args(argv)[0]
+    env, core = known.env or Args.env, known.core or Args.core  # what is missing is reported when all is parsed
+    return Args(**{"env": env, **defaults_for(env, core, key_values("--env-kwargs", known.env_kwargs))})
