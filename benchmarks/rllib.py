@@ -13,7 +13,6 @@ import contextlib
 import json
 import pickle
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,8 +25,6 @@ import numpy as np
 import tyro
 
 from measuring import ROOT, check_out, machine, publish, table, write_results, write_section
-
-sys.path.insert(0, str(ROOT / "train"))
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
 CLUSTERS = (1, 2, 4, 8, 16, 64, 256, 1024)

@@ -22,7 +22,7 @@ def result_path(results: Path, cell: AgentCell, seed: int) -> Path:
 def kept_runs(results: Path, cell: AgentCell) -> list[Run]:
     """A cell's runs, seed by seed, each with the name of its ``cell``.
 
-    Those with other options than the cell's are left out; train/curves.py will run them anew.
+    Those with other options than the cell's are left out; experiments/curves.py will run them anew.
 
     Raises:
         ValueError: a file is damaged.

@@ -1,11 +1,11 @@
 """Run what the figures of agents still lack: first each core's search, or its trials, then its seeds with the winner.
 
-    python train/curves.py                           everything that is missing, two runs at a time; then the report
-    python train/curves.py --dry-run                 what is left, and how long it should take
+    python -m experiments.curves                 everything that is missing, two runs at a time; then the report
+    python -m experiments.curves --dry-run       what is left, and how long it should take
 
 It can be stopped or killed at any moment: runs go on from their checkpoints when it is called again. Runs are kept in
 results/curves/<cell>-s<seed>.json, searches in results/tuning/<env>-<core>.json; which cells there are, and their
-budgets, stands in train/agent_cells.py. A result whose options are not those of its cell is run anew.
+budgets, stands in experiments/agent_cells.py. A result whose options are not those of its cell is run anew.
 """
 
 import sys

@@ -1,10 +1,8 @@
 """What every section of the documents that results go into is made of: tables, and figures beside the document."""
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))  # whose documents are written by the same functions
 from benchmarks.measuring import table, write_section
 
 __all__ = ["listed", "picture", "table", "write_section"]

@@ -1,6 +1,6 @@
 """Make every picture of the documentation, light and dark: of an agent, of both supervised tasks, of TensorBoard.
 
-``python train/gallery.py`` trains what is missing into runs/gallery/, about a quarter of an hour in all, then draws.
+``python -m experiments.gallery`` trains what is missing into runs/gallery/, about a quarter of an hour, then draws.
 Runs of your own can be given in their place. TensorBoard is photographed with Chromium, which has to be on the PATH.
 """
 
@@ -99,7 +99,7 @@ def draw(script: str, run_dir: Path, args: Args) -> Iterator[Path]:
 
 
 def _run(script: str, *options: str) -> None:
-    subprocess.run([sys.executable, str(Path(__file__).with_name(f"{script}.py")), *options], check=True)
+    subprocess.run([sys.executable, "-m", "fwagents", script, *options], check=True)
 
 
 if __name__ == "__main__":

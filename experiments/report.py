@@ -1,7 +1,7 @@
 """Turn results into sections of docs/results.md, and figures.
 
-``python train/report.py`` reads the folders retrieval, glimpses, language, tuning and curves of results. What has not
-been run yet is shown as such.
+``python -m experiments.report`` reads the folders retrieval, glimpses, language, tuning and curves of results. What
+has not been run yet is shown as such.
 """
 
 import statistics

@@ -1,12 +1,12 @@
 """Run what the tables of docs/results.md still lack: first each cell's search, then its seeds with the winner.
 
-    python train/tables.py                           everything that is missing, two runs at a time; then the report
-    python train/tables.py --only retrieval          one table
-    python train/tables.py --dry-run                 what is left, and how long it should take
+    python -m experiments.tables                 everything that is missing, two runs at a time; then the report
+    python -m experiments.tables --only retrievalone table
+    python -m experiments.tables --dry-run       what is left, and how long it should take
 
 It can be stopped or killed at any moment: runs go on from their checkpoints when it is called again. Reported runs are
 kept in results/<script>/<cell>-s<seed>.json, searches in results/search/<cell>.json; which cells there are, and their
-budgets, stands in train/cells.py. A result whose options are not those of its cell is run anew.
+budgets, stands in experiments/cells.py. A result whose options are not those of its cell is run anew.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The console script ``fwagents``: ``fwagents agent --env PartialCatch-v0``; alone it lists its commands.
 
-``fwagents --tyro-print-completion bash`` prints a script that completes commands and options; zsh and tcsh likewise.
+``fwagents --tyro-print-completion bash`` prints a script that completes commands and options; so for zsh.
 """
 
 import importlib

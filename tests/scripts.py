@@ -1,4 +1,4 @@
-"""Scripts of train/ run as a user runs them, but in this process: to start Python and import torch takes seconds."""
+"""Scripts run as a user runs them, but in this process: to start Python and import torch takes seconds."""
 
 import contextlib
 import io
@@ -22,12 +22,12 @@ class Done(NamedTuple):
 
 
 def run(script, *args, cwd):
-    """Run ``train/<script>`` with these arguments in a folder."""
+    """Run ``train/<script>``, or the script at an absolute path, with these arguments in a folder."""
     out, err = io.StringIO(), io.StringIO()
     before = os.getcwd(), sys.argv, list(sys.path), [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     os.chdir(cwd)
     sys.argv = [str(TRAIN / script), *map(str, args)]
-    sys.path.insert(0, str(TRAIN))
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))  # as Python does
     code = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -136,8 +136,7 @@ def test_watch(trained, tmp_path, monkeypatch):
 
 
 def test_pictures_in_a_pipe_are_plain(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from terminal import blocks, plain
+    from fwagents.runs.terminal import blocks, plain
 
     picture = np.zeros((4, 2, 3), np.uint8)
     picture[:2] = 255
@@ -342,7 +341,7 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
     ("script", "option"),
     [
         *[("agent", "--total-timesteps"), ("retrieval", "--hidden-size"), ("glimpses", "--patch-size")],
-        *[("watch", "--no-window"), ("pictures", "--output"), ("export", "--output"), ("gallery", "--agent")],
+        *[("watch", "--no-window"), ("pictures", "--output"), ("export", "--output")],
     ],
 )
 def test_help_needs_no_torch(script, option, tmp_path):

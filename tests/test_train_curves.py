@@ -1,4 +1,4 @@
-"""train/curves.py: searches first, then seeds with the winners; with scripts in place of the training."""
+"""experiments/curves.py: searches first, then seeds with the winners; with scripts in place of the training."""
 
 import json
 from dataclasses import replace
@@ -81,10 +81,7 @@ stopped = {"stopped": "loss is nan"} if "--eval-freq" in words else {}
 @pytest.fixture
 def train(monkeypatch):
     """The modules of train/ by their names."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    import agent_cells
-    import curves
-    import jobs
+    from experiments import agent_cells, curves, jobs
 
     monkeypatch.setattr(jobs, "POLL", 0.02)
     return type("Train", (), {"cells": agent_cells, "curves": curves, "jobs": jobs})
@@ -294,8 +291,8 @@ def test_with_the_real_scripts(train, tmp_path):
 def test_the_cells_are_commands_that_exist(train):
     from dataclasses import fields
 
-    from agent import Args
-    from tune import COMMON, CORES
+    from fwagents.runs.agent import Args
+    from fwagents.runs.search import COMMON, CORES
 
     known = {field.name for field in fields(Args)}
     assert len({cell.name for cell in train.cells.CELLS}) == len(train.cells.CELLS)

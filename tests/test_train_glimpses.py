@@ -136,7 +136,7 @@ def test_killed_and_resumed_equals_unbroken(cwd, tmp_path):
         (["--hidden-size", "0", "--model", "convnet"], "--hidden-size is 0"),
         (["--dataset", "folder", "--data-dir", "mnist"], "mnist/train does not exist"),
         (["--dataset", "folder", "--data-dir", "faces", "--patch-size", "0"], "--patch-size is 0"),
-        (["--resume", "other"], "does not describe a run of train/glimpses.py"),
+        (["--resume", "other"], "does not describe a run of fwagents glimpses"),
         (["--model", "deep"], "invalid choice 'deep'"),
     ],
     ids=lambda p: " ".join(p) if isinstance(p, list) else "",
@@ -146,9 +146,8 @@ def test_a_mistake_is_one_clear_line(args, message, cwd, tmp_path, monkeypatch, 
         (tmp_path / name).symlink_to(cwd / name)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"args": {"pairs": 4}}')
-    monkeypatch.syspath_prepend(str(TRAIN))
     monkeypatch.chdir(tmp_path)
-    from glimpses import main
+    from fwagents.commands.glimpses import main
 
     with pytest.raises(SystemExit) as left:
         main(args if args[0] == "--resume" else [*TINY, *args])
@@ -161,8 +160,7 @@ def test_a_mistake_is_one_clear_line(args, message, cwd, tmp_path, monkeypatch, 
 
 
 def test_folders_need_a_folder(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from glimpses import main
+    from fwagents.commands.glimpses import main
 
     with pytest.raises(SystemExit):
         main(["--dataset", "folder"])

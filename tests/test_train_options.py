@@ -4,7 +4,6 @@ import importlib
 import inspect
 import json
 import shlex
-import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import get_args, get_origin
@@ -14,20 +13,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fwagents.commands import COMMANDS
 from fwagents.cores import CORES
+from fwagents.runs import algorithms, cli, options
+from fwagents.runs.agent import Args
+from fwagents.runs.folder import read_config
+from fwagents.runs.limits import check_agent
 
-from .scripts import TRAIN, run
+from .scripts import run
 
-SCRIPTS = ("agent", "retrieval", "glimpses", "language", "tune", "watch", "export", "pictures", "gallery", "curves")
+SCRIPTS = [*(f"fwagents.commands.{name}" for name in COMMANDS), "experiments.gallery", "experiments.curves"]
 ODD = ("nan", "inf", "-inf", "-1", "1e30", str(10**22), "99999999999999999999")
-
-
-@pytest.fixture(scope="module")
-def train():
-    """Import a module of train/."""
-    sys.path.insert(0, str(TRAIN))
-    yield importlib.import_module
-    sys.path.remove(str(TRAIN))
 
 
 def numbers(hint):
@@ -38,8 +34,8 @@ def numbers(hint):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_number_has_a_range_and_nothing_outside_it_passes(script, train, capsys):
-    cli, options, Args = train("cli"), train("options"), train(script).Args
+def test_every_number_has_a_range_and_nothing_outside_it_passes(script, capsys):
+    Args = importlib.import_module(script).Args
     begin = [word for field in fields(Args) if field.default is MISSING for word in _required(field.name)]
     walked = 0
     for name, hint in options.hints(Args).items():
@@ -69,9 +65,8 @@ def _required(name):
     return ["folder"] if name == "run_dir" else [f"--{name}", "pictures"]
 
 
-def test_the_options_of_an_algorithm_are_its_constructor_s(train):
+def test_the_options_of_an_algorithm_are_its_constructor_s():
     """Read from the classes' own signatures; RLlib's APPO has no class here."""
-    options, algorithms, Args = train("options"), train("algorithms"), train("agent").Args
     elsewhere = {"env", "learning_rate"}  # given to every algorithm in another form
     for algo, made in algorithms.ALGORITHMS.items():
         known = set().union(*(inspect.signature(kind).parameters for kind in made.make.__mro__[:3]))
@@ -137,15 +132,14 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("word", ["false", "no", "off", "False", "NO", "true", "yes", "On"])
-def test_words_for_booleans(word, train):
-    assert train("cli").key_values("--x", [f"a={word}"]) == {"a": word.lower() in ("true", "yes", "on")}
+def test_words_for_booleans(word):
+    assert cli.key_values("--x", [f"a={word}"]) == {"a": word.lower() in ("true", "yes", "on")}
 
 
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("env", ["PartialCatch-v0", "CartPole-v1"])
-def test_the_estimate_takes_no_memory_and_knows_every_core(core, env, train):
-    args = train("agent").Args(env=env, core=core)
-    train("limits").check_agent(args, {}, {})
+def test_the_estimate_takes_no_memory_and_knows_every_core(core, env):
+    check_agent(Args(env=env, core=core), {}, {})
 
 
 @pytest.mark.parametrize("name", ["a[/b]c", "[red]", ":smile: $x"])
@@ -161,10 +155,10 @@ def test_a_path_is_printed_as_it_is_and_commands_are_quoted(name, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def config(train, tmp_path_factory):
+def config(tmp_path_factory):
     """A good config.json, and a folder with a model's name in it."""
     folder = tmp_path_factory.mktemp("run")
-    args = {**vars(train("agent").Args()), "log_dir": "runs"}
+    args = {**vars(Args()), "log_dir": "runs"}
     policy_kwargs = {"core": "fast_weights", "hidden_size": 8, "core_kwargs": {}, "critic_core": "shared"}
     (folder / "best_model.zip").touch()
     (folder / "out").mkdir()
@@ -212,9 +206,8 @@ JSON = st.recursive(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_mutated_config_is_refused_in_one_line_or_is_a_config(data, train, config):
+def test_a_mutated_config_is_refused_in_one_line_or_is_a_config(data, config):
     folder, good = config
-    Args, read_config = train("agent").Args, train("runs").read_config
     changed = json.loads(json.dumps(good))
     where = data.draw(st.sampled_from([changed, changed["args"], changed["policy_kwargs"]]))
     name = data.draw(st.sampled_from([*where, "unknown"]))

@@ -16,13 +16,12 @@ SUPERVISED = ["--hidden-size", "6", "--batch-size", "4", "--updates", "2", "--ev
 @pytest.fixture
 def script(monkeypatch, tmp_path):
     """Runs a script's main in an empty folder; returns the exit code."""
-    monkeypatch.syspath_prepend(str(TRAIN))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def run(name, *args):
         try:
-            importlib.import_module(name).main([str(arg) for arg in args])
+            importlib.import_module(f"fwagents.commands.{name}").main([str(arg) for arg in args])
         except SystemExit as exit_:
             return exit_.code
         return 0
@@ -88,5 +87,5 @@ def test_what_is_no_run(script, capsys):
     Path("other", "config.json").write_text(json.dumps({"args": {"lr": 1}}))
     for folder in ("nowhere", "other"):
         assert script("pictures", folder, "--output", "out") == 2
-        assert "is no run of train/agent.py" in capsys.readouterr().err
+        assert "is no run of fwagents agent" in capsys.readouterr().err
     assert not Path("out").exists()

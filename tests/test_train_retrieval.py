@@ -139,7 +139,7 @@ def test_an_interrupt_says_how_to_go_on(interrupt, tmp_path):
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted after" in printed
-    assert f"train/retrieval.py --resume {run_dir(tmp_path).relative_to(tmp_path)}" in printed
+    assert f"-m fwagents retrieval --resume {run_dir(tmp_path).relative_to(tmp_path)}" in printed
 
 
 def test_a_search_leaves_the_test_set_alone(tmp_path):
@@ -229,7 +229,7 @@ def test_a_run_that_diverges_says_so(tmp_path):
         (["--output", "file/result.json"], "file"),
         (["--resume", "nowhere"], "nowhere is no run"),
         (["--resume", "empty"], "empty is no run"),
-        (["--resume", "other"], "does not describe a run of train/retrieval.py"),
+        (["--resume", "other"], "does not describe a run of fwagents retrieval"),
         (["--resume", "other", "--seed", "1"], "--resume takes every option from"),
     ],
     ids=lambda p: " ".join(p) if isinstance(p, list) else "",
@@ -240,9 +240,8 @@ def test_a_mistake_is_one_clear_line(args, message, tmp_path, monkeypatch, capsy
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"args": {"env": "PartialCatch-v0"}}')
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.syspath_prepend(str(TRAIN))
     monkeypatch.chdir(tmp_path)
-    from retrieval import main
+    from fwagents.commands.retrieval import main
 
     with pytest.raises(SystemExit) as left:
         main(args)

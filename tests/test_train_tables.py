@@ -1,4 +1,4 @@
-"""train/tables.py: what is missing is run once, in order, and goes on; with a script in place of the training."""
+"""experiments/tables.py: what is missing is run once, in order, and goes on; with a script in place of the training."""
 
 import json
 import os
@@ -58,10 +58,7 @@ result = {
 @pytest.fixture
 def train(monkeypatch):
     """The modules of train/ by their names."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    import cells
-    import jobs
-    import tables
+    from experiments import cells, jobs, tables
 
     monkeypatch.setattr(jobs, "POLL", 0.02)
     return type("Train", (), {"cells": cells, "jobs": jobs, "tables": tables})
@@ -301,7 +298,7 @@ def test_the_cells_are_commands_that_exist(train, monkeypatch):
     cells = train.cells.CELLS
     assert len({cell.name for cell in cells}) == len(cells)
     for cell in cells:
-        known = {field.name for field in fields(import_module(cell.script).Args)}
+        known = {field.name for field in fields(import_module(f"fwagents.commands.{cell.script}").Args)}
         choices = [choice for stage in cell.stages for choice in stage]
         for options in (cell.options, cell.start, *choices):
             assert set(options) <= known, cell.name
@@ -324,15 +321,15 @@ def test_dry_run_lists_every_cell(train, capsys):
     assert "Left: at most about" in printed
 
 
-LISTS = [path for path in (*TRAIN.glob("*.py"), *ROOT.glob("benchmarks/*.py")) if "BoardArgs)" in path.read_text()]
+LISTS = [path for path in ROOT.glob("experiments/*.py") if "BoardArgs)" in path.read_text()]
 TARGETS = [
     target
     for target, recipe in re.findall(r"^([\w-]+):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    if any(path.name in recipe for path in LISTS)
+    if any(f"experiments.{path.stem}" in recipe for path in LISTS)
 ]
 
 
-@pytest.mark.parametrize("words", [*(["python", path.name] for path in LISTS), *(["make", name] for name in TARGETS)])
+@pytest.mark.parametrize("words", [*(["python", path.stem] for path in LISTS), *(["make", name] for name in TARGETS)])
 def test_a_dry_run_writes_nothing(words, tmp_path):
     """In a copy of the repository, where every file stays as it was."""
     root = tmp_path / "copy"
@@ -347,7 +344,7 @@ def test_a_dry_run_writes_nothing(words, tmp_path):
         (root / ".venv" / stamp).touch()
     before = {path: path.is_file() and (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("*")}
     program, name = words
-    command = [python, root / "train" / name, "--dry-run"] if program == "python" else [*words, "ARGS=--dry-run"]
+    command = [python, "-m", f"experiments.{name}", "--dry-run"] if program == "python" else [*words, "ARGS=--dry-run"]
     quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=root, env=quiet, capture_output=True, text=True, check=True)
     assert "Left: at most about" in done.stdout
@@ -355,7 +352,7 @@ def test_a_dry_run_writes_nothing(words, tmp_path):
 
 
 def test_what_has_run_is_reported_and_what_has_not_is_not(train, tmp_path, monkeypatch):
-    import report
+    from experiments import report
 
     class Done(train.jobs.Board):
         """A board on which nothing is missing, or nothing succeeds."""

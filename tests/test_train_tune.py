@@ -205,9 +205,8 @@ def test_a_mistake_is_one_clear_line(args, message, tmp_path):
 
 
 def test_every_core_gets_the_same_search(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
     from fwagents.cores import CORES
-    from tune import space
+    from fwagents.runs.search import space
 
     spaces = {core: space(core) for core in CORES}
     for core, parts in spaces.items():
@@ -216,8 +215,7 @@ def test_every_core_gets_the_same_search(monkeypatch):
 
 
 def test_the_area_under_a_curve(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from tune import area
+    from fwagents.runs.search import area
 
     # Four pieces of 25: means 1, none, 4 and 6; the second lies between its neighbours.
     steps, returns = [10, 20, 60, 70, 100], [0.0, 2.0, 3.0, 5.0, 6.0]

@@ -31,10 +31,9 @@ SAME_PPO = [*SAME, "n_epochs"]
 @pytest.fixture
 def run_for(monkeypatch):
     """What train/agent.py trains."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from agent import Args
-    from cli import core_options
-    from training import Run
+    from fwagents.runs.agent import Args
+    from fwagents.runs.cli import core_options
+    from fwagents.runs.run import Run
 
     def make(env, algo):
         args = Args(**{**defaults_for(env, "fast_weights"), "env": env, "algo": ALGORITHMS[algo], "normalize": False})

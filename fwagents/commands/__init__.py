@@ -6,7 +6,7 @@ An options dataclass that a run needs without a command line stands in ``fwagent
 import importlib
 from collections.abc import Sequence
 
-from fwagents.runs.interrupts import as_script
+from fwagents.runs.interrupts import as_script, importing
 
 COMMANDS = {
     "agent": "train an agent with memory on any Gymnasium environment",
@@ -27,4 +27,10 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
         name: the command, one of ``COMMANDS``.
         argv: its command line; None is this process's.
     """
-    as_script(lambda: importlib.import_module(f"{__name__}.{name}").main(argv))
+
+    def main() -> None:
+        with importing():
+            module = importlib.import_module(f"{__name__}.{name}")
+        module.main(argv)
+
+    as_script(main)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fwagents.runs.agent import Args, args_for, resumed
 from fwagents.runs.cli import core_options, fail, key_values, parse
-from fwagents.runs.interrupts import INTERRUPTED
+from fwagents.runs.interrupts import INTERRUPTED, importing
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _main(argv: Sequence[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    args = parse(Args, argv, default=args_for(argv), beside_resume=("address",))
+    args = parse(Args, argv, default=args_for(argv), beside_resume=("address",), prog="fwagents agent")
     if args.resume is not None:
         args, env_kwargs, core_kwargs = resumed(args.resume, args.address)
     else:
@@ -37,21 +37,23 @@ def _main(argv: Sequence[str] | None) -> int:
 
     try:
         # Imported here, so that --help and mistakes answer at once.
-        from fwagents.runs.limits import check_agent, check_device
-
-        if args.engine == "ray":
-            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
-            from fwagents.runs.ray import RayRun as Run
-        else:
+        with importing():
+            from fwagents.runs.limits import check_agent, check_device
             from fwagents.runs.run import Run
+
+            make = Run
+            if args.engine == "ray":
+                importlib.import_module("fwagents.rllib")  # without the extra it says what to install
+                from fwagents.runs.ray import RayRun
+
+                make = RayRun
         check_device(args.device)
         check_agent(args, env_kwargs, core_kwargs)
-        run = Run(args, env_kwargs, core_kwargs)
+        run = make(args, env_kwargs, core_kwargs)
         if args.resume is None:
             run.begin()
         else:
             run.resume(args.resume)
     except (ValueError, TypeError, AssertionError, OSError, RuntimeError, ImportError, MemoryError) as error:
         fail(str(error))
-    code: int = run.go()
-    return code
+    return run.go()

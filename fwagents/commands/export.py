@@ -1,6 +1,6 @@
 """Write a trained agent for use elsewhere: as ONNX, and as weights that load without pickle.
 
-``python train/export.py RUN_DIR`` writes RUN_DIR/export/: ``step.onnx`` and ``sequence.onnx``, whose memory goes in and
+``fwagents export RUN_DIR`` writes RUN_DIR/export/: ``step.onnx`` and ``sequence.onnx``, whose memory goes in and
 comes out, and ``agent.safetensors`` with ``agent.json``, which ``fwagents.export.load_policy`` reads. Then onnxruntime
 plays whole episodes with both forms, and what comes out is compared with the agent itself.
 """
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from fwagents.runs.cli import fail, parse
+from fwagents.runs.interrupts import importing
 from fwagents.runs.options import Count, OutputFolder, Seed, TakenBy
 
 MOST = 1e-3  # difference of values (relative) and probabilities that rounding explains
@@ -23,7 +24,7 @@ class Args:
     """Write a trained agent as ONNX and as safetensors."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """Folder that train/agent.py made. The modules that its config.json names are imported, and SB3's zip in it runs
+    """Folder that fwagents agent made. The modules that its config.json names are imported, and SB3's zip in it runs
     code when it is loaded: only what you trust."""
     output: OutputFolder | None = None
     """Folder to write to; by default export in the run's own."""
@@ -37,7 +38,7 @@ class Args:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Load the run's best model, write it, check it."""
-    args = parse(Args, argv)
+    args = parse(Args, argv, prog="fwagents export")
     from fwagents.runs.agent import Args as AgentArgs
     from fwagents.runs.folder import best_model, read_config
 
@@ -49,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def export(args: Args, config: dict[str, Any], model_path: Path) -> None:
     """Write, then check."""
-    from fwagents.export import export_onnx, save_policy
-    from fwagents.export.check import compare
-    from fwagents.runs.players import Player
+    with importing():
+        from fwagents.export import export_onnx, save_policy
+        from fwagents.export.check import compare
+        from fwagents.runs.players import Player
 
     player = Player(config, model_path)
     folder = args.output or args.run_dir / "export"

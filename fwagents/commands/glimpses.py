@@ -1,6 +1,6 @@
 """Train a memory to tell images apart by glimpses, coarse and fine. Ba et al. (2016), sections 4.2 and 4.3.
 
-``python train/glimpses.py --model multilevel --hidden-size 50``
+``fwagents glimpses --model multilevel --hidden-size 50``
 
 MNIST is read from --data-dir, else from the folder that FWAGENTS_MNIST names, else downloaded once. Other images:
 ``--dataset folder --data-dir FOLDER --patch-size 12`` reads FOLDER/<train, validation, test>/<class>/<image>.

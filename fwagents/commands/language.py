@@ -1,6 +1,6 @@
 """Train a memory to model any text, character by character.
 
-``python train/language.py --file FILE --core fast_weights --parameters 250000``
+``fwagents language --file FILE --core fast_weights --parameters 250000``
 """
 
 import sys

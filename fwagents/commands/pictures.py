@@ -1,9 +1,9 @@
 """Draw what a trained memory attends to, from the folder of a run; every picture light and dark.
 
-``python train/pictures.py RUN_DIR --output FOLDER``
+``fwagents pictures RUN_DIR --output FOLDER``
 
 An agent's run gives its attention, its units, how its fast weights grew and a GIF of it playing; a run of
-train/retrieval.py, strings with what they look back at; a run of train/glimpses.py with fast weights, digits with the
+fwagents retrieval, strings with what they look back at; a run of fwagents glimpses with fast weights, digits with the
 patches looked back at.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from fwagents.runs.cli import fail, parse
+from fwagents.runs.interrupts import importing
 from fwagents.runs.options import Count, Frequency, OutputFolder, Seed
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Args:
     """Draw what a trained memory attends to."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run of train/agent.py, train/retrieval.py or train/glimpses.py. The modules that the
+    """Folder of a run of fwagents agent, fwagents retrieval or fwagents glimpses. The modules that the
     first's config.json names are imported, and SB3's zip in it runs code when it is loaded: only what you trust."""
     output: OutputFolder
     """Folder that the pictures go to."""
@@ -42,9 +43,10 @@ class Args:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Find out what was run, draw it, write it."""
-    args = parse(Args, argv)
-    from fwagents.figures import save
-    from fwagents.runs.folder import CONFIG, read_json
+    args = parse(Args, argv, prog="fwagents pictures")
+    with importing():
+        from fwagents.figures import save
+        from fwagents.runs.folder import CONFIG, read_json
 
     try:
         config = read_json(args.run_dir / CONFIG)
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         drawers = {"env": of_agent, "pairs": of_strings, "dataset": of_glimpses}
         drawer = next((drawer for option, drawer in drawers.items() if option in options), None)
         if drawer is None:
-            raise ValueError("it is no run of train/agent.py, train/retrieval.py or train/glimpses.py")
+            raise ValueError("it is no run of fwagents agent, fwagents retrieval or fwagents glimpses")
         for name, draw in drawer(args):
             for theme in ("light", "dark"):
                 save(draw(theme=theme), args.output / f"{name}-{theme}.png")
@@ -64,13 +66,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def of_agent(args: Args) -> Iterator[Drawing]:
     """An episode's attention, units and growth, and the film of it."""
-    from fwagents import figures
-    from fwagents.inspection import trace
-    from fwagents.inspection.film import film
-    from fwagents.inspection.video import write_video
-    from fwagents.runs.agent import Args as AgentArgs
-    from fwagents.runs.folder import best_model, read_config
-    from fwagents.runs.players import Player
+    with importing():
+        from fwagents import figures
+        from fwagents.inspection import trace
+        from fwagents.inspection.film import film
+        from fwagents.inspection.video import write_video
+        from fwagents.runs.agent import Args as AgentArgs
+        from fwagents.runs.folder import best_model, read_config
+        from fwagents.runs.players import Player
 
     player = Player(read_config(args.run_dir, AgentArgs), best_model(args.run_dir), ["rgb_array"])
     seen = trace(player.model, player.env, seed=args.seed, normalize_obs=player.normalization, attribution=True)
@@ -86,13 +89,14 @@ def of_agent(args: Args) -> Iterator[Drawing]:
 
 def of_strings(args: Args) -> Iterator[Drawing]:
     """Strings of the run's task, drawn anew, with what their last character looks back at."""
-    import numpy as np
+    with importing():
+        import numpy as np
 
-    from fwagents import figures
-    from fwagents.commands import retrieval
-    from fwagents.inspection import trace
-    from fwagents.runs.supervised import read
-    from fwagents.tasks.training import load_best
+        from fwagents import figures
+        from fwagents.commands import retrieval
+        from fwagents.inspection import trace
+        from fwagents.runs.supervised import read
+        from fwagents.tasks.training import load_best
 
     options, core_kwargs = read(retrieval.Args, ["--resume", str(args.run_dir)], "retrieval")
     task, model = retrieval.model(options, core_kwargs)
@@ -100,6 +104,7 @@ def of_strings(args: Args) -> Iterator[Drawing]:
     tokens, answers = task.draw(args.count, np.random.default_rng(args.seed))
     seen = trace(model.core, model.core_inputs(tokens), attribution=True, readout=model.answer)
     found = seen.attribution if seen.attention is None else seen.attention[:, :, -1]
+    assert found is not None
     said = model(tokens).argmax(1)
     words = [[str(int(digit)) for digit in digits] for digits in (answers, said)]
     weights = found[-1]
@@ -108,15 +113,16 @@ def of_strings(args: Args) -> Iterator[Drawing]:
 
 def of_glimpses(args: Args) -> Iterator[Drawing]:
     """Test images, with the patches that the last glimpse looks back at."""
-    import numpy as np
+    with importing():
+        import numpy as np
 
-    from fwagents import figures
-    from fwagents.commands import glimpses
-    from fwagents.inspection import trace
-    from fwagents.runs.supervised import read
-    from fwagents.tasks.glimpses import boxes
-    from fwagents.tasks.glimpses import glimpses as patches
-    from fwagents.tasks.training import load_best
+        from fwagents import figures
+        from fwagents.commands import glimpses
+        from fwagents.inspection import trace
+        from fwagents.runs.supervised import read
+        from fwagents.tasks.glimpses import boxes
+        from fwagents.tasks.glimpses import glimpses as patches
+        from fwagents.tasks.training import load_best
 
     options, core_kwargs = read(glimpses.Args, ["--resume", str(args.run_dir)], "glimpses")
     if options.model != "plain":
@@ -128,6 +134,7 @@ def of_glimpses(args: Args) -> Iterator[Drawing]:
     images, labels = splits.test.inputs[chosen], splits.test.labels[chosen]
     seen = trace(model.core, patches(images), attribution=True, readout=model.scores)
     found = seen.attribution if seen.attention is None else seen.attention[:, :, -1]
+    assert found is not None
     said = model(images).argmax(1)
     for n, image in enumerate(images.numpy()):
         names = [classes[int(i)] if classes else str(int(i)) for i in (labels[n], said[n])]

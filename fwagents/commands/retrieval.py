@@ -1,12 +1,12 @@
 """Train a memory to look values up by their keys: ``c9k8j3f1??c`` -> ``9``. Ba et al. (2016), section 4.1.
 
-``python train/retrieval.py --core fast_weights --hidden-size 20``
+``fwagents retrieval --core fast_weights --hidden-size 20``
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fwagents.runs.options import Count, Seed
 from fwagents.runs.supervised import Problem, SupervisedArgs, read, run
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             """How often an adaptive memory reads, on average over the steps of some test strings."""
             if getattr(built.core, "inner_steps", None) != "adaptive":
                 return {}
-            taken = built.core.inner_steps_taken(built.core_inputs(splits.test.inputs[:1000]))
+            taken = cast(Any, built.core).inner_steps_taken(built.core_inputs(splits.test.inputs[:1000]))
             return {"inner_steps_taken": float(taken.double().mean())}
 
         return Problem(built, splits, args.core, args.core, facts=facts)

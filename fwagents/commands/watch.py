@@ -1,6 +1,6 @@
 """Watch a trained agent play and remember: in a window, in the terminal, or as a GIF or MP4.
 
-``python train/watch.py runs/PartialCatch-v0/fast_weights-s0-... --output play.gif``
+``fwagents watch runs/PartialCatch-v0/fast_weights-s0-... --output play.gif``
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from fwagents.runs.cli import fail, parse
-from fwagents.runs.interrupts import INTERRUPTED
+from fwagents.runs.interrupts import importing
 from fwagents.runs.options import Count, Frequency, OutputFile, Seed, TakenBy
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Args:
     """Watch a trained agent play: the true screen, what it saw, what it did, what it looked back at."""
 
     run_dir: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder that train/agent.py made; without it, that of the newest agent in runs. The modules that its config.json
+    """Folder that fwagents agent made; without it, that of the newest agent in runs. The modules that its config.json
     names are imported, and SB3's zip in it runs code when it is loaded: only what you trust."""
     episodes: Count = 3
     """Episodes to play."""
@@ -45,7 +45,7 @@ class Args:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Load the run's best model, let it play, show it."""
-    args = parse(Args, argv)
+    args = parse(Args, argv, prog="fwagents watch")
     if args.output is not None and args.output.suffix.lower() not in (".gif", ".mp4"):
         fail(f"--output is {args.output}, expected a name that ends in .gif or .mp4")
     from fwagents.runs.agent import Args as AgentArgs
@@ -57,15 +57,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(str(error))
     try:
         watch(read_config(run_dir, AgentArgs), best_model(run_dir), args)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except Exception as error:  # a run of somebody else's environment can fail in any way
         fail(f"{run_dir} cannot be shown: {error}")
 
 
 def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
     """Play and show, or write."""
-    from fwagents.runs.players import Player
+    with importing():
+        from fwagents.runs.players import Player
 
     window = args.window and args.output is None and can_open_a_window()
     if args.window and args.output is None and not window:

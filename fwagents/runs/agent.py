@@ -1,6 +1,6 @@
 """Train an agent with memory on any Gymnasium environment, and watch its learning curve in TensorBoard.
 
-``python train/agent.py --env PartialCatch-v0``
+``fwagents agent --env PartialCatch-v0``
 """
 
 import argparse

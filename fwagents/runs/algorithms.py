@@ -42,7 +42,7 @@ ALGORITHMS = {algo: Algorithm(make, options(algo)) for algo, make in MAKERS.item
 def load_model(algo: str, path: Path, device: str = "cpu") -> BaseAlgorithm:
     """A saved agent. Loading SB3's zip runs code that it holds: load only what you trust.
 
-    ``train/export.py`` writes agents that load without running anything.
+    ``fwagents export`` writes agents that load without running anything.
     """
     make: Any = ALGORITHMS[algo].make
     model: BaseAlgorithm = make.load(path, device=device)

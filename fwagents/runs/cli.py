@@ -39,7 +39,11 @@ NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
 def parse(
-    args_type: type[T], argv: Sequence[str] | None, default: T | None = None, beside_resume: Collection[str] = ()
+    args_type: type[T],
+    argv: Sequence[str] | None,
+    default: T | None = None,
+    beside_resume: Collection[str] = (),
+    prog: str | None = None,
 ) -> T:
     """The dataclass filled from the command line, every option checked; a mistake is one line and exit code 2.
 
@@ -48,12 +52,13 @@ def parse(
         argv: the command line; None is this process's.
         default: values of the options that are not given.
         beside_resume: options that ``--resume`` leaves room for.
+        prog: the program's name in the help; None is this process's.
 
     From now on a full disk, whenever it is met, is one line that names the file.
     """
     sys.excepthook, threading.excepthook = _explain, _explain_in_thread
     argv = sys.argv[1:] if argv is None else argv
-    args = _parsed(args_type, argv, default)
+    args = _parsed(args_type, argv, default, prog)
     named = given(args_type, argv)
     try:
         check_values(args_type, vars(args))
@@ -68,7 +73,7 @@ def parse(
     return args
 
 
-def _parsed(args_type: type[T], argv: Sequence[str], default: T | None) -> T:
+def _parsed(args_type: type[T], argv: Sequence[str], default: T | None, prog: str | None) -> T:
     """The dataclass filled by tyro, whose boxed error comes out as one line."""
     for option, word in zip(["", *argv], argv, strict=False):
         if not word or (word.startswith("--") and word.endswith("=")):  # a path of "" would be the present folder
@@ -77,8 +82,8 @@ def _parsed(args_type: type[T], argv: Sequence[str], default: T | None) -> T:
     try:
         with contextlib.redirect_stderr(captured):
             if default is None:
-                return tyro.cli(args_type, args=argv)
-            return tyro.cli(args_type, args=argv, default=default)
+                return tyro.cli(args_type, prog=prog, args=argv)
+            return tyro.cli(args_type, prog=prog, args=argv, default=default)
     except SystemExit as exit_:
         if exit_.code:
             fail(_first_message(captured.getvalue()))

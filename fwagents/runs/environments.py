@@ -42,7 +42,7 @@ class Environment:
 
     @classmethod
     def of(cls, args: Mapping[str, Any], kwargs: dict[str, Any]) -> "Environment":
-        """From the options of train/agent.py.
+        """From the options of fwagents agent.
 
         Args:
             args: all of them, by name.
@@ -66,6 +66,24 @@ class Environment:
         with self._explained():
             env = make_vec_env(self.id, count, seed=seed, wrappers=self.wrappers, vec_env=self.vec_env, **self.kwargs)
         return env if self.frame_stack == 1 else VecFrameStack(env, self.frame_stack)
+
+    def reference_returns(self) -> dict[str, float]:
+        """Exact returns of reference players, by their names; empty where they are not known.
+
+        An environment gives them by a function ``returns`` of its arguments beside its class.
+        """
+        spec = gym.spec(self.id)
+        if self.wrappers or not isinstance(spec.entry_point, str):
+            return {}
+        module = importlib.import_module(spec.entry_point.partition(":")[0])
+        returns = getattr(module, "returns", None)
+        if returns is None:
+            return {}
+        try:
+            found: dict[str, float] = returns(**{**spec.kwargs, **self.kwargs})._asdict()
+        except TypeError:  # an argument of gymnasium.make, such as a limit of the steps
+            return {}
+        return found
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

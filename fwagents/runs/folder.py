@@ -1,7 +1,6 @@
 """A run's folder: how it is named, what describes it, how it is read back."""
 
 import json
-import shlex
 import sys
 import time
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import Any
 from fwagents.files import replacing
 from fwagents.machine import commit, cpu
 from fwagents.runs.options import from_json
+from fwagents.runs.shell import typed
 
 CONFIG = "config.json"
 RESULT = "result.json"
@@ -53,7 +53,7 @@ def provenance() -> dict[str, Any]:
     """What it takes to run this again: command, commit, machine, versions."""
     packages = ["fwagents", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy"]
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": typed(),
         "commit": commit(Path(__file__).parent),
         "machine": cpu(),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
@@ -74,17 +74,17 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-def read_config(run_dir: Path, args_type: type, script: str = "train/agent.py") -> dict[str, Any]:
-    """A run's ``config.json``, with its ``args`` as the fields of the script's options.
+def read_config(run_dir: Path, args_type: type, command: str = "agent") -> dict[str, Any]:
+    """A run's ``config.json``, with its ``args`` as the fields of the command's options.
 
     Args:
         run_dir: the run's folder.
-        args_type: the options of the script that made it.
-        script: its name.
+        args_type: the options of the command that made it.
+        command: its name.
 
     Raises:
         FileNotFoundError: there is no such run.
-        ValueError: the file is not the configuration of a run of that script, or a value is missing, of another type
+        ValueError: the file is not the configuration of a run of that command, or a value is missing, of another type
             or out of its range.
     """
     path = run_dir / CONFIG
@@ -100,7 +100,7 @@ def read_config(run_dir: Path, args_type: type, script: str = "train/agent.py") 
         if "env" in config["args"]:
             _object(config, "env_kwargs")
     except ValueError as error:
-        raise ValueError(f"{path} does not describe a run of {script}: {error}") from error
+        raise ValueError(f"{path} does not describe a run of fwagents {command}: {error}") from error
     return config
 
 
@@ -132,5 +132,5 @@ def newest_agent(log_dir: Path) -> Path:
     """
     models = [path for name in MODELS for path in log_dir.glob(f"*/*/{name}")]
     if not models:
-        raise FileNotFoundError(f"{log_dir} has no run with a model yet: train one with train/agent.py")
+        raise FileNotFoundError(f"{log_dir} has no run with a model yet: train one with fwagents agent")
     return max(models, key=lambda path: path.stat().st_mtime).parent

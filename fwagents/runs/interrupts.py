@@ -3,12 +3,14 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _taken = 0
+_importing = False
 
 
 def as_script(main: Callable[[], None]) -> None:
@@ -21,6 +23,17 @@ def as_script(main: Callable[[], None]) -> None:
         sys.exit(INTERRUPTED)
     finally:
         over()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around slow imports: an interrupt ends the process at once, as a library may swallow what is raised in it."""
+    global _importing
+    _importing = True
+    try:
+        yield
+    finally:
+        _importing = False
 
 
 def take_interrupts() -> None:
@@ -43,6 +56,9 @@ def over() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _taken
+    if _importing:
+        os.write(sys.__stderr__.fileno(), b"\nInterrupted.\n")  # type: ignore[union-attr]
+        os._exit(INTERRUPTED)
     _taken += 1
     if _taken == 1:
         raise KeyboardInterrupt

@@ -52,7 +52,7 @@ def check_device(name: str) -> None:
 
 
 def check_agent(args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
-    """Estimate the memory of a run of ``train/agent.py``.
+    """Estimate the memory of a run of ``fwagents agent``.
 
     Raises:
         ValueError: it needs more than there is, or something in the options cannot be.

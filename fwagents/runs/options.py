@@ -70,7 +70,7 @@ class TakenBy:
 
 @dataclass(frozen=True)
 class Writes:
-    """The option names a file or a folder that the script writes."""
+    """The option names a file or a folder that the command writes."""
 
     kind: Literal["file", "folder"]
 
@@ -138,15 +138,15 @@ def unlike(hint: Any, value: Any) -> str | None:
         wrong = (unlike(parts[0], value), *(each.expected(value) for each in ranges if _is_number(value)))
         return next((each for each in wrong if each), None)
     if origin in (Union, UnionType):
-        wrong = [unlike(part, value) for part in parts]
-        return None if None in wrong else " or ".join(str(each) for each in wrong)
+        found = [unlike(part, value) for part in parts]
+        return None if None in found else " or ".join(str(each) for each in found)
     if origin is Literal:
         names = ", ".join(map(str, parts))
         return None if isinstance(value, str) and value in parts else f"{'one of ' if len(parts) > 1 else ''}{names}"
     if origin is tuple:
         if not isinstance(value, tuple):
             return "a list"
-        return next((wrong for each in value if (wrong := unlike(parts[0], each))), None)
+        return next(filter(None, (unlike(parts[0], each) for each in value)), None)
     if hint is float:
         return None if _is_number(value) and abs(value) < math.inf else "a finite number"
     if hint is int:
@@ -207,7 +207,8 @@ def _spelled(name: str, value: Any) -> str:
 
 def check_outputs(args: Any) -> None:
     """ValueError if a file or folder that is to be written cannot be."""
-    for name in hints(type(args)):
-        writes, path = metadata(type(args), name, Writes), getattr(args, name)
+    args_type: type = type(args)
+    for name in hints(args_type):
+        writes, path = metadata(args_type, name, Writes), getattr(args, name)
         if writes is not None and path is not None and (expected := writes.expected(path)):
             raise ValueError(f"{flag(name)} is {str(path)!r}, expected {expected}")

@@ -1,4 +1,4 @@
-"""The search of ``train/tune.py`` by Optuna: a trial after the other, each drawn from what those before it say (TPE).
+"""The search of ``fwagents tune`` by Optuna: a trial after the other, each drawn from what those before it say (TPE).
 
 Its parts: ``--trials`` settings, the one in use first; the winners of other cores' searches (``--borrow``); and long
 runs of the best of all these (``--finalists``). A study in a database beside the result knows what is done.
@@ -7,9 +7,10 @@ runs of the best of all these (``--finalists``). A study in a database beside th
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.trial import TrialState
@@ -49,7 +50,7 @@ class Search:
     """A study, new or as it was left.
 
     Args:
-        args: of ``train/tune.py``.
+        args: of ``fwagents tune``.
 
     Raises:
         ValueError: it had other settings, or what is to be borrowed is no search's result.
@@ -98,7 +99,7 @@ class Search:
     def try_one(self, count: int) -> None:
         """One trial, of so many."""
         self.study.optimize(self.objective, n_trials=1)
-        last = max(self.study.get_trials(states=OVER), key=lambda trial: trial.datetime_complete)
+        last = max(self.study.get_trials(states=OVER), key=lambda trial: cast(datetime, trial.datetime_complete))
         leader = best(self.rows())
         value = "stopped" if last.value is None else f"{last.value:.3f}"
         highest = "none" if leader is None else f"{leader['value']:.3f}"

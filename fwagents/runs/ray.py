@@ -64,7 +64,7 @@ BOUNDLESS = ("train/explained_variance",)
 
 
 class RayRun(Run):
-    """A run of ``train/agent.py --engine ray``; as :class:`Run`.
+    """A run of ``fwagents agent --engine ray``; as :class:`Run`.
 
     Raises:
         ValueError: an option that RLlib's agents have not, or environments that cannot be shared out evenly.
@@ -167,6 +167,8 @@ class RayRun(Run):
             learned = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
             check_finite(learned)
             episodes = result["env_runners"].get(EPISODES, [])
+            assert model.ep_info_buffer is not None
+            assert model.ep_success_buffer is not None
             for row in episodes:
                 model.ep_info_buffer.append(row)
                 if row["success"] is not None:
@@ -266,7 +268,7 @@ def _probe(address: str) -> None:
 
 
 def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[str, Any]) -> AlgorithmConfig:
-    """RLlib's configuration for the options of ``train/agent.py``."""
+    """RLlib's configuration for the options of ``fwagents agent``."""
     rate, workers = args.learning_rate, args.num_workers
     asynchronous = args.algo == "appo"
     config: Any = APPOConfig() if asynchronous else PPOConfig()
@@ -320,12 +322,13 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
 
 
 def minibatch_size(args: Any) -> int | None:
-    """RLlib's minibatch size for the options of ``train/agent.py``; None for the whole rollout.
+    """RLlib's minibatch size for the options of ``fwagents agent``; None for the whole rollout.
 
     RLlib counts the step that it adds to every rollout to bootstrap from, and takes so many rows as hold the size on
     average: with the size as it is, none at all where a minibatch is to be a single rollout.
     """
-    rollout = args.n_steps * args.num_envs
+    rollout: int = args.n_steps * args.num_envs
     if args.batch_size is None or args.batch_size == rollout:
         return None
-    return min(rollout, math.ceil(args.batch_size * (args.n_steps + 1) / args.n_steps))
+    counted: float = args.batch_size * (args.n_steps + 1) / args.n_steps
+    return min(rollout, math.ceil(counted))

@@ -1,4 +1,4 @@
-"""The search of ``train/tune.py`` by Ray Tune: many trials at once, here or on a cluster, the poor ones cut short.
+"""The search of ``fwagents tune`` by Ray Tune: many trials at once, here or on a cluster, the poor ones cut short.
 
 Settings are drawn at random, and successive halving (ASHA, Li et al., 2020) goes on with the best third of them each
 time that they have trained three times as long. All that the trials report is kept in a journal; a search that was
@@ -80,7 +80,7 @@ def key(setting: dict[str, Any]) -> str:
     return json.dumps(setting, sort_keys=True)
 
 
-class Journal(tune.Callback):
+class Journal(tune.Callback):  # type: ignore[misc]
     """What every setting has reported, a line each in a file, so that the process may die at any time.
 
     Attributes:
@@ -182,7 +182,7 @@ def write(
     output: Path, described: dict[str, Any], settings: list[dict[str, Any]], journal: Journal
 ) -> dict[str, Any] | None:
     """The space, every trial and the winner, which is returned; only a trial that came to its end can win."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, setting in enumerate(settings):
         reports = journal.reports.get(key(setting), [])
         value = reports[-1]["area"] if reports else -math.inf
@@ -197,8 +197,8 @@ def write(
         )
     winner = best([row for row in rows if row["pieces"] == PIECES * len(described["seeds"])])
     for row in rows:
-        value = "stopped" if row["value"] is None else f"{row['value']:.3f}"
-        print(f"{row['number'] + 1}/{len(rows)}: {value} after {row['pieces']} pieces  {row['setting']}", flush=True)
+        shown = "stopped" if row["value"] is None else f"{row['value']:.3f}"
+        print(f"{row['number'] + 1}/{len(rows)}: {shown} after {row['pieces']} pieces  {row['setting']}", flush=True)
     if strange := len(journal.reports.keys() - map(key, settings)):
         text = f"{journal.path} has {strange} settings that were not drawn this time: other versions or defaults?"
         print(text, file=sys.stderr)

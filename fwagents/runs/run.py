@@ -7,7 +7,7 @@ import traceback
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from fwagents.envs import reference_returns
 from fwagents.files import remove_unfinished
 from fwagents.runs.algorithms import ALGORITHMS, load_model
 from fwagents.runs.cli import FULL
@@ -27,7 +26,7 @@ from fwagents.runs.environments import Environment
 from fwagents.runs.folder import CONFIG, RESULT, new_run_dir, provenance, read_json, write_json
 from fwagents.runs.interrupts import INTERRUPTED
 from fwagents.runs.locks import alone_in
-from fwagents.runs.shell import script, tensorboard
+from fwagents.runs.shell import command, tensorboard
 from fwagents.sb3.board import describe_run
 from fwagents.sb3.callbacks import (
     EpisodeLogCallback,
@@ -53,7 +52,7 @@ COMPARED = ("env", "core", "hidden_size", "algo", "learning_rate", "seed")  # co
 
 
 class Run:
-    """A run of ``train/agent.py``: built from its options, then begun or resumed, then trained.
+    """A run of ``fwagents agent``: built from its options, then begun or resumed, then trained.
 
     Args:
         args: the command line.
@@ -233,13 +232,13 @@ class Run:
     @property
     def _log_interval(self) -> int:
         """Rollouts between two lines of the log: about 200 lines in all."""
-        return max(1, self.args.total_timesteps // (self.args.n_steps * self.args.num_envs) // 200)
+        return max(1, int(self.args.total_timesteps // (self.args.n_steps * self.args.num_envs)) // 200)
 
     def _learn(self) -> None:
         self.model.learn(
             self.args.total_timesteps - self.model.num_timesteps,
             callback=[*self.callbacks, LogCallback(self._log_interval), *self.checkpoints],
-            log_interval=None,
+            log_interval=cast(int, None),  # LogCallback does it
             reset_num_timesteps=False,
         )
 
@@ -252,7 +251,7 @@ class Run:
             self.console.print(f"The last good checkpoints are in {self.dir / CHECKPOINTS}", soft_wrap=True)
 
     def _say_how_to_go_on(self) -> None:
-        again, kept = script("agent.py", "--resume", self.dir), self._kept()
+        again, kept = command("agent", "--resume", self.dir), self._kept()
         if kept:
             steps = int(kept[-1].stem.removeprefix("step_"))
             self._print_command(f"Go on from the last checkpoint, at {steps:,} steps:  {again}")
@@ -325,8 +324,8 @@ class Run:
         self.console.print(table)
         for line in self._how_to_read("memoryless" in references):
             self.console.print(line, soft_wrap=True)
-        self._print_command(f"Watch it play:    {script('watch.py', self.dir)}")
-        self._print_command(f"As a GIF:         {script('watch.py', self.dir, '--output', 'play.gif')}")
+        self._print_command(f"Watch it play:    {command('watch', self.dir)}")
+        self._print_command(f"As a GIF:         {command('watch', self.dir, '--output', 'play.gif')}")
         self._print_command(f"Learning curves:  {tensorboard(args.log_dir)}")
 
     def _judge(self, model: BaseAlgorithm, env: VecEnv, deterministic: bool) -> dict[str, Any]:
@@ -338,11 +337,8 @@ class Run:
 
     def _references(self) -> dict[str, dict[str, Any]]:
         """Players to compare an agent with: exact returns where they are known, else a random player's, by playing."""
-        environment = self.environment
-        if not environment.wrappers:
-            with contextlib.suppress(ValueError, TypeError):
-                known = reference_returns(environment.id.rpartition(":")[2], **environment.kwargs)
-                return {name: {"mean_return": value} for name, value in known._asdict().items()}
+        if known := self.environment.reference_returns():
+            return {name: {"mean_return": value} for name, value in known.items()}
         episodes = min(RANDOM_EPISODES, self.args.final_episodes)
         env = self._fresh_env(episodes, FINAL_SEED + self.args.seed)
         env.action_space.seed(self.args.seed)
@@ -370,6 +366,7 @@ class Run:
         normalize_obs = env.normalize_obs if isinstance(env, VecNormalize) else None
         seed = FINAL_SEED + self.args.seed
         found = trace(model, self.environment.one(), episodes=20, seed=seed, growth=False, normalize_obs=normalize_obs)
+        assert found.inner_steps is not None
         return float(found.inner_steps[found.valid].mean())
 
 
@@ -411,6 +408,7 @@ def evaluate(model: Any, env: VecEnv, episodes: int, deterministic: bool = True)
         return_episode_rewards=True,
         callback=note_success,
     )
+    assert isinstance(returns, list)
     return {
         "episodes": len(returns),
         "mean_return": float(np.mean(returns)),

@@ -1,6 +1,6 @@
 """Search for what trains an agent well on an environment; every core gets the same search, from what is used now.
 
-``python train/tune.py --env PartialCatch-v0 --core lstm --trials 50 --steps 200000``
+``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --steps 200000``
 
 Needs Optuna: ``pip install "fwagents[tune]"``. A search that was stopped goes on when the same command is given again;
 one process at a time. With ``--engine ray`` (``pip install "fwagents[ray]"``) Ray Tune runs many trials at once.
@@ -59,7 +59,7 @@ OBJECTIVE = "mean return of the training episodes, averaged over equal pieces of
 
 @dataclass
 class Args:
-    """Search for what trains an agent well. What is not searched is train/agent.py's default for the environment."""
+    """Search for what trains an agent well. What is not searched is fwagents agent's default for the environment."""
 
     env: str = "PartialCatch-v0"
     """Any Gymnasium id; "module:Id" imports the module first."""

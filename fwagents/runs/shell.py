@@ -5,23 +5,32 @@ import shlex
 import sys
 from pathlib import Path
 
+PACKAGE = Path(__file__).parent.parent
 
-def script(name: str, *options: object) -> str:
-    """Run a script of this folder.
+
+def command(name: str, *options: object) -> str:
+    """Run a command of ``fwagents``.
 
     Args:
-        name: the script's file name.
+        name: the command.
         *options: the rest of the command line.
     """
-    return _command(_from_here(Path(__file__).with_name(name)), *options)
+    return _python("-m", "fwagents", name, *options)
 
 
 def tensorboard(log_dir: Path) -> str:
     """Show the learning curves of the runs in a folder."""
-    return _command("-m", "tensorboard.main", "--logdir", log_dir)
+    return _python("-m", "tensorboard.main", "--logdir", log_dir)
 
 
-def _command(*words: object) -> str:
+def typed() -> str:
+    """This process's own command line, with ``python`` for the interpreter."""
+    program, *words = sys.argv
+    module = Path(program).name in ("fwagents", "fwagents.exe") or Path(program) == PACKAGE / "__main__.py"
+    return shlex.join(["python", *(["-m", "fwagents"] if module else [program]), *words])
+
+
+def _python(*words: object) -> str:
     return shlex.join([_from_here(Path(sys.executable)), *map(str, words)])
 
 

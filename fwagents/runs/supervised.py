@@ -1,4 +1,4 @@
-"""What the scripts of supervised tasks share: their common options, and a run from begin to result file."""
+"""What the commands of supervised tasks share: their common options, and a run from begin to result file."""
 
 import contextlib
 import json
@@ -20,10 +20,10 @@ from fwagents.runs.folder import (
     write_json,
     write_result,
 )
-from fwagents.runs.interrupts import INTERRUPTED
+from fwagents.runs.interrupts import INTERRUPTED, importing
 from fwagents.runs.locks import alone_in
 from fwagents.runs.options import Count, Norm, OutputFile, OutputFolder, Seed, Share, Threads, Units, Weight, Within
-from fwagents.runs.shell import script, tensorboard
+from fwagents.runs.shell import command, tensorboard
 from fwagents.settings import core_defaults_for
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ NO_PART = ("resume", "log_dir", "output")  # options that change nothing in a re
 
 
 class Problem(NamedTuple):
-    """What a task's script builds from its options.
+    """What a task's command builds from its options.
 
     Attributes:
         model: what is trained.
@@ -113,16 +113,16 @@ def read(args_type: type[ArgsT], argv: Sequence[str], task: str) -> tuple[ArgsT,
     """The options and those of the core, from the command line or from the run that is to go on.
 
     Args:
-        args_type: the script's options.
+        args_type: the command's options.
         argv: the command line.
-        task: name of the task, which is the script's too.
+        task: name of the task and of its command.
     """
-    args = parse(args_type, argv)
+    args = parse(args_type, argv, prog=f"fwagents {task}")
     if args.resume is None:
         core_kwargs = core_defaults_for(task, args.core, vars(args)) | core_options(args)
         return args, core_kwargs
     try:
-        config = read_config(args.resume, args_type, _script(task))
+        config = read_config(args.resume, args_type, task)
     except (OSError, ValueError) as error:
         fail(str(error))
     return args_type(**{**config["args"], "resume": args.resume}), config["core_kwargs"]
@@ -145,10 +145,11 @@ def _run(
     build: Callable[[], Problem],
     held: contextlib.ExitStack,
 ) -> int:
-    import torch
+    with importing():
+        import torch
 
-    from fwagents.files import remove_unfinished
-    from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
+        from fwagents.files import remove_unfinished
+        from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
 
     torch.set_num_threads(args.threads)
     try:
@@ -183,7 +184,7 @@ def _run(
     except KeyboardInterrupt:
         print(f"\nInterrupted after {trainer.update:,} updates.")
         done = trainer.curve[-1]["update"] if (folder / CHECKPOINT).is_file() and trainer.curve else 0
-        print(f"Go on from the checkpoint at {done:,}:  {script(f'{task}.py', '--resume', folder)}")
+        print(f"Go on from the checkpoint at {done:,}:  {command(task, '--resume', folder)}")
         return INTERRUPTED
     result = _result(args, task, problem, trainer, score, diverged)
     write_result(folder / RESULT, result)
@@ -215,10 +216,6 @@ def _as_json(args: SupervisedArgs) -> dict[str, Any]:
     """The options as config.json holds them."""
     options: dict[str, Any] = json.loads(json.dumps(asdict(args), default=str))
     return options
-
-
-def _script(task: str) -> str:
-    return f"train/{task}.py"
 
 
 def _begin(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, label: str) -> Path:

@@ -182,9 +182,8 @@ def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path):
 
 
 def test_the_agent_that_does_not_play_has_few_environments(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from agent import Args
-    from ray_training import RayRun, check_finite
+    from fwagents.runs.agent import Args
+    from fwagents.runs.ray import RayRun, check_finite
 
     run = RayRun(Args(num_envs=64, n_steps=8, batch_size=16, critic_core="shared"), {}, {})
     assert run.model.n_envs == run.venv.num_envs == 2
