@@ -80,7 +80,7 @@ def test_run_folder(trained):
     assert returns == pytest.approx({"optimal": 1.0, "memoryless": 2 * 24 / 30 - 1, "random": 2 * 2 / 6 - 1})
     for word in ("best memoryless player", "random player", "final_model, sampled", "training return, last"):
         assert word in printed, word
-    for word in ("mean return", "95 % interval", "success", "final_model", "watch.py", "tensorboard.main --logdir"):
+    for word in ("mean return", "95 % interval", "success", "final_model", "fwagents watch", "tensorboard.main --logdir"):
         assert word in printed, word
 
 

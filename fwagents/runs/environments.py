@@ -72,7 +72,7 @@ class Environment:
 
         An environment gives them by a function ``returns`` of its arguments beside its class.
         """
-        spec = gym.spec(self.id)
+        spec = gym.spec(self.id.rpartition(":")[2])
         if self.wrappers or not isinstance(spec.entry_point, str):
             return {}
         module = importlib.import_module(spec.entry_point.partition(":")[0])
