@@ -45,7 +45,7 @@ def trace_episodes(
         seed: of the first episode, the next has the next; None for fresh entropy.
         deterministic: the most likely actions in place of samples.
         normalize_obs: what the environment's observations go through, such as ``VecNormalize.normalize_obs``.
-        growth: whether to follow the norm and the effective rank of fast weights, which takes the eigenvalues of A at
+        growth: whether to follow the norm and the effective rank of a fast memory, which takes its singular values at
             every step.
         attribution: whether to differentiate, once for each step.
 

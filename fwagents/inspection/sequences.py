@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fwagents.cores import FastWeights, MemoryCore
+from fwagents.cores import MemoryCore
 from fwagents.inspection import attention
 from fwagents.inspection.attribution import attribution as attribute
 from fwagents.inspection.traces import Trace
@@ -28,7 +28,7 @@ def trace_sequences(
         core: any core.
         x: inputs [T, B, D].
         start: bool [T, B], True where a step opens an episode; the first step of every row always does.
-        growth: whether to follow the norm and the effective rank of fast weights, which takes the eigenvalues of A at
+        growth: whether to follow the norm and the effective rank of a fast memory, which takes its singular values at
             every step.
         attribution: whether to differentiate, T times over.
         readout: what turns outputs [T, B, H] into scores [T, B, n], for the attribution; that of a step is of the
@@ -73,14 +73,13 @@ def recorded(
     found: dict[str, Any] = {"core": type(core).__name__, "inputs": to_numpy(x), "hidden": to_numpy(y)}
     if scores is not None:
         found["attribution"] = to_numpy(attribute(*scores))
-    if isinstance(core, FastWeights):
-        with torch.no_grad():
-            reads = attention.reads(core, x, y, start)
-            found.update(keys=to_numpy(reads.keys), queries=to_numpy(reads.queries), attention=to_numpy(reads.weights))
-            found.update(inner_steps=to_numpy(reads.taken))
-            if growth:
-                grown = attention.growth(core, reads.keys, start)
-                found.update(norm=to_numpy(grown.norm), effective_rank=to_numpy(grown.effective_rank))
+    if attention.has_fast_memory(core):
+        reads = attention.reads(core, x, y, start)
+        found.update({name: to_numpy(getattr(reads, name)) for name in ("keys", "written", "queries")})
+        found.update(attention=to_numpy(reads.weights), inner_steps=to_numpy(reads.taken))
+        if growth:
+            grown = attention.growth(reads, start)
+            found.update(norm=to_numpy(grown.norm), effective_rank=to_numpy(grown.effective_rank))
     return found
 
 
