@@ -14,8 +14,8 @@ from fwagents.cores import make_core
 from fwagents.inspection import trace
 
 
-def traced(core="fast_weights", rows=2, **options):
-    return trace(make_core(core, 3, 6), torch.randn(7, rows, 3), **options)
+def traced(core="fast_weights", rows=2, size=6, core_kwargs=None, **options):
+    return trace(make_core(core, 3, size, **core_kwargs or {}), torch.randn(7, rows, 3), **options)
 
 
 def strings(theme):
@@ -33,10 +33,17 @@ GRADIENTS = {"attribution": True, "readout": lambda y: y}
 FIGURES = {
     "attention": lambda theme: figures.attention_matrix(traced(), theme=theme),
     "attention by name": lambda theme: figures.attention_matrix(traced(), names=list("c9k8??c"), theme=theme),
+    "attention of heads": lambda theme: figures.attention_matrix(traced("rotary_fast_weights", size=16), theme=theme),
+    "attention of five heads": lambda theme: figures.attention_matrix(
+        traced("delta_net", size=10, core_kwargs={"num_heads": 5}), names=list("c9k8??c"), theme=theme
+    ),
     "attribution": lambda theme: figures.attention_matrix(traced("lstm", **GRADIENTS), theme=theme),
     "units": lambda theme: figures.unit_traces(traced(), theme=theme),
     "units below zero": lambda theme: figures.unit_traces(traced("gru"), theme=theme),
     "growth": lambda theme: figures.memory_growth(traced(), theme=theme),
+    "growth of heads": lambda theme: figures.memory_growth(
+        traced("delta_net", size=10, core_kwargs={"num_heads": 5}), theme=theme
+    ),
     "growth of one": lambda theme: figures.memory_growth(traced(rows=1), theme=theme),
     "strings": strings,
     "glimpses": glimpses,
@@ -66,8 +73,11 @@ def test_everything_is_labelled_and_legible(name, theme):
             shared = axes.get_xlabel() or any(
                 other.get_xlabel() for other in axes.get_shared_x_axes().get_siblings(axes)
             )
-            assert shared or not axes.get_xticks().size or axes.get_ylabel(), "an axis without a label"
-            assert axes.get_ylabel() or not axes.get_yticks().size, "an axis without a label"
+            numbered = [
+                any(tick.get_visible() for tick in ticks) for ticks in (axes.get_xticklabels(), axes.get_yticklabels())
+            ]
+            assert shared or not numbered[0] or axes.get_ylabel(), "an axis without a label"
+            assert axes.get_ylabel() or not numbered[1], "an axis without a label"
     figure.canvas.draw()
     for text in figure.findobj(Text):
         if text.get_text():
@@ -86,14 +96,34 @@ def test_ramps_are_told_by_lightness_alone(theme):
         assert contrast(colour, palette.ground) >= 3  # WCAG 2, of graphics
 
 
-def test_attention_is_what_was_recorded():
-    found = traced()
-    drawn = figures.attention_matrix(found, 1).axes[0].images[0].get_array()
-    for t in range(7):
-        for tau in range(7):
-            assert np.ma.is_masked(drawn[t, tau]) == (tau >= t)
-            if tau < t:
-                assert drawn[t, tau] == found.attention[t, 1, -1, tau]
+@pytest.mark.parametrize(
+    ("core", "options", "own"),
+    [
+        ("fast_weights", {"inner_steps": 2}, False),
+        *((name, {"num_heads": 3}, True) for name in ("delta_net", "sum_rule")),
+    ],
+)
+def test_attention_is_what_was_recorded(core, options, own):
+    """A panel for each head, named; the size of a part is |weight| |written|; the own write is there if it is read."""
+    found = traced(core, core_kwargs=options)
+    figure = figures.attention_matrix(found, 1)
+    heads = found.keys.shape[2]
+    panels = [axes for axes in figure.axes if axes.images]
+    assert len(panels) == heads
+    words = [text.get_text() for text in figure.findobj(Text)]
+    assert any("its own write included" in word for word in words) == own
+    assert any("which holds the steps before it" in word for word in words) != own
+    for head, axes in enumerate(panels):
+        assert (axes.get_title() == f"head {head + 1}") == (heads > 1)
+        drawn = axes.images[0].get_array()
+        assert axes.images[0].get_clim() == panels[0].images[0].get_clim(), "one scale"
+        for t in range(7):
+            for tau in range(7):
+                seen = tau < t or (own and tau == t)
+                assert np.ma.is_masked(drawn[t, tau]) != seen
+                if seen:
+                    part = found.attention[t, 1, head, -1, tau] * found.written[tau, 1, head]
+                    assert drawn[t, tau] == pytest.approx(np.linalg.norm(part), rel=1e-5)
 
 
 def test_units_peak_in_order():
@@ -104,13 +134,19 @@ def test_units_peak_in_order():
     assert (np.diff(peaks) >= 0).all()
 
 
-def test_growth_is_what_was_recorded():
-    found = traced()
-    upper, lower = figures.memory_growth(found).axes
-    for axes, values in ((upper, found.norm), (lower, found.effective_rank)):
-        *rows, mean = (line.get_ydata() for line in axes.lines)
-        np.testing.assert_allclose(np.transpose(rows), values)
-        np.testing.assert_allclose(mean, values.mean(1))
+@pytest.mark.parametrize(("core", "options"), [("fast_weights", {}), ("gated_delta_net", {"num_heads": 3})])
+def test_growth_is_what_was_recorded(core, options):
+    found = traced(core, core_kwargs=options)
+    figure = figures.memory_growth(found)
+    heads = found.norm.shape[2]
+    for axes, values in zip(figure.axes, (found.norm, found.effective_rank), strict=True):
+        lines = [line.get_ydata() for line in axes.lines]
+        for head in range(heads):
+            *rows, mean = lines[3 * head : 3 * head + 3]
+            np.testing.assert_allclose(np.transpose(rows), values[..., head])
+            np.testing.assert_allclose(mean, values[..., head].mean(1))
+    named = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert named == ([f"head {n + 1}" for n in range(heads)] if heads > 1 else [])
 
 
 def test_strings_show_shares_and_verdicts():

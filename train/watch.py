@@ -84,10 +84,9 @@ def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
 
 def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
     """Episodes one after the other, and a line about each when it has been shown."""
-    from fwagents.cores import FastWeights
-    from fwagents.inspection import trace
+    from fwagents.inspection import has_fast_memory, trace
 
-    exact = isinstance(player.policy.actor_core, FastWeights)
+    exact = has_fast_memory(player.policy.actor_core)
     for number in range(args.episodes):
         played = trace(
             player.model,

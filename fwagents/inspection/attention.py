@@ -1,6 +1,7 @@
 """The read of a fast memory as attention to what was written into it: exact, for every inner step and every head."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from fwagents.cores import FastWeights, MemoryCore
 from fwagents.cores.programmer import FastWeightProgrammer, Program
+
+FAST_MEMORIES = (FastWeights, FastWeightProgrammer)
 
 
 class Reads(NamedTuple):
@@ -44,7 +47,7 @@ class Reads(NamedTuple):
 
 def has_fast_memory(core: MemoryCore[Any]) -> bool:
     """Whether :func:`reads` gives the core's attention."""
-    return core.inner_steps != 0 if isinstance(core, FastWeights) else isinstance(core, FastWeightProgrammer)
+    return isinstance(core, FAST_MEMORIES) and getattr(core, "inner_steps", 1) != 0
 
 
 @torch.no_grad()
@@ -135,7 +138,7 @@ def _episodes(start: Tensor) -> Iterator[tuple[int, int, int]]:
     """Row, first step, and step after the last, of every episode."""
     for b, opens in enumerate(start.T):
         begins = [*opens.nonzero().flatten().tolist(), len(start)]
-        for begin, end in zip(begins[:-1], begins[1:], strict=True):
+        for begin, end in pairwise(begins):
             yield b, begin, end
 
 

@@ -23,8 +23,8 @@ class Trace:
     core has no fast memory, actions where there was no agent.
 
     A fast memory is one or several matrices W, its heads. ``FastWeights`` has one head, A, and reads it in each of S
-    inner steps. A ``FastWeightProgrammer`` reads each of its heads once a step (S = 1). A read is a weighted sum of what
-    was written: ``attention[t, b, n, s] @ written[:, b, n]`` is the read of head n in inner step s of step t.
+    inner steps. A ``FastWeightProgrammer`` reads each of its heads once a step (S = 1). A read is a weighted sum of
+    what was written: ``attention[t, b, n, s] @ written[:, b, n]`` is the read of head n in inner step s of step t.
 
     Attributes:
         core: class of the core, such as "FastWeights".
@@ -39,8 +39,8 @@ class Trace:
         attention: [T, B, heads, S, T], weight of step tau (last) in each read: the product of the decays since tau,
             times ``keys[tau] . query``, for the steps of the same episode, else zero. ``FastWeights`` reads before it
             writes, so a step has no weight in its own reads; a programmer writes first, so a step has a weight in its
-            own read. The sum rule's weights are divided as its read is. A row that has settled before the last inner step
-            holds its last read.
+            own read. The sum rule's weights are divided as its read is. A row that has settled before the last inner
+            step holds its last read.
         inner_steps: int64 [T, B], how many each step took, which only adaptive ones vary.
         norm: [T, B, heads], Frobenius norm of W after each step.
         effective_rank: [T, B, heads], exp of the entropy of W's singular values (Roy and Vetterli, 2007).
@@ -80,6 +80,11 @@ class Trace:
     def valid(self) -> Array:
         """Bool [T, B], True up to each row's end."""
         return cast(Array, np.arange(len(self.start))[:, None] < self.length)
+
+    @property
+    def reads_own_write(self) -> bool:
+        """Whether any step has a weight in its own read, as with a programmer but not with ``FastWeights``."""
+        return self.attention is not None and bool(np.diagonal(self.attention, axis1=0, axis2=-1).any())
 
     def parts(self, inner_step: int = -1) -> Array:
         """Size of the part that each step has in a read of each head, |weight| |written| [T, B, heads, T].

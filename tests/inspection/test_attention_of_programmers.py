@@ -39,7 +39,7 @@ def problems(draw):
 
 
 def check(core, x, start):
-    """Every claim of ``Trace`` about the fast memory, one step after the other, with W as the core's ``step`` leaves it.
+    """Every claim of ``Trace`` about the fast memory, step by step, with W as the core's ``step`` leaves it.
 
     Weights are formed by their definition, from products of the decays; the decays, from the projection of the input.
     """
