@@ -18,8 +18,10 @@ def traced(core="fast_weights", rows=2, size=6, core_kwargs=None, **options):
     return trace(make_core(core, 3, size, **core_kwargs or {}), torch.randn(7, rows, 3), **options)
 
 
-def strings(theme):
-    weights = np.array([[0, 1, 3, 0], [2, 2, 0, 0], [0, 0, 0, 0.0]])
+def strings(theme, heads=1):
+    """Weights of the first head; the second has three times those, with the characters the other way round."""
+    weights = np.array([[[0, 1, 3, 0]], [[2, 2, 0, 0]], [[0, 0, 0, 0.0]]])
+    weights = weights if heads == 1 else np.concatenate([weights, 3 * weights[..., ::-1]], 1)
     return figures.retrieval_strings(["a1?a", "b2?b", "c3?c"], weights, ["1", "2", "3"], ["1", "2", "4"], theme=theme)
 
 
@@ -46,6 +48,7 @@ FIGURES = {
     ),
     "growth of one": lambda theme: figures.memory_growth(traced(rows=1), theme=theme),
     "strings": strings,
+    "strings of heads": lambda theme: strings(theme, heads=2),
     "glimpses": glimpses,
     "glimpses of nothing": lambda theme: glimpses(theme, np.zeros(4)),
 }
@@ -157,6 +160,20 @@ def test_strings_show_shares_and_verdicts():
     assert [word for word in words if len(word) > 1] == ["says 1, right", "says 2, right", "says 4, not 3"]
 
 
+def test_strings_have_a_line_for_each_head():
+    axes = strings("light", heads=2).axes[0]
+    drawn = axes.images[0].get_array().filled(-1).tolist()
+    assert drawn == [
+        *([0, 1 / 16, 3 / 16, 0], [0, 9 / 16, 3 / 16, 0], [-1] * 4),
+        *([1 / 8, 1 / 8, 0, 0], [0, 0, 3 / 8, 3 / 8], [-1] * 4),
+        *([0] * 4, [0] * 4),
+    ]
+    names = dict(zip(axes.get_yticks(), (label.get_text() for label in axes.get_yticklabels()), strict=True))
+    assert names == {0: "head 1", 1: "head 2", 3: "head 1", 4: "head 2", 6: "head 1", 7: "head 2"}
+    words = [text.get_text() for text in axes.texts]
+    assert "".join(word for word in words if len(word) == 1) == "a1?a" * 2 + "b2?b" * 2 + "c3?c" * 2
+
+
 def test_attended_patches_are_drawn_where_they_are():
     whole, patches = glimpses("light").axes
     drawn = [(patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width()) for patch in whole.patches]
@@ -164,6 +181,8 @@ def test_attended_patches_are_drawn_where_they_are():
     assert [text.get_text() for text in patches.texts] == ["25%", "75%", "0%", "looks"]
     np.testing.assert_array_equal(patches.images[2].get_array(), np.arange(64).reshape(8, 8)[2:4, 2:4])
     assert "nothing" in glimpses("light", np.zeros(4)).axes[0].get_xlabel()
+    own = glimpses("light", np.array([1, 0, 0, 1.0])).axes[1]
+    assert [text.get_text() for text in own.texts] == ["50%", "0%", "0%", "looks, 50%"]
 
 
 def test_files(tmp_path):

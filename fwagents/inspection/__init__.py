@@ -36,6 +36,7 @@ def trace(
     source: "Tensor",
     *,
     start: "Tensor | None" = None,
+    attention: bool = True,
     growth: bool = True,
     attribution: bool = False,
     readout: "Callable[[Tensor], Tensor] | None" = None,
@@ -51,6 +52,7 @@ def trace(
     seed: int | None = None,
     deterministic: bool = True,
     normalize_obs: "Callable[[Any], Any] | None" = None,
+    attention: bool = True,
     growth: bool = True,
     attribution: bool = False,
 ) -> Trace: ...

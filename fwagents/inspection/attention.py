@@ -124,12 +124,12 @@ def _reads_of_programmer(core: FastWeightProgrammer, x: Tensor, start: Tensor) -
     weights, decay = x.new_zeros(T, B, heads, T), x.new_ones(T, B, heads)
     for b, begin, end in _episodes(start):
         program, _ = core.project(x[begin:end, b : b + 1], core.initial_state(1))
-        found, u = _unrolled(core, program)
-        place = slice(begin, end), b
-        keys[place], queries[place] = program.key[:, 0], program.query[:, 0]
-        written[place], weights[(*place, slice(None), slice(begin, end))] = u.transpose(0, 1), found.transpose(0, 1)
+        keys[begin:end, b], queries[begin:end, b] = program.key[:, 0], program.query[:, 0]
         if program.log_decay is not None:
-            decay[place] = program.log_decay[:, 0].exp()
+            decay[begin:end, b] = program.log_decay[:, 0].exp()
+        for head in range(heads):
+            alone = Program._make(None if part is None else part[:, 0, head].double() for part in program)
+            weights[begin:end, b, head, begin:end], written[begin:end, b, head] = _unrolled(core, alone)
     taken = torch.ones(T, B, dtype=torch.int64, device=start.device)
     return Reads(keys, written, queries.unsqueeze(3), weights.unsqueeze(3), decay, taken)
 
@@ -143,24 +143,21 @@ def _episodes(start: Tensor) -> Iterator[tuple[int, int, int]]:
 
 
 def _unrolled(core: FastWeightProgrammer, program: Program) -> tuple[Tensor, Tensor]:
-    """Weights [heads, T, T] and what is written [heads, T, d], of an episode of one row.
+    """Weights [T, T] and what is written [T, d], of the program of one row and head, such as keys [T, d].
 
-    The triangular system is that of :func:`fwagents.cores.programmer.execute`, for the whole episode and in float64:
-    over many steps the sum of the decays' logarithms would lose digits that a difference of two of them needs.
+    The triangular system is that of :func:`fwagents.cores.programmer.execute`, for the whole episode. Its program is
+    in float64: over many steps the sum of the decays' logarithms would lose digits that a difference of two needs.
     """
-    q, k, u = (part[:, 0].transpose(0, 1).double() for part in program[:3])
-    if program.log_decay is None:
-        log_left = q.new_zeros(q.shape[1], 1)
-    else:
-        log_left = program.log_decay[:, 0].T.double().cumsum(-1).unsqueeze(-1)
+    q, k, u, rate, log_decay = program
+    log_left = q.new_zeros(len(q), 1) if log_decay is None else log_decay.cumsum(0).unsqueeze(-1)
     between = (log_left - log_left.mT).tril().exp().tril()  # what is left at row t of what column s wrote
-    if program.rate is not None:
-        rate = program.rate[:, 0].T.double().unsqueeze(-1)
+    if rate is not None:
+        rate = rate.unsqueeze(-1)
         system = rate * between * (k @ k.mT)
         u = torch.linalg.solve_triangular(system, rate * u, upper=False, unitriangular=True)
     weights = between * (q @ k.mT)
     divisor = core.divisor(weights @ u)
-    return weights if divisor is None else weights / divisor, u[..., : k.shape[-1]]
+    return weights if divisor is None else weights / divisor, u[:, : k.shape[-1]]
 
 
 class Growth(NamedTuple):

@@ -1,5 +1,6 @@
 """The attention of every fast memory against the matrix that is read, and against numbers worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -150,6 +151,9 @@ def test_norm_is_that_of_the_state():
         _, state = core(x[: t + 1], start=start[: t + 1])
         assert found.norm[t, :, 0] == pytest.approx(state.A.flatten(1).norm(dim=1).tolist())
     assert trace(core, x, growth=False).norm is None
+    without = trace(core, x, start=start, attention=False)
+    assert (without.attention, without.written, without.norm) == (None, None, None)
+    np.testing.assert_array_equal(without.hidden, found.hidden)
 
 
 @pytest.mark.parametrize(("name", "options"), [("lstm", {}), ("fast_weights", {"inner_steps": 0})])
