@@ -10,11 +10,13 @@ import sys
 import time
 import zipfile
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fwagents.inspection import trace
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.sb3.board import CHARTS
 
@@ -142,6 +144,19 @@ def test_pictures_in_a_pipe_are_plain(monkeypatch):
     picture = np.zeros((4, 2, 3), np.uint8)
     picture[:2] = 255
     assert plain("\n".join(blocks(picture))) == "@@\n  "
+
+
+def test_a_page_in_the_terminal_has_bars_for_each_head(monkeypatch):
+    monkeypatch.syspath_prepend(str(TRAIN))
+    from terminal import LEVELS, page
+
+    env = gym.make("PartialCatch-v0", size=6, render_mode="ansi")
+    kwargs = {"core": "rotary_fast_weights", "hidden_size": 8}
+    seen = trace(MemoryPPO("MemoryPolicy", env, n_steps=5, seed=0, policy_kwargs=kwargs), env, seed=0)
+    heights = seen.parts()[3, 0, :, :4]
+    heights = np.round(8 * heights / heights.max()).astype(int)
+    bars = [f"head {n + 1} |{''.join(LEVELS[level] for level in levels)}|" for n, levels in enumerate(heights)]
+    assert page(seen, 3).splitlines()[-4:] == bars
 
 
 @pytest.mark.parametrize(
@@ -360,7 +375,7 @@ def test_help_needs_no_torch(script, option, tmp_path):
     assert not imported & {"torch", "numpy", "gymnasium", "stable_baselines3", "matplotlib", "tensorboard"}
 
 
-@pytest.mark.parametrize("core", ["fast_weights", "gru"])
+@pytest.mark.parametrize("core", ["fast_weights", "rotary_fast_weights", "gru"])
 def test_pictures_of_the_memory_in_tensorboard(core, tmp_path):
     options = ["--n-steps", "20", "--eval-freq", "320", "--env-kwargs", "size=5", "--log-memory", "--core", core]
     assert run("agent.py", *TINY, *options, cwd=tmp_path).returncode == 0

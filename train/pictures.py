@@ -99,6 +99,7 @@ def of_strings(args: Args) -> Iterator[Drawing]:
     load_best(model, args.run_dir)
     tokens, answers = task.draw(args.count, np.random.default_rng(args.seed))
     seen = trace(model.core, model.core_inputs(tokens), attribution=True, readout=model.answer)
+    assert seen.attribution is not None
     found = seen.attribution[:, :, None] if seen.attention is None else seen.parts()  # [T, B, heads, T]
     said = model(tokens).argmax(1)
     words = [[str(int(digit)) for digit in digits] for digits in (answers, said)]
@@ -127,6 +128,7 @@ def of_glimpses(args: Args) -> Iterator[Drawing]:
     chosen = np.random.default_rng(args.seed).choice(len(splits.test.labels), args.count, replace=False)
     images, labels = splits.test.inputs[chosen], splits.test.labels[chosen]
     seen = trace(model.core, patches(images), attribution=True, readout=model.scores)
+    assert seen.attribution is not None
     found = seen.attribution[:, :, None] if seen.attention is None else seen.parts()  # [T, B, heads, T]
     said = model(images).argmax(1)
     for n, image in enumerate(images.numpy()):

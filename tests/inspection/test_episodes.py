@@ -95,6 +95,19 @@ def test_values_rewards_and_reads(critic):
             np.testing.assert_allclose(read, found.queries[t, b, 0] @ state.A[0].numpy(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("core", ["sum_rule", "delta_net", "gated_delta_net", "rotary_fast_weights"])
+def test_reads_of_programmers_give_the_outputs(core):
+    """What the parts add up to, through the output gate if there is one, is what the core put out for its inputs."""
+    model, env = agent(core=core, core_kwargs={"num_heads": 2})
+    found = trace(model, env, episodes=3, seed=3)
+    read = torch.from_numpy(np.einsum("tbhsu,ubhe->tbhe", found.attention, found.written)).flatten(2)
+    gate = model.policy.actor_core.output_gate
+    with torch.no_grad():
+        outputs = read if gate is None else gate(read, torch.from_numpy(found.inputs))
+    np.testing.assert_allclose(outputs.numpy()[found.valid], found.hidden[found.valid], rtol=1e-3, atol=1e-5)
+    assert found.reads_own_write
+
+
 @pytest.mark.parametrize("core", ["fast_weights", "rotary_fast_weights"])
 def test_episodes_of_different_length(core):
     model, env = agent(core=core)
