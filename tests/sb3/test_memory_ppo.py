@@ -299,6 +299,17 @@ def test_logs_the_peers_keys(pair, tmp_path):
     assert keys[0] == keys[1]
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_folders_of_tensorboard_logs_are_named_as_sb3_names_them(algorithm, tmp_path):
+    """The algorithm's name, or the one given, and a number; a training that goes on stays in its folder."""
+    model = make(algorithm, n_steps=2, tensorboard_log=str(tmp_path))
+    model.learn(1)
+    model.learn(1, reset_num_timesteps=False)
+    for _ in range(2):
+        model.learn(1, tb_log_name="again")
+    assert {path.name for path in tmp_path.iterdir()} == {f"{algorithm.__name__}_1", "again_1", "again_2"}
+
+
 def test_schedules_and_target_kl():
     model = make(learning_rate=lambda left: 0.01 * left, clip_range=lambda left: 0.4 * left, n_epochs=2)
     model.learn(36 * 2)
