@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cli import fail, parse
+from interrupts import as_script
 from options import Count, Frequency, OutputFolder, Seed
 
 if TYPE_CHECKING:
@@ -143,4 +144,4 @@ def of_glimpses(args: Args) -> Iterator[Drawing]:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cli import INTERRUPTED, fail, parse
+from interrupts import as_script
 from options import Count, Frequency, OutputFile, Seed, TakenBy
 
 if TYPE_CHECKING:
@@ -146,4 +147,4 @@ def show_in_terminal(played: Iterator["Trace"], names: Sequence[str] | None, fps
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)
