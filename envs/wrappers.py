@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.spaces.utils import flatten, flatten_space
+from gymnasium.spaces.utils import flatdim, flatten, flatten_space
 from gymnasium.utils import RecordConstructorArgs
 
 OBSERVE = (["action"], ["reward"], ["action", "reward"], ["reward", "action"])
@@ -61,6 +61,18 @@ class PreviousStep(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         told: dict[str, Any] = {ACTION: flatten(self.env.action_space, action)} if ACTION in self._parts else {}
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._join(obs, {**told, REWARD: reward}), reward, terminated, truncated, info
+
+    def own_part(self, observations: Any) -> Any:
+        """What the environment itself shows.
+
+        Args:
+            observations: [..., D], or a dict of arrays [..., *shape], as this wrapper gives them.
+        """
+        space = self.env.observation_space
+        if isinstance(self.observation_space, spaces.Box):
+            return observations[..., : flatdim(space)]
+        own = {key: part for key, part in observations.items() if key not in self._parts}
+        return own if isinstance(space, spaces.Dict) else own[OBSERVATION]
 
     def _join(self, obs: Any, told: Mapping[str, Any]) -> Any:
         """An observation with all parts; those that are not told are 0."""

@@ -75,6 +75,7 @@ def test_every_kind_of_action_is_told(kind):
             obs, got, terminated, truncated, info = env.step(copy.deepcopy(action))
             assert obs.dtype == np.float32
             assert obs.tolist() == [*SEEN.tolist(), *told, reward, 0]
+            assert env.own_part(obs[None, None]).tolist() == [[SEEN.tolist()]]
             assert env.observation_space.contains(obs)
             assert (got, terminated, truncated) == (reward, info["t"] == 3, False)
 
@@ -124,6 +125,7 @@ def test_anything_else_becomes_a_dict(kind):
     obs, _ = env.reset()
     assert obs["observation"] is seen
     assert told_apart(obs, ["observation"]) == [[0, 0], [0], [1]]
+    assert env.own_part(obs) is seen
     obs = env.step(1)[0]
     assert told_apart(obs, ["observation"]) == [[0, 1], [0.5], [0]]
     assert env.observation_space.contains(obs)
@@ -138,6 +140,7 @@ def test_a_dict_gets_keys():
     obs = env.step(0)[0]
     assert told_apart(obs, ["a", "b"]) == [[1, 0], [0.5], [0]]
     assert obs["a"] is SEEN
+    assert env.own_part(obs) == seen
     assert list(seen) == ["a", "b"], "the environment's own is left as it is"
     assert env.observation_space.contains(obs)
 

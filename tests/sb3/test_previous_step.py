@@ -19,6 +19,8 @@ from stable_baselines3.common.vec_env import (
 
 from fwagents.envs import ENVIRONMENTS
 from fwagents.envs.wrappers import PreviousStep
+from fwagents.inspection import trace
+from fwagents.inspection.film import as_shown, sight
 from fwagents.sb3 import MemoryA2C, MemoryPPO, VecPreviousStep, make_vec_env
 from fwagents.sb3.normalizing import normalized
 from fwagents.sb3.policies import policy_for
@@ -240,6 +242,21 @@ def test_attributes_and_methods_pass_through():
     assert env.get_attr("mark", 1) == [7]
     assert env.seed(3) == [3, 4, 5]
     env.close()
+
+
+def test_a_film_shows_the_screen_alone():
+    """As it is without the wrapper, though the agent is given more."""
+    told = PreviousStep(gym.make("PartialCatch-v0"))
+    model = MemoryPPO("MemoryPolicy", make_vec_env("PartialCatch-v0", 1, observe=BOTH), n_steps=8, device="cpu")
+    seen = trace(model, told, seed=3)
+    assert seen.observations.shape[2:] == (256 + 3 + 1 + 1,)
+    shown = as_shown(seen, told)
+    plain = gym.make("PartialCatch-v0")
+    screen = plain.reset(seed=3)[0]
+    for t in range(len(seen.start)):
+        np.testing.assert_array_equal(sight(shown.observations, t), 255 * screen.reshape(16, 16))
+        screen = plain.step(seen.actions[t, 0])[0]
+    assert as_shown(seen, plain) is seen
 
 
 def test_for_env_takes_it():
