@@ -68,14 +68,14 @@ def of_agent(args: Args) -> Iterator[Drawing]:
     from agent import Args as AgentArgs
     from fwagents import figures
     from fwagents.inspection import trace
-    from fwagents.inspection.film import film
+    from fwagents.inspection.film import as_shown, film
     from fwagents.inspection.video import write_video
     from players import Player
     from runs import best_model, read_config
 
     player = Player(read_config(args.run_dir, AgentArgs), best_model(args.run_dir), ["rgb_array"])
     seen = trace(player.model, player.env, seed=args.seed, normalize_obs=player.normalization, attribution=True)
-    write_video(film(seen, action_names=player.action_names), args.output / "play.gif", args.fps)
+    write_video(film(as_shown(seen, player.env), action_names=player.action_names), args.output / "play.gif", args.fps)
     print(f"wrote {args.output / 'play.gif'}")
     if seen.attention is not None:
         yield "attention", lambda theme: figures.attention_matrix(seen, theme=theme)

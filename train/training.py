@@ -350,6 +350,7 @@ class Run:
 
     def _how_to_read(self, memoryless: bool) -> list[str]:
         remembers = "memory" if self.args.frame_stack == 1 else "memory or its stack of observations"
+        remembers += ", or what it is told of its last step" if self.args.observe else ""
         lines = [
             "Greedy play takes the likeliest action; sampled play draws one, as training does.",
             f"An agent above the best memoryless player, which sees one observation at a time, uses its {remembers}; "

@@ -1,6 +1,7 @@
 """An episode as pictures, one a step: the true screen, what the agent saw, what it did, and what it looked back at."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -27,6 +28,16 @@ def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
     """What the environment calls its actions, as Atari games do and ours; None if it does not say."""
     meanings = getattr(env.unwrapped, "get_action_meanings", None)
     return None if meanings is None else list(meanings())
+
+
+def as_shown(trace: Trace, env: gym.Env[Any, Any]) -> Trace:
+    """A trace with the observations that its environment shows by itself, for films and figures.
+
+    What ``PreviousStep`` adds to them is left out, where it is the outermost wrapper: a film has actions and rewards in
+    panels of their own, and a screen is laid out by its size.
+    """
+    own_part = getattr(env, "own_part", None)
+    return trace if own_part is None else replace(trace, observations=own_part(trace.observations))
 
 
 def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None, *, every: int = 1) -> Iterator[Array]:

@@ -16,7 +16,7 @@ from fwagents.figures import attention_matrix
 from fwagents.figures.style import png
 from fwagents.inspection.attention import has_fast_memory
 from fwagents.inspection.episodes import trace_episodes
-from fwagents.inspection.film import action_names_of, film
+from fwagents.inspection.film import action_names_of, as_shown, film
 from fwagents.inspection.traces import Array, Trace
 from fwagents.inspection.video import gif
 from fwagents.sb3.board import board_writer
@@ -106,7 +106,9 @@ class MemoryLogCallback(BaseCallback):
     def _add(self, writer: SummaryWriter, seen: Trace) -> None:
         _add_image(writer, "memory/attention", png(attention_matrix(seen)), self.num_timesteps)
         if seen.screens is not None and seen.screens.dtype == np.uint8:
-            pictures = film(seen, action_names=self.action_names, every=-(-len(seen.start) // FRAMES))
+            pictures = film(
+                as_shown(seen, self.env), action_names=self.action_names, every=-(-len(seen.start) // FRAMES)
+            )
             _add_image(writer, "memory/film", gif(pictures, FPS), self.num_timesteps)
         writer.add_histogram("memory/units", seen.hidden, self.num_timesteps)
         if seen.attention is not None:

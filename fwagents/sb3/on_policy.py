@@ -66,9 +66,9 @@ class MemoryRollouts(OnPolicyAlgorithm):
             seed: seed of weights, environments and exploration; None for fresh entropy.
             env_kwargs: keyword arguments of the environment.
             policy_kwargs: further options of the policy.
-            **options: what is to differ from the settings: ``num_envs``, ``hidden_size``, ``critic_core``,
-                ``core_kwargs`` (a dict), ``normalize``, ``lr_schedule`` ("linear" or "constant"), and every argument
-                of the class.
+            **options: what is to differ from the settings: ``num_envs``, ``observe`` ("action", "reward" or both, in
+                a list; see :class:`VecPreviousStep`), ``hidden_size``, ``critic_core``, ``core_kwargs`` (a dict),
+                ``normalize``, ``lr_schedule`` ("linear" or "constant"), and every argument of the class.
 
         Raises:
             gymnasium.error.Error: there is no such environment.
