@@ -335,7 +335,8 @@ def test_every_kind_of_action_after_learning(space, tmp_path):
     env = RandomEnv(OBSERVATION_SPACES["vector"], space)
     if space.dtype == np.int32:
         env.step = lambda action: (env.observation_space.sample(), 0.0, True, False, {})  # agents act in floats
-    model = MemoryPPO("MemoryPolicy", env, n_steps=8, seed=0, policy_kwargs={"core": "gru", "hidden_size": 8}).learn(8)
+    options = {"core": "none", "critic_core": "shared", "hidden_size": 8}
+    model = MemoryPPO("MemoryPolicy", env, n_steps=8, seed=0, policy_kwargs=options).learn(8)
     copy.deepcopy(model.policy)
     with torch.no_grad():
         model.policy.action_net.weight.mul_(300)  # so that actions differ, and some are clipped

@@ -21,6 +21,7 @@ import numpy as np
 from agent_cells import CELLS, AgentCell, Search, Setting
 from agent_results import kept_runs, result_path, share
 from cli import CORE_OPTIONS, parse
+from interrupts import as_script
 from jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
 from runs import CONFIG, RESULT, read_json, write_result
 from tune import BORROWED, COMMON
@@ -275,4 +276,4 @@ def show(curves: Curves) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from cli import fail, parse
+from interrupts import as_script
 from options import Count, OutputFolder, Seed, TakenBy
 
 MOST = 1e-3  # difference of values (relative) and probabilities that rounding explains
@@ -80,4 +81,4 @@ def export(args: Args, config: dict[str, Any], model_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

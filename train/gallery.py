@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli import fail, parse
+from interrupts import as_script
 from options import OutputFolder, Seed
 
 # How each run is trained, and the pictures of it that the documentation shows.
@@ -103,4 +104,4 @@ def _run(script: str, *options: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cli import fail, parse
+from interrupts import as_script
 from options import Count, Frequency, OutputFolder, Seed
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def of_strings(args: Args) -> Iterator[Drawing]:
     load_best(model, args.run_dir)
     tokens, answers = task.draw(args.count, np.random.default_rng(args.seed))
     seen = trace(model.core, model.core_inputs(tokens), attribution=True, readout=model.answer)
-    found = seen.attribution if seen.attention is None else seen.attention[:, :, -1]
+    assert seen.attribution is not None
+    found = seen.attribution[:, :, None] if seen.attention is None else seen.parts()  # [T, B, heads, T]
     said = model(tokens).argmax(1)
     words = [[str(int(digit)) for digit in digits] for digits in (answers, said)]
     weights = found[-1]
@@ -127,12 +129,13 @@ def of_glimpses(args: Args) -> Iterator[Drawing]:
     chosen = np.random.default_rng(args.seed).choice(len(splits.test.labels), args.count, replace=False)
     images, labels = splits.test.inputs[chosen], splits.test.labels[chosen]
     seen = trace(model.core, patches(images), attribution=True, readout=model.scores)
-    found = seen.attribution if seen.attention is None else seen.attention[:, :, -1]
+    assert seen.attribution is not None
+    found = seen.attribution[:, :, None] if seen.attention is None else seen.parts()  # [T, B, heads, T]
     said = model(images).argmax(1)
     for n, image in enumerate(images.numpy()):
         names = [classes[int(i)] if classes else str(int(i)) for i in (labels[n], said[n])]
         title = f"a {names[0]}, read as {names[1]}"
-        weights = found[-1, n]
+        weights = found[-1, n].sum(0)
 
         def draw(theme: Any, image: Any = image, weights: Any = weights, title: str = title) -> "Figure":
             return figures.glimpse_sequence(image, boxes(len(image)), weights, title=title, theme=theme)
@@ -141,4 +144,4 @@ def of_glimpses(args: Args) -> Iterator[Drawing]:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -20,6 +20,7 @@ from cells import CELLS, FEATURES, PAIRS, SIZES, Cell
 from cli import fail, parse
 from document import picture, table, write_section
 from figures import NAMES
+from interrupts import as_script
 from paper import FIGURE_2, TABLE_1, TABLE_2
 from runs import read_json
 
@@ -385,4 +386,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 from cli import INTERRUPTED, CoreName, core_options, fail, parse
 from commands import script, tensorboard
 from fwagents.settings import core_defaults_for
+from interrupts import begun
 from locks import alone_in
 from options import Count, Norm, OutputFile, OutputFolder, Seed, Share, Threads, Units, Weight, Within
-from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, read_json, write_json, write_result
+from runs import CONFIG, RESULT, new_run_dir, provenance, read_config, read_json, write_result
 
 if TYPE_CHECKING:
     from torch import nn
@@ -163,6 +164,7 @@ def _run(
             print(f"Resumed {folder} at {trainer.update:,} updates")
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         fail(str(error))
+    begun()
     diverged = None
     try:
         try:
@@ -216,8 +218,7 @@ def _begin(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, label: 
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is known now, not at the end
     described = {"args": _as_json(args), "core_kwargs": core_kwargs, **provenance()}
-    folder = new_run_dir(args.log_dir, task, f"{label}-{args.hidden_size}", args.seed)
-    write_json(folder / CONFIG, described)
+    folder = new_run_dir(args.log_dir, task, f"{label}-{args.hidden_size}", args.seed, described)
     print(f"Run folder: {folder}", flush=True)
     return folder
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from cells import CELLS, Cell, Setting, applied
 from cli import parse
+from interrupts import as_script
 from jobs import ROOT, Board, BoardArgs, had, list_or_run, wanted
 from runs import RESULT, read_json, write_result
 
@@ -274,4 +275,4 @@ def show(tables: Tables) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

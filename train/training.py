@@ -38,6 +38,7 @@ from fwagents.sb3.faults import EnvironmentFault
 from fwagents.sb3.logging import run_logger
 from fwagents.sb3.normalizing import normalized
 from fwagents.sb3.policies import policy_for
+from interrupts import begun
 from locks import alone_in
 from runs import CONFIG, RESULT, new_run_dir, provenance, read_json, write_json
 
@@ -102,9 +103,8 @@ class Run:
             "policy_kwargs": self.policy_kwargs,
             **provenance(),
         }
-        self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed)
+        self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed, config)
         self._hold()
-        write_json(self.dir / CONFIG, config)
         self.console.print(f"Run folder: {self.dir}", soft_wrap=True)
         self._start(config["args"])
 
@@ -172,6 +172,7 @@ class Run:
 
     def go(self) -> int:
         """Train, save, evaluate; returns the exit code: 130 after an interrupt, 1 if training could not go on."""
+        begun()
         try:
             return self._finish(self._learn_or_diverge())
         except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from cli import INTERRUPTED, CoreName, fail, key_values, parse
 from fwagents.settings import defaults_for
+from interrupts import as_script
 from options import Count, CountOrNone, OutputFile, Seed, TakenBy, Threads, Units
 from runs import read_json
 
@@ -259,4 +260,4 @@ def area(steps: Sequence[int], returns: Sequence[float], total: int, pieces: int
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

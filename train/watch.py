@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cli import INTERRUPTED, fail, parse
+from interrupts import as_script
 from options import Count, Frequency, OutputFile, Seed, TakenBy
 
 if TYPE_CHECKING:
@@ -84,11 +85,10 @@ def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
 
 def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
     """Episodes one after the other, and a line about each when it has been shown."""
-    from fwagents.cores import FastWeights
-    from fwagents.inspection import trace
+    from fwagents.inspection import has_fast_memory, trace
     from fwagents.inspection.film import as_shown
 
-    exact = isinstance(player.policy.actor_core, FastWeights)
+    exact = has_fast_memory(player.policy.actor_core)
     for number in range(args.episodes):
         played = trace(
             player.model,
@@ -148,4 +148,4 @@ def show_in_terminal(played: Iterator["Trace"], names: Sequence[str] | None, fps
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -100,23 +100,28 @@ class FastWeightProgrammer(MemoryCore[Any]):
     def rule(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
         """The core's rule, from q, k and v [T, B, heads, d] and gates [T, B, gates_per_head, heads] as projected."""
 
-    def read_out(self, read: Tensor) -> Tensor:
-        """W q [T, B, heads, E] -> what is read [T, B, heads, d]."""
-        return read
+    def divisor(self, read: Tensor) -> Tensor | None:
+        """The number by which a read is divided, from W q [..., E] -> [..., 1]; None for no division."""
+        return None
 
-    def project(self, x: Tensor, recent: Tensor) -> tuple[Program, Tensor]:
+    def read_out(self, read: Tensor) -> Tensor:
+        """W q [..., E] -> what is read [..., d]: the first d numbers, over the divisor."""
+        divisor = self.divisor(read)
+        return read if divisor is None else read[..., : self.hidden_size // self.num_heads] / divisor
+
+    def project(self, x: Tensor, state: Any) -> tuple[Program, Tensor]:
         """Project a stretch of steps without resets.
 
         Args:
             x: inputs [T, B, D].
-            recent: projections of the steps before, [B, c-1, 3H].
+            state: the state before the first of them.
 
         Returns:
             The program of all T steps, and ``recent`` after the last of them.
         """
         T, B, _ = x.shape
         projected, gates = self.projection(x).split([3 * self.hidden_size, self.gates_per_head * self.num_heads], -1)
-        reach = torch.cat([recent.transpose(0, 1), projected])
+        reach = torch.cat([state.recent.transpose(0, 1), projected])
         mixed = self.taps[0] * reach[:T]
         for j in range(1, self.conv_size):
             mixed = torch.addcmul(mixed, self.taps[j], reach[j : j + T])
@@ -136,7 +141,7 @@ class FastWeightProgrammer(MemoryCore[Any]):
 
     def scan(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """A stretch without resets; see :meth:`MemoryCore.scan`."""
-        program, recent = self.project(x, state.recent)
+        program, recent = self.project(x, state)
         y, W = self.run(program, x, state.W)
         return y, ProgrammerState(recent, W)
 

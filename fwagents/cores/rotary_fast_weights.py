@@ -114,9 +114,14 @@ class RotaryFastWeights(GatedDeltaNet):
 
     def scan(self, x: Tensor, state: RotaryState) -> tuple[Tensor, RotaryState]:
         """A stretch without resets; see :meth:`MemoryCore.scan`."""
-        program, recent = self.project(x, state.recent)
-        y, W = self.run(self.turned(program, state.t), x, state.W)
+        program, recent = self.project(x, state)
+        y, W = self.run(program, x, state.W)
         return y, RotaryState(recent, W, state.t + x.shape[0])
+
+    def project(self, x: Tensor, state: RotaryState) -> tuple[Program, Tensor]:
+        """Project a stretch and turn its queries and keys; see :meth:`FastWeightProgrammer.project`."""
+        program, recent = super().project(x, state)
+        return self.turned(program, state.t), recent
 
     def turned(self, program: Program, t: Tensor) -> Program:
         """The program with turned queries and keys, ``t [B, 1]`` steps after the episode began."""
