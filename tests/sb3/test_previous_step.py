@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -221,6 +222,32 @@ def test_agents_learn_from_all_of_them(obs, act):
     model = MemoryPPO(policy_for(env.observation_space), env, n_steps=12, policy_kwargs=kwargs, device="cpu")
     model.learn(36)
     assert np.isfinite(model.rollout_buffer.values).all()
+
+
+class TwoArms(gym.Env):
+    """One of two arms pays 1. Ten pulls an episode, and nothing to see.
+
+    The best return is 9.5: a guess, then the arm that pays. A player that does not know its rewards has 5.
+    """
+
+    observation_space, action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.pulls, self.pays = 0, self.np_random.integers(2)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.pulls += 1
+        return np.zeros(1, np.float32), float(action == self.pays), self.pulls == 10, False, {}
+
+
+def test_an_agent_learns_from_what_it_is_told():
+    env = make_vec_env(TwoArms, 32, seed=0, observe=BOTH)
+    policy = {"core": "gru", "hidden_size": 32}
+    model = MemoryPPO("MemoryPolicy", env, n_steps=10, seed=0, learning_rate=1e-3, ent_coef=0.01, policy_kwargs=policy)
+    model.learn(20_000)
+    assert evaluate_policy(model, env, n_eval_episodes=200, warn=False)[0] > 9
 
 
 @pytest.mark.parametrize("obs", OBSERVATIONS)
