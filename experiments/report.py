@@ -16,6 +16,7 @@ from experiments.document import picture, table, write_section
 from experiments.figures import NAMES
 from experiments.paper import FIGURE_2, TABLE_1, TABLE_2
 from fwagents.runs.cli import fail, parse
+from fwagents.runs.interrupts import as_script
 from fwagents.runs.folder import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -380,4 +381,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -55,7 +55,7 @@ def export(args: Args, config: dict[str, Any], model_path: Path) -> None:
 
     player = Player(config, model_path)
     folder = args.output or args.run_dir / "export"
-    save_policy(player.policy, folder / "agent", player.normalization)
+    save_policy(player.policy, folder / "agent", player.normalization, config["args"]["observe"])
     print(f"wrote {folder / 'agent.safetensors'} and {folder / 'agent.json'}")
     if not args.onnx:
         return

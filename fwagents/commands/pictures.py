@@ -66,7 +66,7 @@ def of_agent(args: Args) -> Iterator[Drawing]:
     """An episode's attention, units and growth, and the film of it."""
     from fwagents import figures
     from fwagents.inspection import trace
-    from fwagents.inspection.film import film
+    from fwagents.inspection.film import as_shown, film
     from fwagents.inspection.video import write_video
     from fwagents.runs.agent import Args as AgentArgs
     from fwagents.runs.folder import best_model, read_config
@@ -74,7 +74,7 @@ def of_agent(args: Args) -> Iterator[Drawing]:
 
     player = Player(read_config(args.run_dir, AgentArgs), best_model(args.run_dir), ["rgb_array"])
     seen = trace(player.model, player.env, seed=args.seed, normalize_obs=player.normalization, attribution=True)
-    write_video(film(seen, action_names=player.action_names), args.output / "play.gif", args.fps)
+    write_video(film(as_shown(seen, player.env), action_names=player.action_names), args.output / "play.gif", args.fps)
     print(f"wrote {args.output / 'play.gif'}")
     if seen.attention is not None:
         yield "attention", lambda theme: figures.attention_matrix(seen, theme=theme)
@@ -99,7 +99,8 @@ def of_strings(args: Args) -> Iterator[Drawing]:
     load_best(model, args.run_dir)
     tokens, answers = task.draw(args.count, np.random.default_rng(args.seed))
     seen = trace(model.core, model.core_inputs(tokens), attribution=True, readout=model.answer)
-    found = seen.attribution if seen.attention is None else seen.attention[:, :, -1]
+    assert seen.attribution is not None
+    found = seen.attribution[:, :, None] if seen.attention is None else seen.parts()  # [T, B, heads, T]
     said = model(tokens).argmax(1)
     words = [[str(int(digit)) for digit in digits] for digits in (answers, said)]
     weights = found[-1]
@@ -127,12 +128,13 @@ def of_glimpses(args: Args) -> Iterator[Drawing]:
     chosen = np.random.default_rng(args.seed).choice(len(splits.test.labels), args.count, replace=False)
     images, labels = splits.test.inputs[chosen], splits.test.labels[chosen]
     seen = trace(model.core, patches(images), attribution=True, readout=model.scores)
-    found = seen.attribution if seen.attention is None else seen.attention[:, :, -1]
+    assert seen.attribution is not None
+    found = seen.attribution[:, :, None] if seen.attention is None else seen.parts()  # [T, B, heads, T]
     said = model(images).argmax(1)
     for n, image in enumerate(images.numpy()):
         names = [classes[int(i)] if classes else str(int(i)) for i in (labels[n], said[n])]
         title = f"a {names[0]}, read as {names[1]}"
-        weights = found[-1, n]
+        weights = found[-1, n].sum(0)
 
         def draw(theme: Any, image: Any = image, weights: Any = weights, title: str = title) -> "Figure":
             return figures.glimpse_sequence(image, boxes(len(image)), weights, title=title, theme=theme)

@@ -85,10 +85,10 @@ def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
 
 def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
     """Episodes one after the other, and a line about each when it has been shown."""
-    from fwagents.cores import FastWeights
-    from fwagents.inspection import trace
+    from fwagents.inspection import has_fast_memory, trace
+    from fwagents.inspection.film import as_shown
 
-    exact = isinstance(player.policy.actor_core, FastWeights)
+    exact = has_fast_memory(player.policy.actor_core)
     for number in range(args.episodes):
         played = trace(
             player.model,
@@ -98,7 +98,7 @@ def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
             growth=False,
             attribution=not exact,
         )
-        yield played
+        yield as_shown(played, player.env)
         assert played.rewards is not None
         print(f"episode {number + 1}: return {played.rewards.sum():g}", flush=True)
 
