@@ -23,6 +23,7 @@ from experiments.agent_results import kept_runs, result_path, share
 from experiments.jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
 from fwagents.runs.cli import CORE_OPTIONS, parse
 from fwagents.runs.folder import CONFIG, RESULT, read_json, write_result
+from fwagents.runs.interrupts import as_script
 from fwagents.runs.search import BORROWED, COMMON
 
 
@@ -275,4 +276,4 @@ def show(curves: Curves) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

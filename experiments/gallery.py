@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fwagents.runs.cli import fail, parse
+from fwagents.runs.interrupts import as_script
 from fwagents.runs.options import OutputFolder, Seed
 
 # How each run is trained, and the pictures of it that the documentation shows.
@@ -103,4 +104,4 @@ def _run(script: str, *options: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -17,6 +17,7 @@ from experiments.figures import NAMES
 from experiments.paper import FIGURE_2, TABLE_1, TABLE_2
 from fwagents.runs.cli import fail, parse
 from fwagents.runs.folder import read_json
+from fwagents.runs.interrupts import as_script
 
 ROOT = Path(__file__).parent.parent
 
@@ -380,4 +381,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -21,6 +21,7 @@ from experiments.cells import CELLS, Cell, Setting, applied
 from experiments.jobs import ROOT, Board, BoardArgs, had, list_or_run, wanted
 from fwagents.runs.cli import parse
 from fwagents.runs.folder import RESULT, read_json, write_result
+from fwagents.runs.interrupts import as_script
 
 
 @dataclass
@@ -274,4 +275,4 @@ def show(tables: Tables) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

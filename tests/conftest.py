@@ -1,5 +1,6 @@
 """Shared by all tests."""
 
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -12,6 +13,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Triton reads this when it is imported: without a GPU its kernels run on the CPU.
 os.environ["TRITON_INTERPRET"] = "0" if torch.cuda.is_available() else "1"
+
+# Processes that tests start begin with what is slow to import.
+multiprocessing.set_forkserver_preload(["fwagents.sb3.checkpoints", "fwagents.tasks.training", "sb3_contrib"])
 
 # The tests run side by side, a process a core; threads of their own would only get in each other's way.
 torch.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import multiprocessing
 import os
 import runpy
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TRAIN = Path(__file__).parent.parent / "train"
+FORKS = multiprocessing.get_context("forkserver")
 
 
 class Done(NamedTuple):
@@ -19,6 +21,48 @@ class Done(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+class Started:
+    """``train/<script>`` in a process of its own, by the names of ``subprocess.Popen``; it can be killed."""
+
+    def __init__(self, script, *args, cwd):
+        (out, its_out), (err, its_err) = FORKS.Pipe(duplex=False), FORKS.Pipe(duplex=False)
+        words = [str(TRAIN / script), *map(str, args)]
+        self._process = FORKS.Process(target=_go, args=(words, str(cwd), its_out, its_err), daemon=True)
+        self._process.start()
+        its_out.close()
+        its_err.close()
+        self.stdout, self.stderr = (open(os.dup(end.fileno())) for end in (out, err))  # noqa: SIM115
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self._process.exitcode
+
+    def send_signal(self, number):
+        os.kill(self._process.pid, number)
+
+    def wait(self, timeout=120):
+        self._process.join(timeout)
+        assert self.returncode is not None, "it has not ended"
+        return self.returncode
+
+    def communicate(self, timeout=120):
+        self.wait(timeout)
+        with self.stdout, self.stderr:
+            return self.stdout.read(), self.stderr.read()
+
+
+def _go(words, cwd, out, err):
+    for stream, end in ((sys.stdout, out), (sys.stderr, err)):
+        os.dup2(end.fileno(), stream.fileno())
+        stream.reconfigure(line_buffering=True)
+    os.chdir(cwd)
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
 
 
 def run(script, *args, cwd):

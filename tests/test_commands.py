@@ -1,8 +1,6 @@
-"""The console script: its list, its mistakes, and an interrupt at any import."""
+"""The console script: its list, its mistakes, its help and its completion."""
 
 import importlib
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,11 +10,9 @@ import pytest
 
 from fwagents.__main__ import main
 from fwagents.commands import COMMANDS
-from fwagents.runs.agent import Args
 from fwagents.runs.interrupts import SIGNALS
 
 ROOT = Path(__file__).parent.parent
-INTERRUPTING = "import signal\nsignal.raise_signal(signal.SIGINT)\n"
 
 
 @pytest.fixture(autouse=True)
@@ -60,41 +56,11 @@ def test_completion_knows_every_command(shell, capsys):
     assert "--total-timesteps" in printed
 
 
-def fwagents(*args, cwd, path=""):
-    """``python -m fwagents`` in a process of its own, with a folder ahead of every other to import from."""
-    command, env = [sys.executable, "-m", "fwagents", *args], {**os.environ, "PYTHONPATH": str(path)}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-
-
 def test_the_module_is_the_console_script(tmp_path):
-    done = fwagents("watch", "nowhere", cwd=tmp_path)
+    command = [sys.executable, "-m", "fwagents", "watch", "nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "nowhere is no run" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("command", "module"),
-    [("agent", "tyro"), ("agent", "numpy"), ("agent", "torch"), ("retrieval", "torch"), ("watch", "torch")],
-)
-def test_an_interrupt_during_an_import_is_one_line(command, module, tmp_path):
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / f"{module}.py").write_text(INTERRUPTING)
-    run = tmp_path / "run"
-    run.mkdir()
-    words = [str(run)] if command == "watch" else []
-    if words:
-        (run / "best_model.zip").touch()
-        (run / "config.json").write_text(config())
-    done = fwagents(command, *words, cwd=tmp_path, path=tmp_path / "path")
-    assert (done.returncode, (done.stdout + done.stderr).strip().count("\n")) == (130, 0), done.stderr
-    assert "Interrupted" in done.stdout + done.stderr
-    assert not (tmp_path / "runs").exists()
-
-
-def config():
-    """A good config.json."""
-    policy_kwargs = {"core": "fast_weights", "hidden_size": 8, "core_kwargs": {}, "critic_core": "shared"}
-    return json.dumps({"args": {**vars(Args()), "log_dir": "runs"}, "env_kwargs": {}, "policy_kwargs": policy_kwargs})
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -186,6 +186,12 @@ def test_weights_load_without_pickle(name, tmp_path, monkeypatch):
     np.testing.assert_array_equal(there.values, here.values)
 
 
+@pytest.mark.parametrize("observe", [(), ("reward",), ("action", "reward")])
+def test_what_the_agent_was_told_travels(observe, tmp_path):
+    save_policy(agent("gru")[0].policy, tmp_path / "agent", observe=observe)
+    assert load_policy(tmp_path / "agent").observe == observe
+
+
 def test_normalization_travels(tmp_path):
     model, env = agent("fast_weights", share_features_extractor=False, activation_fn=nn.ReLU, net_arch=[4])
     normalizer, own = normalization(env)
@@ -329,7 +335,8 @@ def test_every_kind_of_action_after_learning(space, tmp_path):
     env = RandomEnv(OBSERVATION_SPACES["vector"], space)
     if space.dtype == np.int32:
         env.step = lambda action: (env.observation_space.sample(), 0.0, True, False, {})  # agents act in floats
-    model = MemoryPPO("MemoryPolicy", env, n_steps=8, seed=0, policy_kwargs={"core": "gru", "hidden_size": 8}).learn(8)
+    options = {"core": "none", "critic_core": "shared", "hidden_size": 8}
+    model = MemoryPPO("MemoryPolicy", env, n_steps=8, seed=0, policy_kwargs=options).learn(8)
     copy.deepcopy(model.policy)
     with torch.no_grad():
         model.policy.action_net.weight.mul_(300)  # so that actions differ, and some are clipped
@@ -354,6 +361,8 @@ def test_what_cannot_be_saved_or_loaded(tmp_path, monkeypatch):
     model, _ = agent("fast_weights", activation_fn=Own)
     with pytest.raises(ValueError, match="activation_fn is Own, expected one of Tanh"):
         save_policy(model.policy, tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"observe is \['screen'\], expected a list of 'action', 'reward' or both"):
+        save_policy(agent("gru")[0].policy, tmp_path / "agent", observe=["screen"])
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError):
         load_policy(tmp_path / "agent")
@@ -366,6 +375,8 @@ def test_what_cannot_be_saved_or_loaded(tmp_path, monkeypatch):
         ({"activation_fn": "builtins.eval"}, "are no policy"),
         ({"core": "lstm"}, "are no policy"),
         ({"log_std_init": float("nan")}, "not JSON: NaN"),
+        ({"observe": ["action", "os.system"]}, "are no policy: observe is"),
+        ({"observe": None}, "are no policy"),
     ]:
         (tmp_path / "agent.json").write_text(json.dumps({**described, **changes}))
         with pytest.raises(ValueError, match=message):

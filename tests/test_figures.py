@@ -14,12 +14,14 @@ from fwagents.cores import make_core
 from fwagents.inspection import trace
 
 
-def traced(core="fast_weights", rows=2, **options):
-    return trace(make_core(core, 3, 6), torch.randn(7, rows, 3), **options)
+def traced(core="fast_weights", rows=2, size=6, core_kwargs=None, **options):
+    return trace(make_core(core, 3, size, **core_kwargs or {}), torch.randn(7, rows, 3), **options)
 
 
-def strings(theme):
-    weights = np.array([[0, 1, 3, 0], [2, 2, 0, 0], [0, 0, 0, 0.0]])
+def strings(theme, heads=1):
+    """Weights of the first head; the second has three times those, with the characters the other way round."""
+    weights = np.array([[[0, 1, 3, 0]], [[2, 2, 0, 0]], [[0, 0, 0, 0.0]]])
+    weights = weights if heads == 1 else np.concatenate([weights, 3 * weights[..., ::-1]], 1)
     return figures.retrieval_strings(["a1?a", "b2?b", "c3?c"], weights, ["1", "2", "3"], ["1", "2", "4"], theme=theme)
 
 
@@ -33,12 +35,20 @@ GRADIENTS = {"attribution": True, "readout": lambda y: y}
 FIGURES = {
     "attention": lambda theme: figures.attention_matrix(traced(), theme=theme),
     "attention by name": lambda theme: figures.attention_matrix(traced(), names=list("c9k8??c"), theme=theme),
+    "attention of heads": lambda theme: figures.attention_matrix(traced("rotary_fast_weights", size=16), theme=theme),
+    "attention of five heads": lambda theme: figures.attention_matrix(
+        traced("delta_net", size=10, core_kwargs={"num_heads": 5}), names=list("c9k8??c"), theme=theme
+    ),
     "attribution": lambda theme: figures.attention_matrix(traced("lstm", **GRADIENTS), theme=theme),
     "units": lambda theme: figures.unit_traces(traced(), theme=theme),
     "units below zero": lambda theme: figures.unit_traces(traced("gru"), theme=theme),
     "growth": lambda theme: figures.memory_growth(traced(), theme=theme),
+    "growth of heads": lambda theme: figures.memory_growth(
+        traced("delta_net", size=10, core_kwargs={"num_heads": 5}), theme=theme
+    ),
     "growth of one": lambda theme: figures.memory_growth(traced(rows=1), theme=theme),
     "strings": strings,
+    "strings of heads": lambda theme: strings(theme, heads=2),
     "glimpses": glimpses,
     "glimpses of nothing": lambda theme: glimpses(theme, np.zeros(4)),
 }
@@ -66,8 +76,11 @@ def test_everything_is_labelled_and_legible(name, theme):
             shared = axes.get_xlabel() or any(
                 other.get_xlabel() for other in axes.get_shared_x_axes().get_siblings(axes)
             )
-            assert shared or not axes.get_xticks().size or axes.get_ylabel(), "an axis without a label"
-            assert axes.get_ylabel() or not axes.get_yticks().size, "an axis without a label"
+            numbered = [
+                any(tick.get_visible() for tick in ticks) for ticks in (axes.get_xticklabels(), axes.get_yticklabels())
+            ]
+            assert shared or not numbered[0] or axes.get_ylabel(), "an axis without a label"
+            assert axes.get_ylabel() or not numbered[1], "an axis without a label"
     figure.canvas.draw()
     for text in figure.findobj(Text):
         if text.get_text():
@@ -86,14 +99,34 @@ def test_ramps_are_told_by_lightness_alone(theme):
         assert contrast(colour, palette.ground) >= 3  # WCAG 2, of graphics
 
 
-def test_attention_is_what_was_recorded():
-    found = traced()
-    drawn = figures.attention_matrix(found, 1).axes[0].images[0].get_array()
-    for t in range(7):
-        for tau in range(7):
-            assert np.ma.is_masked(drawn[t, tau]) == (tau >= t)
-            if tau < t:
-                assert drawn[t, tau] == found.attention[t, 1, -1, tau]
+@pytest.mark.parametrize(
+    ("core", "options", "own"),
+    [
+        ("fast_weights", {"inner_steps": 2}, False),
+        *((name, {"num_heads": 3}, True) for name in ("delta_net", "sum_rule")),
+    ],
+)
+def test_attention_is_what_was_recorded(core, options, own):
+    """A panel for each head, named; the size of a part is |weight| |written|; the own write is there if it is read."""
+    found = traced(core, core_kwargs=options)
+    figure = figures.attention_matrix(found, 1)
+    heads = found.keys.shape[2]
+    panels = [axes for axes in figure.axes if axes.images]
+    assert len(panels) == heads
+    words = [text.get_text() for text in figure.findobj(Text)]
+    assert any("its own write included" in word for word in words) == own
+    assert any("which holds the steps before it" in word for word in words) != own
+    for head, axes in enumerate(panels):
+        assert (axes.get_title() == f"head {head + 1}") == (heads > 1)
+        drawn = axes.images[0].get_array()
+        assert axes.images[0].get_clim() == panels[0].images[0].get_clim(), "one scale"
+        for t in range(7):
+            for tau in range(7):
+                seen = tau < t or (own and tau == t)
+                assert np.ma.is_masked(drawn[t, tau]) != seen
+                if seen:
+                    part = found.attention[t, 1, head, -1, tau] * found.written[tau, 1, head]
+                    assert drawn[t, tau] == pytest.approx(np.linalg.norm(part), rel=1e-5)
 
 
 def test_units_peak_in_order():
@@ -104,13 +137,19 @@ def test_units_peak_in_order():
     assert (np.diff(peaks) >= 0).all()
 
 
-def test_growth_is_what_was_recorded():
-    found = traced()
-    upper, lower = figures.memory_growth(found).axes
-    for axes, values in ((upper, found.norm), (lower, found.effective_rank)):
-        *rows, mean = (line.get_ydata() for line in axes.lines)
-        np.testing.assert_allclose(np.transpose(rows), values)
-        np.testing.assert_allclose(mean, values.mean(1))
+@pytest.mark.parametrize(("core", "options"), [("fast_weights", {}), ("gated_delta_net", {"num_heads": 3})])
+def test_growth_is_what_was_recorded(core, options):
+    found = traced(core, core_kwargs=options)
+    figure = figures.memory_growth(found)
+    heads = found.norm.shape[2]
+    for axes, values in zip(figure.axes, (found.norm, found.effective_rank), strict=True):
+        lines = [line.get_ydata() for line in axes.lines]
+        for head in range(heads):
+            *rows, mean = lines[3 * head : 3 * head + 3]
+            np.testing.assert_allclose(np.transpose(rows), values[..., head])
+            np.testing.assert_allclose(mean, values[..., head].mean(1))
+    named = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert named == ([f"head {n + 1}" for n in range(heads)] if heads > 1 else [])
 
 
 def test_strings_show_shares_and_verdicts():
@@ -121,6 +160,20 @@ def test_strings_show_shares_and_verdicts():
     assert [word for word in words if len(word) > 1] == ["says 1, right", "says 2, right", "says 4, not 3"]
 
 
+def test_strings_have_a_line_for_each_head():
+    axes = strings("light", heads=2).axes[0]
+    drawn = axes.images[0].get_array().filled(-1).tolist()
+    assert drawn == [
+        *([0, 1 / 16, 3 / 16, 0], [0, 9 / 16, 3 / 16, 0], [-1] * 4),
+        *([1 / 8, 1 / 8, 0, 0], [0, 0, 3 / 8, 3 / 8], [-1] * 4),
+        *([0] * 4, [0] * 4),
+    ]
+    names = dict(zip(axes.get_yticks(), (label.get_text() for label in axes.get_yticklabels()), strict=True))
+    assert names == {0: "head 1", 1: "head 2", 3: "head 1", 4: "head 2", 6: "head 1", 7: "head 2"}
+    words = [text.get_text() for text in axes.texts]
+    assert "".join(word for word in words if len(word) == 1) == "a1?a" * 2 + "b2?b" * 2 + "c3?c" * 2
+
+
 def test_attended_patches_are_drawn_where_they_are():
     whole, patches = glimpses("light").axes
     drawn = [(patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width()) for patch in whole.patches]
@@ -128,6 +181,8 @@ def test_attended_patches_are_drawn_where_they_are():
     assert [text.get_text() for text in patches.texts] == ["25%", "75%", "0%", "looks"]
     np.testing.assert_array_equal(patches.images[2].get_array(), np.arange(64).reshape(8, 8)[2:4, 2:4])
     assert "nothing" in glimpses("light", np.zeros(4)).axes[0].get_xlabel()
+    own = glimpses("light", np.array([1, 0, 0, 1.0])).axes[1]
+    assert [text.get_text() for text in own.texts] == ["50%", "0%", "0%", "looks, 50%"]
 
 
 def test_files(tmp_path):

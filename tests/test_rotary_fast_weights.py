@@ -98,7 +98,7 @@ def test_without_its_additions_it_is_gated_delta_net():
 def program_after(core, x, t=0.0):
     """The program of inputs x [T, B, D] that follow t steps of an episode."""
     state = core.initial_state(x.shape[1])
-    return core.turned(core.project(x, state.recent)[0], torch.full_like(state.t, t))
+    return core.project(x, state._replace(t=torch.full_like(state.t, t)))[0]
 
 
 def program_of(core, keys, queries, values):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import pickle
 import signal
 import subprocess
@@ -10,15 +9,17 @@ import sys
 import time
 import zipfile
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fwagents.inspection import trace
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.sb3.board import CHARTS
 
-from .scripts import TRAIN, run
+from .scripts import TRAIN, Started, run
 
 TINY = [
     "--num-envs",
@@ -33,10 +34,6 @@ TINY = [
     "600",
 ]
 FILTER = "gymnasium.wrappers:FilterObservation"
-
-
-def command(script, *args):
-    return [sys.executable, str(TRAIN / script), *map(str, args)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +77,14 @@ def test_run_folder(trained):
     assert returns == pytest.approx({"optimal": 1.0, "memoryless": 2 * 24 / 30 - 1, "random": 2 * 2 / 6 - 1})
     for word in ("best memoryless player", "random player", "final_model, sampled", "training return, last"):
         assert word in printed, word
-    for word in ("mean return", "95 % interval", "success", "final_model", "fwagents watch", "tensorboard.main --logdir"):
+    for word in (
+        "mean return",
+        "95 % interval",
+        "success",
+        "final_model",
+        "fwagents watch",
+        "tensorboard.main --logdir",
+    ):
         assert word in printed, word
 
 
@@ -141,6 +145,18 @@ def test_pictures_in_a_pipe_are_plain(monkeypatch):
     picture = np.zeros((4, 2, 3), np.uint8)
     picture[:2] = 255
     assert plain("\n".join(blocks(picture))) == "@@\n  "
+
+
+def test_a_page_in_the_terminal_has_bars_for_each_head(monkeypatch):
+    from fwagents.runs.terminal import LEVELS, page
+
+    env = gym.make("PartialCatch-v0", size=6, render_mode="ansi")
+    kwargs = {"core": "rotary_fast_weights", "hidden_size": 8}
+    seen = trace(MemoryPPO("MemoryPolicy", env, n_steps=5, seed=0, policy_kwargs=kwargs), env, seed=0)
+    heights = seen.parts()[3, 0, :, :4]
+    heights = np.round(8 * heights / heights.max()).astype(int)
+    bars = [f"head {n + 1} |{''.join(LEVELS[level] for level in levels)}|" for n, levels in enumerate(heights)]
+    assert page(seen, 3).splitlines()[-4:] == bars
 
 
 @pytest.mark.parametrize(
@@ -254,7 +270,7 @@ def test_a_run_that_cannot_go_on_is_judged_by_how_it_plays(scale, stopped, tmp_p
     """An IRNN whose state grows too large for its loss; or for its actions, so that it cannot play either."""
     small = ["--env-kwargs", "size=6", "--n-steps", "6", "--num-envs", "4", "--hidden-size", "8", "--eval-freq", "0"]
     core = ["--core", "irnn", "--core-kwargs", f"identity_scale={scale}", "--final-episodes", "20"]
-    done = subprocess.run(command("agent.py", *small, *core), cwd=tmp_path, capture_output=True, text=True)
+    done = run("agent.py", *small, *core, cwd=tmp_path)
     assert done.returncode == 1
     assert "stopped: " in done.stdout
     assert done.stderr == ""
@@ -269,13 +285,7 @@ def test_a_run_that_cannot_go_on_is_judged_by_how_it_plays(scale, stopped, tmp_p
 
 @pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_saves_and_says_where(interrupt, tmp_path):
-    process = subprocess.Popen(
-        command("agent.py", "--num-envs", "4", "--hidden-size", "8", "--eval-freq", "0"),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    process = Started("agent.py", "--num-envs", "4", "--hidden-size", "8", "--eval-freq", "0", cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not any(p.stat().st_size for p in tmp_path.glob("runs/*/*/progress.csv")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -359,7 +369,7 @@ def test_help_needs_no_torch(script, option, tmp_path):
     assert not imported & {"torch", "numpy", "gymnasium", "stable_baselines3", "matplotlib", "tensorboard"}
 
 
-@pytest.mark.parametrize("core", ["fast_weights", "gru"])
+@pytest.mark.parametrize("core", ["fast_weights", "rotary_fast_weights", "gru"])
 def test_pictures_of_the_memory_in_tensorboard(core, tmp_path):
     options = ["--n-steps", "20", "--eval-freq", "320", "--env-kwargs", "size=5", "--log-memory", "--core", core]
     assert run("agent.py", *TINY, *options, cwd=tmp_path).returncode == 0
@@ -375,10 +385,8 @@ def test_pictures_of_the_memory_in_tensorboard(core, tmp_path):
 
 def test_two_runs_at_once_do_not_meet(tmp_path):
     args = [*TINY, "--n-steps", "20", "--eval-freq", "0"]
-    processes = [
-        subprocess.Popen(command("agent.py", *args), cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)
-    ]
-    assert [p.wait(timeout=120) for p in processes] == [0, 0]
+    processes = [Started("agent.py", *args, cwd=tmp_path) for _ in range(2)]
+    assert [p.wait() for p in processes] == [0, 0]
     folders = list((tmp_path / "runs" / "PartialCatch-v0").iterdir())
     assert len(folders) == 2
     # The same seed and the same command: the same agent.

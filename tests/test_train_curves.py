@@ -265,7 +265,7 @@ def test_with_the_real_scripts(train, tmp_path):
     """A search of one trial, then one seed of a tiny net."""
     pytest.importorskip("optuna")
     search = train.cells.Search(
-        "PartialCatch-v0", "lstm", trials=1, steps=3000, seeds=(100,), finalists=1, final_steps=4000
+        "PartialCatch-v0", "lstm", trials=1, steps=1500, seeds=(100,), finalists=1, final_steps=2000
     )
     options = {"env": "PartialCatch-v0", "env_kwargs": ["size=6"], "core": "lstm", "hidden_size": 8, "n_steps": 6}
     options |= {"total_timesteps": 400, "eval_freq": 200, "eval_episodes": 4, "final_episodes": 5, "num_envs": 4}

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from PIL import Image
 
 from fwagents.tasks.training import CHECKPOINT
 
-from .scripts import TRAIN
+from .scripts import Started
 from .scripts import run as run_script
 
 TINY = [
@@ -98,12 +96,7 @@ def test_killed_and_resumed_equals_unbroken(cwd, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mnist").symlink_to(cwd / "mnist")
     assert run(*options, cwd=tmp_path / "whole").returncode == 0
-    process = subprocess.Popen(
-        [sys.executable, "-u", str(TRAIN / "glimpses.py"), *options],
-        cwd=tmp_path / "cut",
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = Started("glimpses.py", *options, cwd=tmp_path / "cut")
     while not process.stdout.readline().startswith("70 updates"):
         assert process.poll() is None, "the run ended before it could be killed"
     process.send_signal(signal.SIGKILL)

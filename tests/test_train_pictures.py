@@ -54,10 +54,10 @@ def test_an_agent(script):
         assert film.n_frames == 5
 
 
-@pytest.mark.parametrize("core", ["fast_weights", "gru"])
+@pytest.mark.parametrize("core", ["fast_weights", "rotary_fast_weights", "gru"])
 def test_strings(script, core):
     few = ["--pairs", "2", "--train-strings", "20", "--validation-strings", "8", "--test-strings", "8"]
-    assert script("retrieval", *SUPERVISED, *few, "--core", core) == 0
+    assert script("retrieval", *SUPERVISED, *few, "--core", core, "--hidden-size", "8") == 0
     assert script("pictures", run_dir(), "--output", "out") == 0
     assert drawn(Path("out")) == {"strings"}
 

@@ -2,12 +2,9 @@
 
 import fcntl
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -18,17 +15,13 @@ from torch import nn
 from fwagents.tasks.data import Examples, Splits
 from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
 
-from .scripts import TRAIN
+from .scripts import Started
 from .scripts import run as run_script
 
 TINY = [
     *("--hidden-size", "6", "--pairs", "2", "--alphabet", "abcd", "--batch-size", "8", "--eval-every", "20"),
     *("--train-strings", "300", "--validation-strings", "60", "--test-strings", "50", "--learning-rate", "0.01"),
 ]
-
-
-def command(*args):
-    return [sys.executable, str(TRAIN / "retrieval.py"), *map(str, args)]
 
 
 def run(*args, cwd):
@@ -98,13 +91,7 @@ def test_killed_and_resumed_equals_unbroken(trained, kills, tmp_path):
     """SIGKILL a random moment after so many validations; weights, moments, curve and result to the bit."""
     arguments = OPTIONS
     for after in kills:
-        process = subprocess.Popen(
-            command(*arguments),
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
+        process = Started("retrieval.py", *arguments, cwd=tmp_path)
         while not process.stdout.readline().startswith(f"{20 * after} updates"):
             assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(random.random() * 0.02)
@@ -126,13 +113,7 @@ def test_killed_and_resumed_equals_unbroken(trained, kills, tmp_path):
 
 @pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_says_how_to_go_on(interrupt, tmp_path):
-    process = subprocess.Popen(
-        command(*TINY, "--updates", "100000"),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    process = Started("retrieval.py", *TINY, "--updates", "100000", cwd=tmp_path)
     while not process.stdout.readline().startswith("40 updates"):
         assert process.poll() is None
     process.send_signal(interrupt)

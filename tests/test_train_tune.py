@@ -2,13 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from .scripts import TRAIN
+from .scripts import TRAIN, Started
 from .scripts import run as run_script
 
 TINY = ["--env", "PartialCatch-v0", "--steps", "400", "--hidden-size", "4", "--seeds", "100", "101"]
@@ -128,9 +126,8 @@ def test_the_best_and_the_first_go_on_for_longer(tmp_path):
 
 def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(tmp_path):
     pytest.importorskip("optuna")
-    command = [sys.executable, str(TRAIN / "tune.py"), *TINY, "--trials"]
     kept = tmp_path / "runs" / "tuning" / "PartialCatch-v0-fast_weights.json"
-    process = subprocess.Popen([*command, "10000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = Started("tune.py", *TINY, "--trials", "10000", cwd=tmp_path)
     end = time.monotonic() + 120
     while not kept.exists():
         assert process.poll() is None
@@ -141,7 +138,7 @@ def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert err == "Interrupted; the same command goes on.\n"
     had = json.loads(kept.read_text())["trials"]
-    done = subprocess.run([*command, str(len(had) + 1)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run(*TINY, "--trials", len(had) + 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(kept.read_text())["trials"][: len(had)] == had
 

@@ -6,7 +6,7 @@ An options dataclass that a run needs without a command line stands in ``fwagent
 import importlib
 from collections.abc import Sequence
 
-from fwagents.runs.interrupts import as_script, importing
+from fwagents.runs.interrupts import as_script
 
 COMMANDS = {
     "agent": "train an agent with memory on any Gymnasium environment",
@@ -27,10 +27,4 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
         name: the command, one of ``COMMANDS``.
         argv: its command line; None is this process's.
     """
-
-    def main() -> None:
-        with importing():
-            module = importlib.import_module(f"{__name__}.{name}")
-        module.main(argv)
-
-    as_script(main)
+    as_script(lambda: importlib.import_module(f"{__name__}.{name}").main(argv))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fwagents.runs.agent import Args, args_for, resumed
 from fwagents.runs.cli import core_options, fail, key_values, parse
-from fwagents.runs.interrupts import INTERRUPTED, importing
+from fwagents.runs.interrupts import INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,16 +37,15 @@ def _main(argv: Sequence[str] | None) -> int:
 
     try:
         # Imported here, so that --help and mistakes answer at once.
-        with importing():
-            from fwagents.runs.limits import check_agent, check_device
-            from fwagents.runs.run import Run
+        from fwagents.runs.limits import check_agent, check_device
+        from fwagents.runs.run import Run
 
-            make = Run
-            if args.engine == "ray":
-                importlib.import_module("fwagents.rllib")  # without the extra it says what to install
-                from fwagents.runs.ray import RayRun
+        make = Run
+        if args.engine == "ray":
+            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
+            from fwagents.runs.ray import RayRun
 
-                make = RayRun
+            make = RayRun
         check_device(args.device)
         check_agent(args, env_kwargs, core_kwargs)
         run = make(args, env_kwargs, core_kwargs)

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import tyro
 
 from fwagents.runs.cli import fail, parse
-from fwagents.runs.interrupts import importing
 from fwagents.runs.options import Count, OutputFolder, Seed, TakenBy
 
 MOST = 1e-3  # difference of values (relative) and probabilities that rounding explains
@@ -50,14 +49,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def export(args: Args, config: dict[str, Any], model_path: Path) -> None:
     """Write, then check."""
-    with importing():
-        from fwagents.export import export_onnx, save_policy
-        from fwagents.export.check import compare
-        from fwagents.runs.players import Player
+    from fwagents.export import export_onnx, save_policy
+    from fwagents.export.check import compare
+    from fwagents.runs.players import Player
 
     player = Player(config, model_path)
     folder = args.output or args.run_dir / "export"
-    save_policy(player.policy, folder / "agent", player.normalization)
+    save_policy(player.policy, folder / "agent", player.normalization, config["args"]["observe"])
     print(f"wrote {folder / 'agent.safetensors'} and {folder / 'agent.json'}")
     if not args.onnx:
         return

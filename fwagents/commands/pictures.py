@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from fwagents.runs.cli import fail, parse
-from fwagents.runs.interrupts import importing
 from fwagents.runs.options import Count, Frequency, OutputFolder, Seed
 
 if TYPE_CHECKING:
@@ -44,9 +43,8 @@ class Args:
 def main(argv: Sequence[str] | None = None) -> None:
     """Find out what was run, draw it, write it."""
     args = parse(Args, argv, prog="fwagents pictures")
-    with importing():
-        from fwagents.figures import save
-        from fwagents.runs.folder import CONFIG, read_json
+    from fwagents.figures import save
+    from fwagents.runs.folder import CONFIG, read_json
 
     try:
         config = read_json(args.run_dir / CONFIG)
@@ -66,18 +64,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def of_agent(args: Args) -> Iterator[Drawing]:
     """An episode's attention, units and growth, and the film of it."""
-    with importing():
-        from fwagents import figures
-        from fwagents.inspection import trace
-        from fwagents.inspection.film import film
-        from fwagents.inspection.video import write_video
-        from fwagents.runs.agent import Args as AgentArgs
-        from fwagents.runs.folder import best_model, read_config
-        from fwagents.runs.players import Player
+    from fwagents import figures
+    from fwagents.inspection import trace
+    from fwagents.inspection.film import as_shown, film
+    from fwagents.inspection.video import write_video
+    from fwagents.runs.agent import Args as AgentArgs
+    from fwagents.runs.folder import best_model, read_config
+    from fwagents.runs.players import Player
 
     player = Player(read_config(args.run_dir, AgentArgs), best_model(args.run_dir), ["rgb_array"])
     seen = trace(player.model, player.env, seed=args.seed, normalize_obs=player.normalization, attribution=True)
-    write_video(film(seen, action_names=player.action_names), args.output / "play.gif", args.fps)
+    write_video(film(as_shown(seen, player.env), action_names=player.action_names), args.output / "play.gif", args.fps)
     print(f"wrote {args.output / 'play.gif'}")
     if seen.attention is not None:
         yield "attention", lambda theme: figures.attention_matrix(seen, theme=theme)
@@ -89,22 +86,21 @@ def of_agent(args: Args) -> Iterator[Drawing]:
 
 def of_strings(args: Args) -> Iterator[Drawing]:
     """Strings of the run's task, drawn anew, with what their last character looks back at."""
-    with importing():
-        import numpy as np
+    import numpy as np
 
-        from fwagents import figures
-        from fwagents.commands import retrieval
-        from fwagents.inspection import trace
-        from fwagents.runs.supervised import read
-        from fwagents.tasks.training import load_best
+    from fwagents import figures
+    from fwagents.commands import retrieval
+    from fwagents.inspection import trace
+    from fwagents.runs.supervised import read
+    from fwagents.tasks.training import load_best
 
     options, core_kwargs = read(retrieval.Args, ["--resume", str(args.run_dir)], "retrieval")
     task, model = retrieval.model(options, core_kwargs)
     load_best(model, args.run_dir)
     tokens, answers = task.draw(args.count, np.random.default_rng(args.seed))
     seen = trace(model.core, model.core_inputs(tokens), attribution=True, readout=model.answer)
-    found = seen.attribution if seen.attention is None else seen.attention[:, :, -1]
-    assert found is not None
+    assert seen.attribution is not None
+    found = seen.attribution[:, :, None] if seen.attention is None else seen.parts()  # [T, B, heads, T]
     said = model(tokens).argmax(1)
     words = [[str(int(digit)) for digit in digits] for digits in (answers, said)]
     weights = found[-1]
@@ -113,16 +109,15 @@ def of_strings(args: Args) -> Iterator[Drawing]:
 
 def of_glimpses(args: Args) -> Iterator[Drawing]:
     """Test images, with the patches that the last glimpse looks back at."""
-    with importing():
-        import numpy as np
+    import numpy as np
 
-        from fwagents import figures
-        from fwagents.commands import glimpses
-        from fwagents.inspection import trace
-        from fwagents.runs.supervised import read
-        from fwagents.tasks.glimpses import boxes
-        from fwagents.tasks.glimpses import glimpses as patches
-        from fwagents.tasks.training import load_best
+    from fwagents import figures
+    from fwagents.commands import glimpses
+    from fwagents.inspection import trace
+    from fwagents.runs.supervised import read
+    from fwagents.tasks.glimpses import boxes
+    from fwagents.tasks.glimpses import glimpses as patches
+    from fwagents.tasks.training import load_best
 
     options, core_kwargs = read(glimpses.Args, ["--resume", str(args.run_dir)], "glimpses")
     if options.model != "plain":
@@ -133,13 +128,13 @@ def of_glimpses(args: Args) -> Iterator[Drawing]:
     chosen = np.random.default_rng(args.seed).choice(len(splits.test.labels), args.count, replace=False)
     images, labels = splits.test.inputs[chosen], splits.test.labels[chosen]
     seen = trace(model.core, patches(images), attribution=True, readout=model.scores)
-    found = seen.attribution if seen.attention is None else seen.attention[:, :, -1]
-    assert found is not None
+    assert seen.attribution is not None
+    found = seen.attribution[:, :, None] if seen.attention is None else seen.parts()  # [T, B, heads, T]
     said = model(images).argmax(1)
     for n, image in enumerate(images.numpy()):
         names = [classes[int(i)] if classes else str(int(i)) for i in (labels[n], said[n])]
         title = f"a {names[0]}, read as {names[1]}"
-        weights = found[-1, n]
+        weights = found[-1, n].sum(0)
 
         def draw(theme: Any, image: Any = image, weights: Any = weights, title: str = title) -> "Figure":
             return figures.glimpse_sequence(image, boxes(len(image)), weights, title=title, theme=theme)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from fwagents.runs.cli import fail, parse
-from fwagents.runs.interrupts import INTERRUPTED, importing
+from fwagents.runs.interrupts import INTERRUPTED
 from fwagents.runs.search import Args
 
 
@@ -19,18 +19,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail("--seeds is empty, expected at least one")
     try:
         if args.engine == "ray":
-            with importing():
-                importlib.import_module("fwagents.rllib")  # without the extra it says what to install
-                from fwagents.runs import ray_search
+            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
+            from fwagents.runs import ray_search
 
             ray_search.search(args)
             return
-        with importing():
-            try:
-                importlib.import_module("optuna")
-            except ImportError:
-                fail('the search needs Optuna: pip install "fwagents[tune]"')
-            from fwagents.runs import optuna_search
+        try:
+            importlib.import_module("optuna")
+        except ImportError:
+            fail('the search needs Optuna: pip install "fwagents[tune]"')
+        from fwagents.runs import optuna_search
 
         optuna_search.search(args)
     except (ValueError, TypeError, AssertionError, OSError, ImportError) as error:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from fwagents.runs.cli import fail, parse
-from fwagents.runs.interrupts import importing
 from fwagents.runs.options import Count, Frequency, OutputFile, Seed, TakenBy
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
     """Play and show, or write."""
-    with importing():
-        from fwagents.runs.players import Player
+    from fwagents.runs.players import Player
 
     window = args.window and args.output is None and can_open_a_window()
     if args.window and args.output is None and not window:
@@ -84,10 +82,10 @@ def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
 
 def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
     """Episodes one after the other, and a line about each when it has been shown."""
-    from fwagents.cores import FastWeights
-    from fwagents.inspection import trace
+    from fwagents.inspection import has_fast_memory, trace
+    from fwagents.inspection.film import as_shown
 
-    exact = isinstance(player.policy.actor_core, FastWeights)
+    exact = has_fast_memory(player.policy.actor_core)
     for number in range(args.episodes):
         played = trace(
             player.model,
@@ -97,7 +95,7 @@ def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
             growth=False,
             attribution=not exact,
         )
-        yield played
+        yield as_shown(played, player.env)
         assert played.rewards is not None
         print(f"episode {number + 1}: return {played.rewards.sum():g}", flush=True)
 

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from fwagents.cores.base import MemoryCore, boolean, integer, positive_int
-from fwagents.cores.output_gate import OutputGate
+from fwagents.cores.output_gate import EPSILON, OutputGate
+from fwagents.cores.stepper import Stepper
+from fwagents.kernels import chosen_backend, programmer
+from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions
+from fwagents.kernels.program_steps import ProgramSteps
 
 CHUNK = 64  # steps that are computed at once; the work of a step grows with it, the calls for a step fall
 
@@ -49,7 +53,9 @@ class FastWeightProgrammer(MemoryCore[Any]):
     The convolution lets one layer tie this step's key to an earlier one's value. With ``output_gate`` the read goes
     through an :class:`~fwagents.cores.output_gate.OutputGate`, which has a way past the memory.
 
-    W is a linear function of what is written, so a stretch of steps needs no loop: :func:`execute`.
+    In float32 on the CPU one compiled kernel runs the family, :mod:`fwagents.kernels.programmer`, unless the environment
+    variable FWAGENTS_BACKEND names another. Elsewhere :meth:`torch_form` does: W is a linear function of what is
+    written, so a stretch of steps needs no loop, see :func:`execute`.
 
     Args:
         input_size: D.
@@ -69,6 +75,7 @@ class FastWeightProgrammer(MemoryCore[Any]):
     state_type: type[Any] = ProgrammerState
     gates_per_head: ClassVar[int] = 0
     extra_rows: ClassVar[int] = 0  # E - d
+    silu: bool = False
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_heads: int = 1, conv_size: int = 4, output_gate: bool = False
@@ -100,23 +107,28 @@ class FastWeightProgrammer(MemoryCore[Any]):
     def rule(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
         """The core's rule, from q, k and v [T, B, heads, d] and gates [T, B, gates_per_head, heads] as projected."""
 
-    def read_out(self, read: Tensor) -> Tensor:
-        """W q [T, B, heads, E] -> what is read [T, B, heads, d]."""
-        return read
+    def divisor(self, read: Tensor) -> Tensor | None:
+        """The number by which a read is divided, from W q [..., E] -> [..., 1]; None for no division."""
+        return None
 
-    def project(self, x: Tensor, recent: Tensor) -> tuple[Program, Tensor]:
+    def read_out(self, read: Tensor) -> Tensor:
+        """W q [..., E] -> what is read [..., d]: the first d numbers, over the divisor."""
+        divisor = self.divisor(read)
+        return read if divisor is None else read[..., : self.hidden_size // self.num_heads] / divisor
+
+    def project(self, x: Tensor, state: Any) -> tuple[Program, Tensor]:
         """Project a stretch of steps without resets.
 
         Args:
             x: inputs [T, B, D].
-            recent: projections of the steps before, [B, c-1, 3H].
+            state: the state before the first of them.
 
         Returns:
             The program of all T steps, and ``recent`` after the last of them.
         """
         T, B, _ = x.shape
         projected, gates = self.projection(x).split([3 * self.hidden_size, self.gates_per_head * self.num_heads], -1)
-        reach = torch.cat([recent.transpose(0, 1), projected])
+        reach = torch.cat([state.recent.transpose(0, 1), projected])
         mixed = self.taps[0] * reach[:T]
         for j in range(1, self.conv_size):
             mixed = torch.addcmul(mixed, self.taps[j], reach[j : j + T])
@@ -134,15 +146,109 @@ class FastWeightProgrammer(MemoryCore[Any]):
         y = self.read_out(torch.cat(reads) if len(reads) > 1 else reads[0]).flatten(2)
         return (y if self.output_gate is None else self.output_gate(y, x)), W
 
-    def scan(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """A stretch without resets; see :meth:`MemoryCore.scan`."""
-        program, recent = self.project(x, state.recent)
+    def torch_form(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """A stretch without resets in plain torch; see :meth:`MemoryCore.scan`."""
+        program, recent = self.project(x, state)
         y, W = self.run(program, x, state.W)
         return y, ProgrammerState(recent, W)
+
+    def cell(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One step without a reset, in plain torch; see :meth:`MemoryCore.cell`."""
+        y, state = self.torch_form(x.unsqueeze(0), state)
+        return y.squeeze(0), state
+
+    def scan(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """A stretch without resets, compiled where that is possible; see :meth:`MemoryCore.scan`."""
+        if self._compiles(x, *state):
+            return self._compiled(x, state, None)
+        return self.torch_form(x, self.initial_state(x.shape[1]) if state.W is None else state)
+
+    def scan_episodes(self, x: Tensor, state: Any, start: Tensor) -> tuple[Tensor, Any]:
+        """A stretch with resets, which the compiled scan does itself; see :meth:`MemoryCore.scan_episodes`."""
+        if self._compiles(x, *state):
+            return self._compiled(x, state, start)
+        return super().scan_episodes(x, self.initial_state(x.shape[1]) if state.W is None else state, start)
+
+    def step(self, x: Tensor, state: Any, start: Tensor | None = None) -> tuple[Tensor, Any]:
+        """One step, compiled where that is possible; see :meth:`MemoryCore.step`."""
+        self._check_step(x, state, start)
+        if not self._compiles(x, *state):
+            return super().step(x, state, start)
+        y, state = self._compiled(x.unsqueeze(0), state, None if start is None else start.unsqueeze(0))
+        return y.squeeze(0), state
+
+    def stepper(self, start_from: Any) -> Stepper[Any]:
+        """One that changes W in place, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
+        state = start_from if isinstance(start_from, tuple) else self.initial_state(start_from)
+        self._check_state(state, len(state[0]))
+        return ProgrammerStepper(self, state) if self._compiles(*state) else Stepper(self, state)
+
+    def program_options(self) -> ProgramOptions:
+        """The rule, as the compiled scan is told it."""
+        return ProgramOptions(self.num_heads, self.extra_rows == 0, self.gates_per_head, self.silu, norm_eps=EPSILON)
+
+    def program_weights(self) -> dict[str, Tensor]:
+        """The parameters by their names in :class:`~fwagents.kernels.program_reference.ProgramInputs`."""
+        weight, bias, out = self.projection.weight, self.projection.bias, self.output_gate
+        if out is None:
+            return {"weight": weight, "bias": bias, "taps": self.taps}
+        return {
+            "weight": torch.cat([weight, out.gate.weight, out.skip.weight]),
+            "bias": torch.cat([bias, out.gate.bias, out.skip.bias]),
+            "taps": self.taps,
+            "gain": out.norm.weight,
+            "shift": out.norm.bias,
+            "mix": out.mix.weight,
+            "mix_bias": out.mix.bias,
+        }
+
+    def _compiles(self, *tensors: Tensor | None) -> bool:
+        return chosen_backend("auto") == "numba" and programmer.covers(*tensors, *self.parameters())
+
+    def _compiled(self, x: Tensor, state: Any, start: Tensor | None) -> tuple[Tensor, Any]:
+        inputs = ProgramInputs(x=x, start=start, **state._asdict(), **self.program_weights())
+        _, *leaves = found = programmer.scan(inputs, self.program_options())
+        return found.y, self._state(leaves[: len(self.state_type._fields)])
+
+    def _opening(self, batch_size: int) -> Any:
+        """No state at all, which the compiled scan takes for zero."""
+        return self._state([None] * len(self.state_type._fields))  # type: ignore[list-item]
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
         return f"{self.input_size}, {self.hidden_size}, num_heads={self.num_heads}, conv_size={self.conv_size}"
+
+
+class ProgrammerStepper(Stepper[Any]):
+    """Steps the compiled scan, which changes W in place."""
+
+    core: FastWeightProgrammer
+
+    def __init__(self, core: FastWeightProgrammer, state: Any) -> None:
+        parameters = tuple(core.parameters())
+        options, rows = core.program_options(), len(state[0])
+        self._steps = ProgramSteps(core.program_weights, parameters, options, core.input_size, rows)
+        super().__init__(core, state)
+
+    @property
+    def state(self) -> Any:
+        """The state after the last step; safe to keep."""
+        return self.core._state(self._steps.state()[: len(self.core.state_shapes)])
+
+    def _load(self, state: Any) -> None:
+        self._steps.load(**{name: leaf.detach() for name, leaf in state._asdict().items()})
+
+    @torch.no_grad()
+    def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
+        core = self.core
+        core._check_input(x)
+        core._check(None, start, x.shape[:-1])
+        if torch.is_autocast_enabled("cpu"):
+            x = x.float()  # an encoder's output is less precise under autocast
+        if len(x) != self.rows or x.dtype != torch.float32 or x.device.type != "cpu":
+            raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}, expected {self.rows} rows of float32")
+        return self._steps.step(x, start)
 
 
 def execute(program: Program, W: Tensor) -> tuple[Tensor, Tensor]:

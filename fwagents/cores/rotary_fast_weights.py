@@ -11,6 +11,7 @@ from torch import Tensor
 from fwagents.cores.base import finite_float, positive_int
 from fwagents.cores.gated_delta_net import GatedDeltaNet
 from fwagents.cores.programmer import Program
+from fwagents.kernels.program_reference import ProgramOptions
 
 Turned = Literal["half", "all", "none"]
 
@@ -104,6 +105,7 @@ class RotaryFastWeights(GatedDeltaNet):
         periods = np.geomspace(self.min_period, self.max_period, self.hidden_size // self.num_heads // 2)
         first, every = {"half": (1, 2), "all": (0, 1), "none": (num_heads, 1)}[rotary]
         turned = np.zeros((num_heads, 1))
+        self.periods: list[float] = periods.tolist()
         turned[first::every] = 1
         self.turns: list[list[float]] = (turned / periods).tolist()  # a step [heads, d/2]
 
@@ -112,11 +114,22 @@ class RotaryFastWeights(GatedDeltaNet):
         """Shapes of recent, W and t for one row."""
         return (*super().state_shapes, (1,))
 
-    def scan(self, x: Tensor, state: RotaryState) -> tuple[Tensor, RotaryState]:
-        """A stretch without resets; see :meth:`MemoryCore.scan`."""
-        program, recent = self.project(x, state.recent)
-        y, W = self.run(self.turned(program, state.t), x, state.W)
+    def torch_form(self, x: Tensor, state: RotaryState) -> tuple[Tensor, RotaryState]:
+        """A stretch without resets in plain torch; see :meth:`MemoryCore.scan`."""
+        program, recent = self.project(x, state)
+        y, W = self.run(program, x, state.W)
         return y, RotaryState(recent, W, state.t + x.shape[0])
+
+    def project(self, x: Tensor, state: RotaryState) -> tuple[Program, Tensor]:
+        """Project a stretch and turn its queries and keys; see :meth:`FastWeightProgrammer.project`."""
+        program, recent = super().project(x, state)
+        return self.turned(program, state.t), recent
+
+    def program_options(self) -> ProgramOptions:
+        """The rule, as the compiled scan is told it."""
+        first, every = {"half": (1, 2), "all": (0, 1), "none": (0, 0)}[self.rotary]
+        turns = tuple(1 / period for period in self.periods) if every else ()
+        return super().program_options()._replace(turns=turns, first=first, every=every)
 
     def turned(self, program: Program, t: Tensor) -> Program:
         """The program with turned queries and keys, ``t [B, 1]`` steps after the episode began."""

@@ -42,6 +42,6 @@ class SumRule(FastWeightProgrammer):
         """Values with a one behind them, which adds up to z."""
         return Program(F.elu(q) + 1, F.elu(k) + 1, torch.cat([v, torch.ones_like(v[..., :1])], -1))
 
-    def read_out(self, read: Tensor) -> Tensor:
-        """W q over z . q."""
-        return read[..., :-1] / (read[..., -1:] + EPSILON)
+    def divisor(self, read: Tensor) -> Tensor:
+        """z . q."""
+        return read[..., -1:] + EPSILON

@@ -95,7 +95,7 @@ def compare(
         seen.append(obs)
         return obs if normalize_obs is None else normalize_obs(obs)
 
-    truth = trace_episodes(model, env, episodes=episodes, seed=seed, normalize_obs=note, growth=False)
+    truth = trace_episodes(model, env, episodes=episodes, seed=seed, normalize_obs=note, attention=False)
     start = np.concatenate([np.arange(length) == 0 for length in truth.length])[:, None]
     stream = _stream(model.policy, seen)
     outputs = []

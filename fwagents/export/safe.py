@@ -4,6 +4,7 @@ SB3's zip holds pickles, and loading one runs whatever code it holds. These hold
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from fwagents.export.spaces import described_size, space_from_json, space_to_jso
 from fwagents.files import replacing
 from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
 from fwagents.sb3.policies import MemoryCnnPolicy, MemoryMultiInputPolicy, MemoryPolicy
+from fwagents.sb3.previous_step import check_observe
 
-FORMAT = "fwagents policy 2"
+FORMAT = "fwagents policy 3"
 POLICIES = {cls.__name__: cls for cls in (MemoryPolicy, MemoryCnnPolicy, MemoryMultiInputPolicy)}
 # The classes that a file may name; there are no others, so that a file cannot have code imported.
 EXTRACTORS = {
@@ -38,7 +40,7 @@ PLAIN: dict[str, tuple[type, ...]] = {
     "share_features_extractor": (bool,),
     "features_extractor_kwargs": (dict,),
 }
-NORMALIZATION = "normalization"
+NORMALIZATION, OBSERVE = "normalization", "observe"
 
 
 class Agent(NamedTuple):
@@ -47,10 +49,13 @@ class Agent(NamedTuple):
     Attributes:
         policy: in the mode for acting.
         normalization: None where the policy sees observations as they are.
+        observe: the parts of its last step that observations have to hold beside the environment's own, as
+            ``fwagents.envs.wrappers.PreviousStep`` adds them; () for none.
     """
 
     policy: MemoryPolicy
     normalization: Normalization | None
+    observe: tuple[str, ...]
 
     def predict(
         self,
@@ -64,19 +69,28 @@ class Agent(NamedTuple):
         return self.policy.predict(seen, state, episode_start, deterministic)
 
 
-def save_policy(policy: MemoryPolicy, path: Path | str, normalization: Normalization | None = None) -> None:
+def save_policy(
+    policy: MemoryPolicy,
+    path: Path | str,
+    normalization: Normalization | None = None,
+    observe: Sequence[str] = (),
+) -> None:
     """Write ``<path>.safetensors`` and ``<path>.json``.
 
     Args:
         policy: of a trained agent.
         path: without ending; each file is whole or absent.
         normalization: what observations go through before the policy.
+        observe: the parts of its last step that ``PreviousStep`` added to the observations that it was trained on.
 
     Raises:
-        ValueError: the policy has parts that only a pickle could carry; the message names one.
+        ValueError: the policy has parts that only a pickle could carry, and the message names one; or ``observe`` is
+            not "action", "reward" or both.
         ImportError: safetensors is not installed.
     """
     safetensors = _safetensors()
+    if observe:
+        check_observe(observe)
     parameters = policy._get_constructor_parameters()
     described = {
         "format": FORMAT,
@@ -87,6 +101,7 @@ def save_policy(policy: MemoryPolicy, path: Path | str, normalization: Normaliza
         "activation_fn": _name(policy.activation_fn, ACTIVATIONS, "activation_fn"),
         **{name: parameters[name] for name in PLAIN},
         NORMALIZATION: None,
+        OBSERVE: list(observe),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in _own_tensors(policy).items()}
     if normalization is not None:
@@ -131,6 +146,9 @@ def load_policy(path: Path | str) -> Agent:
         policy = _described_policy(described)
         policy.load_state_dict(weights, strict=False)  # what is left out is the same tensor under another name
         normalization = _read_normalization(described[NORMALIZATION], statistics)
+        observe = tuple(described[OBSERVE])
+        if observe:
+            check_observe(observe)
         if normalization is not None:
             normalization.require_fit(policy.observation_space)
     except FileNotFoundError:
@@ -138,7 +156,7 @@ def load_policy(path: Path | str) -> Agent:
     except Exception as error:  # whatever a damaged file leads to
         raise ValueError(f"{path}.safetensors and .json are no policy: {error}") from error
     policy.set_training_mode(False)
-    return Agent(policy, normalization)
+    return Agent(policy, normalization, observe)
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,5 +1,6 @@
 """Pictures of a trace: what was attended to, what the units did, how the fast weights grew."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +12,20 @@ from matplotlib.ticker import MaxNLocator
 from fwagents.figures.style import Theme, ramp_of, themed
 from fwagents.inspection.traces import Trace
 
+LINES = ("-", "--", ":", "-.")  # of the heads, where there are more than colours
+
 
 def attention_matrix(
     trace: Trace, row: int = 0, *, inner_step: int = -1, names: Sequence[str] | None = None, theme: Theme = "light"
 ) -> Figure:
-    """The weight of every step before in the read of every step, one row of a trace.
+    """The size of every step's part in the read of every step, one row of a trace; a panel for each head.
+
+    All heads share one colour scale. ``FastWeights`` reads what the steps before wrote; a programmer's step reads its
+    own write too, and the title says so.
 
     Args:
-        trace: of fast weights; of another core, its attribution is drawn, each row as shares of its sum.
+        trace: of a core with a fast memory, see :meth:`Trace.parts`; of another core, its attribution is drawn, each
+            row as shares of its sum.
         row: episode or sequence.
         inner_step: which read of each step; the last by default.
         names: of the steps, such as the characters of a string; their numbers by default.
@@ -28,30 +35,43 @@ def attention_matrix(
         ValueError: the trace has neither attention nor attribution.
     """
     shown = trace.row(row)
-    T = len(shown.start)
     if shown.attention is not None:
-        weights, label = shown.attention[:, 0, inner_step], "weight in the read"
-        title = "What each step reads from the fast memory"
-        lookable = np.tri(T, k=-1, dtype=bool)
+        panels, label = shown.parts(inner_step)[:, 0].swapaxes(0, 1), "size of the part in the read"
+        own = shown.reads_own_write
+        seen = "its own write included" if own else "which holds the steps before it"
+        title = f"What each step reads from the fast memory,\n{seen}"
     elif shown.attribution is not None:
         sizes = shown.attribution[:, 0]
         # Shares, for where an agent is sure of its action every gradient is next to nothing.
-        weights, label = sizes / np.maximum(sizes.sum(1, keepdims=True), np.finfo(float).tiny), "share of the gradient"
-        title = "What moves the score of each step"
-        lookable = np.tri(T, dtype=bool)
+        shares = sizes / np.maximum(sizes.sum(1, keepdims=True), np.finfo(float).tiny)
+        panels, label, own, title = shares[None], "share of the gradient", True, "What moves the score of each step"
     else:
         raise ValueError("the trace has neither attention nor attribution, expected one of them")
+    heads, T = panels.shape[:2]
+    columns = heads if heads <= 3 else math.ceil(heads**0.5)
+    rows = -(-heads // columns)
+    size = (6.0, 5.0) if heads == 1 else (2.7 * columns + 1.2, 2.7 * rows + 0.9)
+    lookable = np.tri(T, k=0 if own else -1, dtype=bool)
     with themed(theme) as palette:
-        figure = Figure(figsize=(6, 5), layout="constrained")
-        axes = figure.subplots()
-        image = axes.imshow(np.where(lookable, weights, np.nan), cmap=ramp_of(palette.ramp), vmin=0)
-        figure.colorbar(image, label=label, shrink=0.9).outline.set_visible(False)
-        axes.set(xlabel="step looked back at", ylabel="step that looks", title=title)
-        if names is None:
-            _count_steps(axes, T, both=True)
-        else:
-            axes.set_xticks(range(T), names)
-            axes.set_yticks(range(T), names)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for place, (axes, weights) in enumerate(zip(grid, panels, strict=False)):
+            scale: dict[str, Any] = {"cmap": ramp_of(palette.ramp), "vmin": 0, "vmax": panels.max() or 1.0}
+            image = axes.imshow(np.where(lookable, weights, np.nan), **scale)
+            if names is None:
+                _count_steps(axes, T, both=True, most=12 if heads == 1 else 6)
+            else:
+                axes.set_xticks(range(T), names)
+                axes.set_yticks(range(T), names)
+            left, lowest = place % columns == 0, place + columns >= heads
+            axes.tick_params(labelleft=left, labelbottom=lowest)
+            axes.set(xlabel="step looked back at" if lowest else "", ylabel="step that looks" if left else "")
+            axes.set_title(f"head {place + 1}" if heads > 1 else title)
+        for axes in grid[heads:]:
+            axes.set_axis_off()
+        if heads > 1:
+            figure.suptitle(title, fontsize="medium")
+        figure.colorbar(image, ax=list(grid), label=label, shrink=0.9).outline.set_visible(False)
     return figure
 
 
@@ -80,36 +100,43 @@ def unit_traces(trace: Trace, row: int = 0, *, theme: Theme = "light") -> Figure
 
 
 def memory_growth(trace: Trace, *, theme: Theme = "light") -> Figure:
-    """Norm and effective rank of A over the steps: every row, and the mean of those that are not over.
+    """Norm and effective rank of the fast weights over the steps, a colour for each head.
+
+    Thin lines are rows, thick ones the mean of the rows that are not over.
 
     Raises:
         ValueError: they were not recorded.
     """
     if trace.norm is None or trace.effective_rank is None:
         raise ValueError("the trace has no norm and effective rank, expected one of fast weights, with growth=True")
-    valid = trace.valid
+    valid, (rows, heads) = trace.valid, trace.norm.shape[1:]
     with themed(theme) as palette:
         figure = Figure(figsize=(6, 4.5), layout="constrained")
         upper, lower = figure.subplots(2, sharex=True)
-        for axes, values, label in ((upper, trace.norm, "norm of A"), (lower, trace.effective_rank, "effective rank")):
-            for b in range(values.shape[1]):
-                T = int(trace.length[b])
-                axes.plot(range(T), values[:T, b], color=palette.lines[0], alpha=0.35, linewidth=1)
-            mean = np.where(valid, values, 0).sum(1) / valid.sum(1)
-            axes.plot(mean, color=palette.lines[0], linewidth=2.5)
+        for axes, values, label in ((upper, trace.norm, "norm"), (lower, trace.effective_rank, "effective rank")):
+            for head in range(heads):
+                turn, place = divmod(head, len(palette.lines))
+                look: dict[str, Any] = {"color": palette.lines[place], "linestyle": LINES[turn % len(LINES)]}
+                for b in range(rows):
+                    T = int(trace.length[b])
+                    axes.plot(range(T), values[:T, b, head], alpha=0.35, linewidth=1, **look)
+                mean = np.where(valid, values[..., head], 0).sum(1) / valid.sum(1)
+                axes.plot(mean, linewidth=2.5, label=f"head {head + 1}", **look)
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
             axes.grid()
-        rows = values.shape[1]
         upper.set_title("The fast weights" + (f" in {rows} episodes, and the mean" if rows > 1 else " in an episode"))
+        if heads > 1:
+            handles = upper.get_legend_handles_labels()
+            figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False)
         lower.set_xlabel("step")
         _count_steps(lower, len(trace.start))
     return figure
 
 
-def _count_steps(axes: Axes, T: int, both: bool = False) -> None:
-    """Whole numbers along the axis, from 1."""
-    places = MaxNLocator(min(T, 12), integer=True, steps=[1, 2, 5, 10]).tick_values(1, T)
+def _count_steps(axes: Axes, T: int, both: bool = False, most: int = 12) -> None:
+    """Whole numbers along the axis, from 1, about as many as ``most``."""
+    places = MaxNLocator(min(T, most), integer=True, steps=[1, 2, 5, 10]).tick_values(1, T)
     ticks = sorted({1, *(int(place) for place in places if 1 <= place <= T)})
     axes.set_xticks([tick - 1 for tick in ticks], [str(tick) for tick in ticks])
     if both:

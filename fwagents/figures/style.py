@@ -77,7 +77,8 @@ def save(figure: Figure, path: Path | str) -> None:
 def png(figure: Figure) -> bytes:
     """The content of a PNG for a log: small, with letters that are large beside the rest, for it is shown smaller."""
     content = io.BytesIO()
-    figure.set_size_inches(4.5, 3.75)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(0.75 * width, 0.75 * height)
     figure.savefig(content, format="png", dpi=110)
     return content.getvalue()
 

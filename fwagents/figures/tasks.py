@@ -17,32 +17,49 @@ def retrieval_strings(
 ) -> Figure:
     """Strings such as ``c9k8j3f1??c``, each character coloured by its share of what the last one reads.
 
+    A memory with several heads has a line for each of them; the shares of a string's lines together make 1.
+
     Args:
         strings: N of them, of one length T.
-        weights: [N, T] in the read of the last character, 0 or more.
+        weights: [N, heads, T] in the read of the last character, 0 or more, such as ``Trace.parts()[-1]``.
         answers: the right ones.
         said: what the model said.
         theme: "light" or "dark".
     """
-    N, T = weights.shape
-    shares = weights / np.maximum(weights.sum(1, keepdims=True), np.finfo(float).tiny)
+    N, heads, T = weights.shape
+    shares = weights / np.maximum(weights.sum((1, 2), keepdims=True), np.finfo(float).tiny)
+    pitch = heads + (heads > 1)  # lines from a string to the next, with an empty one between
+    lines = np.full((N, pitch, T), np.nan)
+    lines[:, :heads] = shares
     with themed(theme) as palette:
-        figure = Figure(figsize=(0.42 * T + 3.2, 0.48 * N + 1.3), layout="constrained")
+        size = (0.42 * T + 3.2, 0.48 * N + 1.3) if heads == 1 else (0.42 * T + 4.0, 0.42 * N * pitch + 1.0)
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         ramp = ramp_of(palette.ramp)
-        image = axes.imshow(shares, cmap=ramp, vmin=0, vmax=max(float(shares.max()), 1e-12))
+        drawn = lines.reshape(-1, T)[: N * pitch - (heads > 1)]
+        image = axes.imshow(drawn, cmap=ramp, vmin=0, vmax=max(float(shares.max()), 1e-12))
         for n, (text, answer, word) in enumerate(zip(strings, answers, said, strict=True)):
-            for t, character in enumerate(text):
-                axes.text(t, n, character, ha="center", va="center", color=_on(image.to_rgba(shares[n, t])), size=13)
-            axes.add_patch(Rectangle((T - 1.48, n - 0.48), 0.96, 0.96, fill=False, edgecolor=palette.lines[1], lw=2))
+            top = n * pitch
+            for head, t in np.ndindex(heads, T):
+                colour = _on(image.to_rgba(shares[n, head, t]))
+                axes.text(t, top + head, text[t], ha="center", va="center", color=colour, size=13)
+            outline: dict[str, Any] = {"fill": False, "edgecolor": palette.lines[1], "lw": 2}
+            axes.add_patch(Rectangle((T - 1.48, top - 0.48), 0.96, heads - 0.04, **outline))
             verdict = f"says {word}, right" if word == answer else f"says {word}, not {answer}"
-            axes.text(T - 0.3, n, verdict, va="center")
+            axes.text(T - 0.3, top, verdict, va="center")
         axes.set_xlim(-0.5, T + 2.4)
         axes.set_xticks(range(T), [str(t + 1) for t in range(T)])
         axes.set(xlabel="character", title="What the last character (outlined) looks back at")
-        axes.set_yticks([])
+        if heads == 1:
+            axes.set_yticks([])
+        else:
+            places = [n * pitch + head for n in range(N) for head in range(heads)]
+            axes.set_yticks(places, [f"head {head + 1}" for head in range(heads)] * N)
+            axes.tick_params(left=False)
+            axes.set_ylabel("strings, head by head")
         axes.spines[:].set_visible(False)
-        figure.colorbar(image, label="share of the read", shrink=0.7, pad=0.01).outline.set_visible(False)
+        bar = figure.colorbar(image, label="share of the read", shrink=0.7, pad=0.01, aspect=20 if heads == 1 else 50)
+        bar.outline.set_visible(False)
     return figure
 
 
@@ -60,7 +77,7 @@ def glimpse_sequence(
     Args:
         image: [S, S].
         boxes: row, column and side of every glimpse, in pixels.
-        weights: [T] of every glimpse in the read of the last, 0 or more.
+        weights: [T] of every glimpse in the read of the last, 0 or more; of a memory with heads, their sum.
         looks: glimpses of a line.
         title: what the image is.
         theme: "light" or "dark".
@@ -88,7 +105,9 @@ def glimpse_sequence(
             patches.imshow(image[row : row + side, column : column + side], extent=(x, x + 1, y + 1, y), **grey)
             edge = palette.lines[1] if last else ramp(float(shares[place]) / most)
             patches.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=edge, linewidth=4))
-            patches.text(x + 0.5, y + 1.08, "looks" if last else f"{float(shares[place]):.0%}", ha="center", va="top")
+            share = f"{float(shares[place]):.0%}"
+            words = share if not last else f"looks, {share}" if shares[place] else "looks"
+            patches.text(x + 0.5, y + 1.08, words, ha="center", va="top")
         patches.set_title("in the order in which they are seen: share of what the last one reads")
         patches.set_xlim(-0.1, pitch[0] * looks - 0.2)
         patches.set_ylim(pitch[1] * -(-len(boxes) // looks), -0.1)

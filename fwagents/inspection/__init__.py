@@ -1,9 +1,9 @@
-"""What a memory attends to: exactly, where it is fast weights; by gradients for any core."""
+"""Attention of a memory: exact for fast weights and fast-weight programmers, by gradients for any core."""
 
 from typing import TYPE_CHECKING, Any, overload
 
 from fwagents.cores import MemoryCore
-from fwagents.inspection.attention import Growth, Reads, growth, reads
+from fwagents.inspection.attention import Growth, Reads, growth, has_fast_memory, reads
 from fwagents.inspection.attribution import attribution
 from fwagents.inspection.sequences import trace_sequences
 from fwagents.inspection.traces import Trace
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from fwagents.sb3.policies import MemoryPolicy
 
-__all__ = ["Growth", "Reads", "Trace", "attribution", "growth", "reads", "trace", "trace_sequences"]
+__all__ = [
+    "Growth",
+    "Reads",
+    "Trace",
+    "attribution",
+    "growth",
+    "has_fast_memory",
+    "reads",
+    "trace",
+    "trace_sequences",
+]
 
 
 @overload
@@ -26,6 +36,7 @@ def trace(
     source: "Tensor",
     *,
     start: "Tensor | None" = None,
+    attention: bool = True,
     growth: bool = True,
     attribution: bool = False,
     readout: "Callable[[Tensor], Tensor] | None" = None,
@@ -41,6 +52,7 @@ def trace(
     seed: int | None = None,
     deterministic: bool = True,
     normalize_obs: "Callable[[Any], Any] | None" = None,
+    attention: bool = True,
     growth: bool = True,
     attribution: bool = False,
 ) -> Trace: ...

@@ -1,53 +1,92 @@
-"""The read of fast weights as what it is: attention to the steps before. Exact, for every inner step."""
+"""The read of a fast memory as attention to what was written into it: exact, for every inner step and every head."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwagents.cores import FastWeights
+from fwagents.cores import FastWeights, MemoryCore
+from fwagents.cores.programmer import FastWeightProgrammer, Program
+
+FAST_MEMORIES = (FastWeights, FastWeightProgrammer)
 
 
 class Reads(NamedTuple):
-    """What a sequence reads from its fast memory; T steps, B rows, S inner steps, R units.
+    """The reads of a sequence from its fast memory; T steps, B rows, S inner steps, keys of d and values of E numbers.
+
+    Every core with a fast memory writes and reads in one way, in each of its heads::
+
+        W(t)     = decay(t) W(t-1) + written(t) key(t)^T
+        W query  = sum over tau of weights[..., tau] written(tau)
+
+    ``FastWeights`` has one head, with d = E = R, and reads it S times a step. It reads before it writes, so that a step
+    has no part in its own reads. A ``FastWeightProgrammer`` reads each of its heads once a step (S = 1), after it has
+    written, so that a step has a part in its own read.
 
     Attributes:
-        keys: [T, B, R], what each step writes: its hidden state, or the direction of it.
-        queries: [T, B, S, R], ``h_s(t)``: what inner step s multiplies A with.
-        weights: [T, B, S, T], of step tau (last) in the read of inner step s: ``weights @ keys`` is ``A h_s``.
-        taken: int64 [T, B], the inner steps that each step took: S, but where adaptive ones settled sooner.
+        keys: [T, B, heads, d], as they are multiplied: normalised and turned where the core does that.
+        written: [T, B, heads, E], what each step writes under its key.
+        queries: [T, B, heads, S, d], as they are multiplied.
+        weights: [T, B, heads, S, T], of step tau (last) in a read.
+        decay: [T, B, heads], what each step leaves of the memory before it writes.
+        taken: int64 [T, B], the inner steps that each step took: S, or fewer where adaptive ones settled sooner.
 
     A row that settles sooner than after S steps, which adaptive ones do, holds its last read from there on.
     """
 
     keys: Tensor
+    written: Tensor
     queries: Tensor
     weights: Tensor
+    decay: Tensor
     taken: Tensor
 
 
-def reads(core: FastWeights, x: Tensor, y: Tensor, start: Tensor) -> Reads:
-    """Equations 3 and 4 of Ba et al. (2016), for all steps at once, since what the core put out is known.
+def has_fast_memory(core: MemoryCore[Any]) -> bool:
+    """Whether :func:`reads` gives the core's attention."""
+    return isinstance(core, FAST_MEMORIES) and getattr(core, "inner_steps", 1) != 0
 
-    The fast memory that step t reads holds what the steps before it in its episode wrote, the latest undecayed::
 
-        weight of tau = fast_lr decay^(t - 1 - tau) k(tau) . h_s(t)     for tau < t of the same episode, else 0
+@torch.no_grad()
+def reads(core: MemoryCore[Any], x: Tensor, y: Tensor, start: Tensor) -> Reads:
+    """Every read of a sequence that begins with an empty memory.
+
+    The weight of step tau in a read of step t is the product of the decays since tau, times key(tau) . query(t), for
+    the steps of the same episode, else 0. ``written`` is fast_lr h for ``FastWeights`` (h / |h| if it stores that); v
+    for the sum rule; and beta (v - alpha W k) for the delta rule, with W as it was before. The sum rule divides its
+    read, so its weights are divided by the same number.
 
     Args:
-        core: the core.
+        core: ``FastWeights`` with inner steps, or a ``FastWeightProgrammer``.
         x: its inputs [T, B, D].
-        y: what it put out for them, from an empty memory [T, B, R].
-        start: bool [T, B], True where a step opens an episode.
+        y: its outputs for them [T, B, H].
+        start: bool [T, B], True where a step opens an episode; the first step of every row does.
+
+    Raises:
+        TypeError: the core has no fast memory.
     """
+    if not has_fast_memory(core):
+        raise TypeError(f"core is {core}, expected FastWeights with inner steps, or a FastWeightProgrammer")
+    if isinstance(core, FastWeights):
+        return _reads_of_fast_weights(core, x, y, start)
+    assert isinstance(core, FastWeightProgrammer)
+    return _reads_of_programmer(core, x, start)
+
+
+def _reads_of_fast_weights(core: FastWeights, x: Tensor, y: Tensor, start: Tensor) -> Reads:
+    """Equations 3 and 4 of Ba et al. (2016), for all steps at once, since the outputs are known."""
     decays = _decays(core, start)
     keys = core.key(y)
+    written = core.options.fast_lr * keys
     queries, weights = [], []
 
     def read(s: Tensor) -> Tensor:
         queries.append(s)
         weights.append(torch.einsum("tbr,ubr->tbu", s, keys) * decays)
-        return torch.einsum("tbu,ubr->tbr", weights[-1], keys)
+        return torch.einsum("tbu,ubr->tbr", weights[-1], written)
 
     before = torch.cat([torch.zeros_like(y[:1]), y[:-1]])
     before = torch.where(start.unsqueeze(-1), torch.zeros_like(y), before)
@@ -60,47 +99,95 @@ def reads(core: FastWeights, x: Tensor, y: Tensor, start: Tensor) -> Reads:
         step = torch.arange(len(queries), device=start.device)
         last = torch.minimum(step, taken.unsqueeze(-1) - 1).unsqueeze(-1)
         every, each = (found.take_along_dim(last, 2) for found in (every, each))
-    return Reads(keys, every, each, taken)
+    decay = torch.full_like(keys[..., 0], core.options.decay)
+    keys, written, every, each, decay = (part.unsqueeze(2) for part in (keys, written, every, each, decay))
+    return Reads(keys, written, every, each, decay, taken)
 
 
 def _decays(core: FastWeights, start: Tensor) -> Tensor:
-    """What is left at step t of what step tau wrote: fast_lr decay^(t - 1 - tau), or 0 [T, B, T]."""
+    """The share that is left at step t of what step tau wrote: decay^(t - 1 - tau), or 0 [T, B, T]."""
     T = len(start)
     step = torch.arange(T, device=start.device)
     age = step[:, None] - 1 - step
     episode = start.cumsum(0)
     seen = (age >= 0).unsqueeze(1) & (episode.unsqueeze(-1) == episode.T)
     like = core.bias
-    decayed = core.options.fast_lr * core.options.decay ** age.clamp(min=0).to(like.dtype)
+    decayed = core.options.decay ** age.clamp(min=0).to(like.dtype)
     return torch.where(seen, decayed.unsqueeze(1), like.new_zeros(()))
 
 
+def _reads_of_programmer(core: FastWeightProgrammer, x: Tensor, start: Tensor) -> Reads:
+    """The reads of every episode of every row, one after the other."""
+    T, B = start.shape
+    heads, d = core.num_heads, core.hidden_size // core.num_heads
+    keys, written, queries = (x.new_zeros(T, B, heads, d) for _ in range(3))
+    weights, decay = x.new_zeros(T, B, heads, T), x.new_ones(T, B, heads)
+    for b, begin, end in _episodes(start):
+        program, _ = core.project(x[begin:end, b : b + 1], core.initial_state(1))
+        keys[begin:end, b], queries[begin:end, b] = program.key[:, 0], program.query[:, 0]
+        if program.log_decay is not None:
+            decay[begin:end, b] = program.log_decay[:, 0].exp()
+        for head in range(heads):
+            alone = Program._make(None if part is None else part[:, 0, head].double() for part in program)
+            weights[begin:end, b, head, begin:end], written[begin:end, b, head] = _unrolled(core, alone)
+    taken = torch.ones(T, B, dtype=torch.int64, device=start.device)
+    return Reads(keys, written, queries.unsqueeze(3), weights.unsqueeze(3), decay, taken)
+
+
+def _episodes(start: Tensor) -> Iterator[tuple[int, int, int]]:
+    """Row, first step, and step after the last, of every episode."""
+    for b, opens in enumerate(start.T):
+        begins = [*opens.nonzero().flatten().tolist(), len(start)]
+        for begin, end in pairwise(begins):
+            yield b, begin, end
+
+
+def _unrolled(core: FastWeightProgrammer, program: Program) -> tuple[Tensor, Tensor]:
+    """Weights [T, T] and what is written [T, d], of the program of one row and head, such as keys [T, d].
+
+    The triangular system is that of :func:`fwagents.cores.programmer.execute`, for the whole episode. Its program is
+    in float64: over many steps the sum of the decays' logarithms would lose digits that a difference of two needs.
+    """
+    q, k, u, rate, log_decay = program
+    log_left = q.new_zeros(len(q), 1) if log_decay is None else log_decay.cumsum(0).unsqueeze(-1)
+    between = (log_left - log_left.mT).tril().exp().tril()  # what is left at row t of what column s wrote
+    if rate is not None:
+        rate = rate.unsqueeze(-1)
+        system = rate * between * (k @ k.mT)
+        u = torch.linalg.solve_triangular(system, rate * u, upper=False, unitriangular=True)
+    weights = between * (q @ k.mT)
+    divisor = core.divisor(weights @ u)
+    return weights if divisor is None else weights / divisor, u[:, : k.shape[-1]]
+
+
 class Growth(NamedTuple):
-    """How the fast weights of a sequence grow.
+    """How the fast memory of a sequence grows.
 
     Attributes:
-        norm: [T, B], Frobenius norm of A after each step.
-        effective_rank: [T, B], exp of the entropy of A's eigenvalues, brought to the sum 1 (Roy and Vetterli, 2007): n
-            where n of them are equal and the rest zero; 0 where A is zero.
+        norm: [T, B, heads], Frobenius norm of W after each step.
+        effective_rank: [T, B, heads], exp of the entropy of W's singular values, divided by their sum (Roy and
+            Vetterli, 2007): n where n of them are equal and the rest zero; 0 where W is zero.
     """
 
     norm: Tensor
     effective_rank: Tensor
 
 
-def growth(core: FastWeights, keys: Tensor, start: Tensor) -> Growth:
-    """A after each step, from what the steps write: ``keys`` [T, B, R], ``start`` bool [T, B]."""
-    _, B, R = keys.shape
-    A = keys.new_zeros(B, R, R)
+@torch.no_grad()
+def growth(reads: Reads, start: Tensor) -> Growth:
+    """Follow W over a sequence, from :func:`reads` of it; ``start`` bool [T, B] as there.
+
+    W is A for ``FastWeights``. The sum rule's normaliser is no part of it.
+    """
+    W = reads.keys.new_zeros(*reads.keys.shape[1:3], reads.written.shape[-1], reads.keys.shape[-1])
     norms, ranks = [], []
-    for key, first in zip(keys, start, strict=True):
-        A = torch.where(first[:, None, None], torch.zeros_like(A), A)
-        A = core.options.decay * A + core.options.fast_lr * key.unsqueeze(-1) * key.unsqueeze(-2)
-        # In float64: in float32 LAPACK does not always converge on matrices of so low a rank. An eigenvalue below zero
-        # is rounding, A being a sum of squares with positive weights.
-        eigenvalues = torch.linalg.eigvalsh(A.double()).clamp(min=0).to(A.dtype)
-        total = eigenvalues.sum(-1)
-        share = eigenvalues / total.unsqueeze(-1)
+    for key, written, decay, first in zip(reads.keys, reads.written, reads.decay, start, strict=True):
+        W = torch.where(first[:, None, None, None], torch.zeros_like(W), W)
+        W = decay[..., None, None] * W + written.unsqueeze(-1) * key.unsqueeze(-2)
+        # In float64: in float32 LAPACK does not always converge on matrices of so low a rank.
+        values = torch.linalg.svdvals(W.double()).to(W.dtype)
+        total = values.sum(-1)
+        share = values / total.unsqueeze(-1)
         ranks.append(torch.where(total > 0, torch.special.entr(share).sum(-1).exp(), total))
-        norms.append(A.flatten(1).norm(dim=1))
+        norms.append(W.flatten(2).norm(dim=2))
     return Growth(torch.stack(norms), torch.stack(ranks))

@@ -33,6 +33,7 @@ def trace_episodes(
     seed: int | None = None,
     deterministic: bool = True,
     normalize_obs: Callable[[Any], Any] | None = None,
+    attention: bool = True,
     growth: bool = True,
     attribution: bool = False,
 ) -> Trace:
@@ -45,8 +46,9 @@ def trace_episodes(
         seed: of the first episode, the next has the next; None for fresh entropy.
         deterministic: the most likely actions in place of samples.
         normalize_obs: what the environment's observations go through, such as ``VecNormalize.normalize_obs``.
-        growth: whether to follow the norm and the effective rank of fast weights, which takes the eigenvalues of A at
-            every step.
+        attention: whether to record the attention of a fast memory, T^2 numbers a row for each head or inner step.
+        growth: whether to follow the norm and the effective rank of a fast memory, which takes its singular values at
+            every step; no effect without attention.
         attribution: whether to differentiate, once for each step.
 
     Raises:
@@ -66,7 +68,7 @@ def trace_episodes(
     arrays = {name: _side_by_side(rows) for name, rows in columns.items()}
     start = np.zeros((length.max(), episodes), np.bool_)
     start[0] = True
-    again = _run_again(policy, arrays["observations"], arrays["actions"], start, growth, attribution)
+    again = _run_again(policy, arrays["observations"], arrays["actions"], start, attention, growth, attribution)
     trace = Trace(**arrays, **again, length=length, start=start)
     for value in again.values():
         if isinstance(value, np.ndarray):  # what followed the end of a short episode was no episode
@@ -115,7 +117,13 @@ def _side_by_side(rows: list[list[Any]]) -> Any:
 
 
 def _run_again(
-    policy: MemoryPolicy, observations: Any, actions: Array, start: Array, growth: bool, attribution: bool
+    policy: MemoryPolicy,
+    observations: Any,
+    actions: Array,
+    start: Array,
+    attention: bool,
+    growth: bool,
+    attribution: bool,
 ) -> dict[str, Any]:
     """Everything that follows from what was seen and done, [T, B, ...] each, by its name in :class:`Trace`."""
     policy.set_training_mode(False)
@@ -134,7 +142,7 @@ def _run_again(
             taken = torch.as_tensor(actions, device=policy.device).flatten(0, 1)
             by = list(obs.values()) if isinstance(obs, dict) else [obs]
             scores = _scores(distribution, taken).view(shape), by
-    found = recorded(policy.actor_core, x, y, starts, growth, scores)
+    found = recorded(policy.actor_core, x, y, starts, attention, growth, scores)
     found["values"] = to_numpy(values.view(shape))
     probabilities = _probabilities(distribution)
     if probabilities is not None:

@@ -1,6 +1,7 @@
 """An episode as pictures, one a step: the true screen, what the agent saw, what it did, and what it looked back at."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -16,7 +17,9 @@ GROUND, PANEL, FAINT, TEXT = (24, 24, 24), (44, 44, 44), (150, 150, 150), (235, 
 CHOSEN, OTHER, VALUE, LOOK = (240, 228, 66), (86, 180, 233), (0, 158, 115), (230, 159, 0)
 SIDE, GAP, LINE = 320, 16, 22  # pixels
 BARS, CHART = 8, 90  # actions with a line of their own; height of the lowest panel
-READ, MOVED = "share of a step in what is read now", "share of an observation in the action"
+STRIP, MARGIN = 30, 60  # height of a head's strip in that panel, where there are several; room for its name
+READ, READ_TOO = "share of a step in what is read now", "share of a step, this one too, in what is read"
+MOVED = "share of an observation in the action"
 LATEST = 60  # steps that the lowest panel reaches back
 FEWEST_FOR_A_GRID = 25  # numbers
 
@@ -27,11 +30,22 @@ def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
     return None if meanings is None else list(meanings())
 
 
+def as_shown(trace: Trace, env: gym.Env[Any, Any]) -> Trace:
+    """A trace with the observations that its environment shows by itself, for films and figures.
+
+    What ``PreviousStep`` adds to them is left out, where it is the outermost wrapper: a film has actions and rewards in
+    panels of their own, and a screen is laid out by its size.
+    """
+    own_part = getattr(env, "own_part", None)
+    return trace if own_part is None else replace(trace, observations=own_part(trace.observations))
+
+
 def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None, *, every: int = 1) -> Iterator[Array]:
     """The pictures of an episode, one for each step and one after the last.
 
     The lowest panel shows how much of what the present step reads from the fast memory (in its last inner step) comes
-    from each step before; where the core is not fast weights, how much each observation moves the present action.
+    from each step; where the core has no fast memory, how much each observation moves the present action. A memory with
+    heads has a strip for each head, all of one scale.
 
     Args:
         trace: of an agent, with screens that are pictures.
@@ -68,7 +82,8 @@ class _Frame:
         self.width = 2 * (self.middle + SIDE + GAP + 1 >> 1)
         self.panel = GAP + 2 * LINE + SIDE  # where the panels below the screens begin
         self.lowest = self.panel + LINE + self._panel_height() + GAP
-        self.legend = self.lowest + LINE + CHART + LINE
+        self.heads = len(looks(episode, 0))
+        self.legend = self.lowest + LINE + max(CHART, self.heads * STRIP) + LINE
         self.height = 2 * (self.legend + LINE + GAP + 1 >> 1)
         self.image = Image.new("RGB", (self.width, self.height), GROUND)
         self.draw = ImageDraw.Draw(self.image)
@@ -84,13 +99,14 @@ class _Frame:
         below = self.panel + LINE + self._panel_height()
         self._actions((GAP, self.panel, self.middle - GAP, below))
         self._values((self.middle, self.panel, self.width - GAP, below))
-        self._look_back((GAP, self.lowest, self.width - GAP, self.lowest + LINE + CHART))
+        self._look_back((GAP, self.lowest, self.width - GAP, self.legend - LINE))
         self._legend()
         return np.asarray(self.image)
 
     def _legend(self) -> None:
         """The meaning of every colour, in a line at the bottom."""
-        bars = READ if self.episode.attention is not None else MOVED
+        exact = READ_TOO if self.episode.reads_own_write else READ
+        bars = MOVED if self.episode.attention is None else exact
         named = {CHOSEN: "action taken, present step", OTHER: "other actions", VALUE: "value", LOOK: bars}
         x, y = float(GAP), self.legend
         for colour, words in named.items():
@@ -190,36 +206,54 @@ class _Frame:
         left, top, right, bottom = box
         exact = self.episode.attention is not None
         title = "what the memory's read comes from" if exact else "which observations move the action"
-        weights = np.zeros(0) if self.over else looks(self.episode, self.t)
-        most = weights.max(initial=0.0)
-        self._text((left, top), title + (f"; step {weights.argmax() + 1} most, {most:.0%}" if most > 0 else ""))
+        T = len(self.episode.start)
+        weights = np.zeros((self.heads, T)) if self.over else looks(self.episode, self.t)
+        whole = weights.sum(0)
+        found = f"; step {whole.argmax() + 1} most, {whole.max():.0%}" if whole.any() else ""
+        self._text((left, top), title + found)
+        first = max(0, min(self.t, T - 1) - LATEST + 1)
+        slots = min(T, LATEST)
         top += LINE
-        self.draw.rectangle((left, top, right, bottom), PANEL)
-        first = max(0, min(self.t, len(self.episode.start) - 1) - LATEST + 1)
-        slots = min(len(self.episode.start), LATEST)
-        pitch = (right - left) / slots
-        for place in np.flatnonzero(weights[first:]).tolist():
-            x, height = left + place * pitch, float(weights[first + place] / most) * (bottom - top - 4)
-            self.draw.rectangle((x + 1, bottom - height, x + pitch - 1, bottom), LOOK)
+        height = (bottom - top) / self.heads
+        begin = left + (MARGIN if self.heads > 1 else 0)
+        for head, bars in enumerate(weights[:, first : first + slots]):
+            strip = (begin, round(top + head * height) + (head > 0), right, round(top + (head + 1) * height) - 1)
+            if self.heads > 1:
+                self.draw.text((left, (strip[1] + strip[3]) / 2), f"head {head + 1}", TEXT, self.small, "lm")
+            self._bars(strip, bars / (weights.max() or 1.0), slots)
+        pitch = (right - begin) / slots
         if not self.over:
-            x = left + (self.t - first) * pitch
+            x = begin + (self.t - first) * pitch
             self.draw.rectangle((x, top, x + pitch, bottom), outline=CHOSEN)
         every = next(n for n in (1, 2, 5, 10, 20, 50) if n * pitch >= 28)
         for tau in range(first, first + slots):
             if (tau + 1) % every == 0 or tau == first == 0:
-                self._text((left + (tau - first + 0.5) * pitch, bottom + 3), str(tau + 1), FAINT, "ma")
+                self._text((begin + (tau - first + 0.5) * pitch, bottom + 3), str(tau + 1), FAINT, "ma")
+
+    def _bars(self, box: Box, heights: Array, slots: int) -> None:
+        """An upright bar for each of the steps, of a height up to 1, on a panel with room for ``slots`` of them."""
+        left, top, right, bottom = box
+        self.draw.rectangle(box, PANEL)
+        pitch = (right - left) / slots
+        for place in np.flatnonzero(heights).tolist():
+            x, height = left + place * pitch, float(heights[place]) * (bottom - top - 3)
+            self.draw.rectangle((x + 1, bottom - height, x + pitch - 1, bottom), LOOK)
 
 
 def looks(episode: Trace, t: int) -> Array:
-    """Share of each step in the last read of step t [T]; of each observation in the attribution where there is none.
+    """Share of each step in the last read of step t, head by head; all heads together make 1 [heads, T].
 
-    Zeros where nothing is read, or neither was recorded.
+    Where there is no attention, the share of each observation in the attribution [1, T]. Zeros where nothing is read,
+    or neither was recorded.
     """
-    found = episode.attribution if episode.attention is None else episode.attention[:, :, -1]
-    if found is None:
-        return np.zeros(len(episode.start))
-    total = found[t, 0].sum()
-    shares: Array = found[t, 0] / total if total > 0 else np.zeros_like(found[t, 0])
+    if episode.attention is not None:
+        sizes = episode.parts()[t, 0]
+    elif episode.attribution is not None:
+        sizes = episode.attribution[t]
+    else:
+        return np.zeros((1, len(episode.start)))
+    total = sizes.sum()
+    shares: Array = sizes / total if total > 0 else np.zeros_like(sizes)
     return shares
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fwagents.cores import FastWeights, MemoryCore
-from fwagents.inspection import attention
+from fwagents.cores import MemoryCore
+from fwagents.inspection.attention import growth as grown_by
+from fwagents.inspection.attention import has_fast_memory
+from fwagents.inspection.attention import reads as reads_of
 from fwagents.inspection.attribution import attribution as attribute
 from fwagents.inspection.traces import Trace
 
@@ -18,6 +20,7 @@ def trace_sequences(
     x: Tensor,
     *,
     start: Tensor | None = None,
+    attention: bool = True,
     growth: bool = True,
     attribution: bool = False,
     readout: Callable[[Tensor], Tensor] | None = None,
@@ -28,8 +31,9 @@ def trace_sequences(
         core: any core.
         x: inputs [T, B, D].
         start: bool [T, B], True where a step opens an episode; the first step of every row always does.
-        growth: whether to follow the norm and the effective rank of fast weights, which takes the eigenvalues of A at
-            every step.
+        attention: whether to record the attention of a fast memory, T^2 numbers a row for each head or inner step.
+        growth: whether to follow the norm and the effective rank of a fast memory, which takes its singular values at
+            every step; no effect without attention.
         attribution: whether to differentiate, T times over.
         readout: what turns outputs [T, B, H] into scores [T, B, n], for the attribution; that of a step is of the
             highest of its scores.
@@ -46,7 +50,7 @@ def trace_sequences(
     opens = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device) if start is None else start.clone()
     opens[0] = True
     return Trace(
-        **recorded(core, x, y, opens, growth, None if scores is None else (scores, [x])),
+        **recorded(core, x, y, opens, attention, growth, None if scores is None else (scores, [x])),
         length=np.full(x.shape[1], len(x)),
         start=to_numpy(opens),
     )
@@ -57,6 +61,7 @@ def recorded(
     x: Tensor,
     y: Tensor,
     start: Tensor,
+    attention: bool,
     growth: bool,
     scores: tuple[Tensor, Sequence[Tensor]] | None,
 ) -> dict[str, Any]:
@@ -67,20 +72,20 @@ def recorded(
         x: its inputs [T, B, D].
         y: its outputs [T, B, H].
         start: bool [T, B].
+        attention: whether to record the attention.
         growth: whether to follow norm and effective rank.
         scores: [T, B], and what to differentiate them by; None for no attribution.
     """
     found: dict[str, Any] = {"core": type(core).__name__, "inputs": to_numpy(x), "hidden": to_numpy(y)}
     if scores is not None:
         found["attribution"] = to_numpy(attribute(*scores))
-    if isinstance(core, FastWeights):
-        with torch.no_grad():
-            reads = attention.reads(core, x, y, start)
-            found.update(keys=to_numpy(reads.keys), queries=to_numpy(reads.queries), attention=to_numpy(reads.weights))
-            found.update(inner_steps=to_numpy(reads.taken))
-            if growth:
-                grown = attention.growth(core, reads.keys, start)
-                found.update(norm=to_numpy(grown.norm), effective_rank=to_numpy(grown.effective_rank))
+    if attention and has_fast_memory(core):
+        reads = reads_of(core, x, y, start)
+        found.update({name: to_numpy(getattr(reads, name)) for name in ("keys", "written", "queries")})
+        found.update(attention=to_numpy(reads.weights), inner_steps=to_numpy(reads.taken))
+        if growth:
+            grown = grown_by(reads, start)
+            found.update(norm=to_numpy(grown.norm), effective_rank=to_numpy(grown.effective_rank))
     return found
 
 

@@ -20,7 +20,11 @@ class Trace:
     """T steps of B rows; time first. A row of an agent is an episode; of a core, a sequence.
 
     Rows that end sooner than the longest hold zeros from there on. What does not apply is None: attention where the
-    core is not fast weights, actions where there was no agent.
+    core has no fast memory, actions where there was no agent.
+
+    A fast memory is one or several matrices W, its heads. ``FastWeights`` has one head, A, and reads it in each of S
+    inner steps. A ``FastWeightProgrammer`` reads each of its heads once a step (S = 1). A read is a weighted sum of
+    what was written: ``attention[t, b, n, s] @ written[:, b, n]`` is the read of head n in inner step s of step t.
 
     Attributes:
         core: class of the core, such as "FastWeights".
@@ -28,14 +32,18 @@ class Trace:
         start: bool [T, B], True where a step opens an episode.
         inputs: [T, B, D], what the core was given.
         hidden: [T, B, H], what it put out.
-        keys: [T, B, R], what each step wrote into the fast memory: h, or h / |h|.
-        queries: [T, B, S, R], what each inner step multiplied A with.
-        attention: [T, B, S, T], weight of step tau (last) in the read of each inner step: ``attention @ keys`` is
-            ``A h_s``. It is ``fast_lr decay^(t - 1 - tau) k(tau) . h_s(t)`` for the steps before t in the same
-            episode, and zero for others. A row that has settled before the last inner step holds its last read.
+        keys: [T, B, heads, d], where each step writes: h, or h / |h|, for ``FastWeights``.
+        written: [T, B, heads, d], what each step writes there: fast_lr times the key for ``FastWeights``, v for the
+            sum rule, beta (v - alpha W k) for the delta rule.
+        queries: [T, B, heads, S, d], what each inner step multiplies W with.
+        attention: [T, B, heads, S, T], weight of step tau (last) in each read: the product of the decays since tau,
+            times ``keys[tau] . query``, for the steps of the same episode, else zero. ``FastWeights`` reads before it
+            writes, so a step has no weight in its own reads; a programmer writes first, so a step has a weight in its
+            own read. The sum rule's weights are divided as its read is. A row that has settled before the last inner
+            step holds its last read.
         inner_steps: int64 [T, B], how many each step took, which only adaptive ones vary.
-        norm: [T, B], Frobenius norm of A after each step.
-        effective_rank: [T, B], exp of the entropy of A's eigenvalues (Roy and Vetterli, 2007).
+        norm: [T, B, heads], Frobenius norm of W after each step.
+        effective_rank: [T, B, heads], exp of the entropy of W's singular values (Roy and Vetterli, 2007).
         attribution: [T, B, T], norm of the derivative of a score at step t by the observation of step tau (last); the
             score of an agent is the logit of the action that it took, log(p / (1 - p)), summed over the parts of an
             action; for continuous actions the distribution's mode.
@@ -54,6 +62,7 @@ class Trace:
     inputs: Array
     hidden: Array
     keys: Array | None = None
+    written: Array | None = None
     queries: Array | None = None
     attention: Array | None = None
     inner_steps: Array | None = None
@@ -71,6 +80,28 @@ class Trace:
     def valid(self) -> Array:
         """Bool [T, B], True up to each row's end."""
         return cast(Array, np.arange(len(self.start))[:, None] < self.length)
+
+    @property
+    def reads_own_write(self) -> bool:
+        """Whether any step has a weight in its own read, as with a programmer but not with ``FastWeights``."""
+        return self.attention is not None and bool(np.diagonal(self.attention, axis1=0, axis2=-1).any())
+
+    def parts(self, inner_step: int = -1) -> Array:
+        """Size of the part that each step has in a read of each head, |weight| |written| [T, B, heads, T].
+
+        The weight alone is not comparable: a step that wrote nothing may have a large one. The measure is the norm of
+        Kobayashi et al. (2020), arXiv:2004.10102.
+
+        Args:
+            inner_step: which read of each step; the last by default.
+
+        Raises:
+            ValueError: the trace has no attention.
+        """
+        if self.attention is None or self.written is None:
+            raise ValueError(f"the trace of {self.core} has no attention, expected one of a core with a fast memory")
+        sizes = np.linalg.norm(self.written, axis=-1)  # [T, B, heads]
+        return cast(Array, np.abs(self.attention[:, :, :, inner_step]) * np.moveaxis(sizes, 0, -1))
 
     def row(self, b: int) -> "Trace":
         """Row b alone, its length that of its own.
@@ -131,15 +162,16 @@ class Trace:
                     values.setdefault(field, {})[key] = arrays[name]
                 else:
                     values[field] = arrays[name]
-        missing = {"core", "length", "start", "inputs", "hidden"} - set(values)
+        needed = {"core", "length", "start", "inputs", "hidden"} | ({"written"} if "attention" in values else set())
+        missing = needed - set(values)
         if missing:
             raise ValueError(f"{path} is no trace: it lacks {', '.join(sorted(missing))}")
         return cls(**{**values, "core": str(values["core"])})
 
     def frame(self) -> "pandas.DataFrame":
-        """A pandas table: a line for each step, with the units as ``unit_0`` .., and what else is one number a step.
+        """A pandas table: a line for each step, with the units as ``unit_0`` .., and what else is few numbers a step.
 
-        Indexed by row and step.
+        Indexed by row and step. Norm and effective rank have a column for each head, ``norm_0`` ...
 
         Raises:
             ImportError: pandas is not installed.
@@ -150,9 +182,10 @@ class Trace:
             raise ImportError('a frame needs pandas: pip install "fwagents[inspect]"') from error
         steps, rows = np.nonzero(self.valid.T)[::-1]
         columns: dict[str, Array] = {}
-        single = {"action": self.actions, "reward": self.rewards, "value": self.values, "norm": self.norm}
+        of_agent = {"action": self.actions, "reward": self.rewards, "value": self.values}
+        of_memory = {"norm": self.norm, "effective_rank": self.effective_rank}
         many = {"probability": self.probabilities, "unit": self.hidden}
-        for name, values in {**single, "effective_rank": self.effective_rank, **many}.items():
+        for name, values in {**of_agent, **of_memory, **many}.items():
             if values is None:
                 continue
             picked = values[steps, rows]

@@ -22,8 +22,9 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 
 from fwagents.files import replacing
-from fwagents.kernels import _associative, _backward, _entries, _forward
+from fwagents.kernels import _associative, _backward, _entries, _forward, _program_backward, _program_forward
 from fwagents.kernels._problem import Gradients, Problem, Slot
+from fwagents.kernels._program import Places, ProgramGradients, ProgramProblem
 
 DIGEST_SIZE = hashlib.sha256().digest_size
 KEPT = 8  # files of a function: as many machines or versions share a folder
@@ -43,6 +44,14 @@ class AssociativeKernels(NamedTuple):
     """Those of :mod:`fwagents.kernels._associative`."""
 
     forward: Callable[..., None]
+    backward: Callable[..., None]
+
+
+class ProgramKernels(NamedTuple):
+    """Those of :mod:`fwagents.kernels._program_forward` and :mod:`fwagents.kernels._program_backward`."""
+
+    forward: Callable[..., None]
+    mix: Callable[..., None]
     backward: Callable[..., None]
 
 
@@ -172,4 +181,16 @@ def build_associative() -> AssociativeKernels:
         return AssociativeKernels(
             forward=_compile(_associative.forward, none, [i] * 10),
             backward=_compile(_associative.backward, none, [i] * 12),
+        )
+
+
+def build_program() -> ProgramKernels:
+    """The same for the fast-weight programmers."""
+    i, none = types.int64, types.void
+    problem, gradients, places = _named(ProgramProblem), _named(ProgramGradients), _named(Places)
+    with event.install_listener("numba:compile", _Notice("fast-weight-programmer", 10)):
+        return ProgramKernels(
+            forward=_compile(_program_forward.forward, none, [problem, places, *[i] * 5]),
+            mix=_compile(_program_forward.mix, none, [i] * 10),
+            backward=_compile(_program_backward.backward, none, [problem, gradients, places, *[i] * 6]),
         )

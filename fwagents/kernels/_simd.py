@@ -65,7 +65,12 @@ def _arithmetic(op: Any, emit: str) -> None:
         return getattr(builder, emit)(*args, flags=("contract",))
 
 
-for _op, _emit in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+for _op, _emit in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
     _arithmetic(_op, _emit)
 
 
@@ -187,6 +192,43 @@ def first(builder: Any, x: Any, n: Any) -> Any:
 def splat(builder: Any, x: Any) -> Any:
     """One number in every lane."""
     return _splat(builder, x)
+
+
+@_intrinsic(_vec, _vec)
+def exp(builder: Any, x: Any) -> Any:
+    """``e ** x`` to about two units in the last place, with x held between -87 and 88; NaN where x is NaN."""
+
+    def every(value: float) -> Any:
+        return ir.Constant(_lanes, [value] * LANES)
+
+    x = builder.select(builder.fcmp_ordered("<", x, every(-87.0)), every(-87.0), x)
+    x = builder.select(builder.fcmp_ordered(">", x, every(88.0)), every(88.0), x)
+    # Adding 1.5 * 2**23 rounds to an integer, which then stands in the lowest bits.
+    rounder = every(12582912.0)
+    shifted = _fma(builder, x, every(1.4426950408889634), rounder)
+    n = builder.fsub(shifted, rounder)
+    # ln 2 in two parts, of which n times the first is exact.
+    r = _fma(builder, n, every(-0.693145751953125), x)
+    r = _fma(builder, n, every(-1.4286068202862268e-06), r)
+    series = every(1 / 5040)
+    for divisor in (720, 120, 24, 6, 2, 1, 1):
+        series = _fma(builder, series, r, every(1 / divisor))
+    i32s = ir.VectorType(ir.IntType(32), LANES)
+    exponent = builder.shl(builder.bitcast(shifted, i32s), ir.Constant(i32s, [23] * LANES))
+    power = builder.add(exponent, ir.Constant(i32s, [127 << 23] * LANES))
+    return builder.fmul(series, builder.bitcast(power, _lanes))
+
+
+@_intrinsic(_vec, _vec)
+def swap_pairs(builder: Any, x: Any) -> Any:
+    """Lanes 2j and 2j + 1 in each other's place."""
+    return _shuffle(builder, x, x, [i ^ 1 for i in range(LANES)])
+
+
+@_intrinsic(_vec, _vec)
+def positive(builder: Any, x: Any) -> Any:
+    """1 where x is above 0, else 0; 0 where x is NaN."""
+    return builder.select(builder.fcmp_ordered(">", x, _zero()), ir.Constant(_lanes, [1.0] * LANES), _zero())
 
 
 @_intrinsic(_vec, _vec)

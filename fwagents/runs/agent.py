@@ -48,6 +48,9 @@ class Args:
     """Around each environment, the innermost first: module:Class or "module:Class(name=value)"."""
     frame_stack: Count = 1
     """Last observations side by side as one; 1 for none but the present one."""
+    observe: tuple[Literal["action", "reward"], ...] = ()
+    """What each observation holds beside the environment's own: the last action, the last reward or both, with a flag
+    that is 1 at the start of an episode, where they are zeros; see fwagents.envs.wrappers.PreviousStep."""
     vec_env: Literal["auto", "dummy", "subproc"] = "auto"
     """Environments as one batch where there is a native one; in a loop; or each in a process of its own."""
     core: CoreName = "fast_weights"

@@ -20,6 +20,7 @@ from fwagents.sb3.policies import map_observations
 from fwagents.sb3.vec_env import VecEnvKind, Wrapper, make_env, make_vec_env
 
 Env = gym.Env[Any, Any]
+PREVIOUS_STEP = "fwagents.envs.wrappers:PreviousStep"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Environment:
         kwargs: keyword arguments of ``gymnasium.make``.
         wrappers: what goes around each environment, the innermost first.
         frame_stack: observations side by side.
+        observe: "action", "reward" or both, of the last step, shown beside each observation; outside ``wrappers`` and
+            inside ``frame_stack``.
         vec_env: see :func:`fwagents.sb3.make_vec_env`.
     """
 
@@ -39,6 +42,7 @@ class Environment:
     wrappers: tuple[Wrapper, ...] = ()
     frame_stack: int = 1
     vec_env: VecEnvKind = "auto"
+    observe: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, args: Mapping[str, Any], kwargs: dict[str, Any]) -> "Environment":
@@ -49,12 +53,12 @@ class Environment:
             kwargs: what ``--env-kwargs`` came to.
         """
         wrappers = tuple(map(wrapper, args["wrappers"]))
-        return cls(args["env"], kwargs, wrappers, args["frame_stack"], args["vec_env"])
+        return cls(args["env"], kwargs, wrappers, args["frame_stack"], args["vec_env"], args["observe"])
 
     def one(self, **kwargs: Any) -> Env:
         """One alone, with further keyword arguments."""
         with self._explained():
-            env = make_env(self.id, self.wrappers, **{**self.kwargs, **kwargs})
+            env = make_env(self.id, (*self.wrappers, *self._telling()), **{**self.kwargs, **kwargs})
         return env if self.frame_stack == 1 else StackedFrames(env, self.frame_stack)
 
     def many(self, count: int, seed: int | None) -> VecEnv:
@@ -64,7 +68,8 @@ class Environment:
             ValueError: there is no such environment, or it cannot be made so.
         """
         with self._explained():
-            env = make_vec_env(self.id, count, seed=seed, wrappers=self.wrappers, vec_env=self.vec_env, **self.kwargs)
+            around: dict[str, Any] = {"wrappers": self.wrappers, "vec_env": self.vec_env, "observe": self.observe}
+            env = make_vec_env(self.id, count, seed=seed, **around, **self.kwargs)
         return env if self.frame_stack == 1 else VecFrameStack(env, self.frame_stack)
 
     def reference_returns(self) -> dict[str, float]:
@@ -84,6 +89,10 @@ class Environment:
         except TypeError:  # an argument of gymnasium.make, such as a limit of the steps
             return {}
         return found
+
+    def _telling(self) -> tuple[Wrapper, ...]:
+        """The wrapper that shows one environment's last step, as ``make_vec_env`` does a batch's; none without it."""
+        return (wrapper(f"{PREVIOUS_STEP}(observe={list(self.observe)})"),) if self.observe else ()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -1,7 +1,9 @@
 """A run's folder: how it is named, what describes it, how it is read back."""
 
+import errno
 import json
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -15,21 +17,27 @@ from fwagents.runs.shell import typed
 CONFIG = "config.json"
 RESULT = "result.json"
 MODELS = ("best_model.zip", "final_model.zip", "interrupted_model.zip")
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # of a rename to the name of something else
 
 
-def new_run_dir(log_dir: Path, env: str, core: str, seed: int) -> Path:
-    """Make ``<log_dir>/<env>/<core>-s<seed>-<time>``; two runs begun in the same second get folders of their own."""
+def new_run_dir(log_dir: Path, env: str, core: str, seed: int, config: dict[str, Any]) -> Path:
+    """Make ``<log_dir>/<env>/<core>-s<seed>-<time>`` with its ``config.json``; the folder never exists without it.
+
+    Two runs begun in the same second get folders of their own.
+    """
     name = f"{core}-s{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     parent = log_dir / env.rpartition(":")[2].replace("/", "-")
-    for attempt in range(1, 1000):
-        run_dir = parent / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            run_dir.mkdir(parents=True)
-        except FileExistsError:
-            if not parent.is_dir():
-                raise
-            continue
-        return run_dir
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=parent) as beside:
+        whole = Path(beside) / name
+        write_json(whole / CONFIG, config)
+        for attempt in range(1, 1000):
+            run_dir = parent / (name if attempt == 1 else f"{name}-{attempt}")
+            try:
+                return whole.rename(run_dir)
+            except OSError as error:
+                if error.errno not in TAKEN:
+                    raise
     raise FileExistsError(f"{parent / name} and 998 folders after it exist")
 
 

@@ -272,7 +272,7 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
     rate, workers = args.learning_rate, args.num_workers
     asynchronous = args.algo == "appo"
     config: Any = APPOConfig() if asynchronous else PPOConfig()
-    plain = not environment.wrappers and environment.frame_stack == 1
+    plain = not environment.wrappers and environment.frame_stack == 1 and not environment.observe
     name = environment.id.rpartition(":")[2]
     native = plain and environment.vec_env == "auto" and native_creator(name, environment.kwargs) is not None
     if plain:

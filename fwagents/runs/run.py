@@ -24,7 +24,7 @@ from fwagents.runs.algorithms import ALGORITHMS, load_model
 from fwagents.runs.cli import FULL
 from fwagents.runs.environments import Environment
 from fwagents.runs.folder import CONFIG, RESULT, new_run_dir, provenance, read_json, write_json
-from fwagents.runs.interrupts import INTERRUPTED
+from fwagents.runs.interrupts import INTERRUPTED, begun
 from fwagents.runs.locks import alone_in
 from fwagents.runs.shell import command, tensorboard
 from fwagents.sb3.board import describe_run
@@ -102,9 +102,8 @@ class Run:
             "policy_kwargs": self.policy_kwargs,
             **provenance(),
         }
-        self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed)
+        self.dir = new_run_dir(args.log_dir, args.env, args.core, args.seed, config)
         self._hold()
-        write_json(self.dir / CONFIG, config)
         self.console.print(f"Run folder: {self.dir}", soft_wrap=True)
         self._start(config["args"])
 
@@ -172,6 +171,7 @@ class Run:
 
     def go(self) -> int:
         """Train, save, evaluate; returns the exit code: 130 after an interrupt, 1 if training could not go on."""
+        begun()
         try:
             return self._finish(self._learn_or_diverge())
         except KeyboardInterrupt:
@@ -346,6 +346,7 @@ class Run:
 
     def _how_to_read(self, memoryless: bool) -> list[str]:
         remembers = "memory" if self.args.frame_stack == 1 else "memory or its stack of observations"
+        remembers += ", or what it is told of its last step" if self.args.observe else ""
         lines = [
             "Greedy play takes the likeliest action; sampled play draws one, as training does.",
             f"An agent above the best memoryless player, which sees one observation at a time, uses its {remembers}; "

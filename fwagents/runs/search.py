@@ -75,6 +75,8 @@ class Args:
     """Training runs of each setting; keep them apart from the seeds that results are reported on."""
     hidden_size: Units = 128
     """Units of the memory."""
+    observe: tuple[Literal["action", "reward"], ...] = ()
+    """What the agent is told of its last step, as for train/agent.py."""
     threads: Threads = 1
     """Torch threads."""
     output: OutputFile | None = None
@@ -110,7 +112,8 @@ def result_path(args: Args) -> Path:
 def describe(args: Args) -> dict[str, Any]:
     """What makes two searches the same."""
     settings = {name: getattr(args, name) for name in ("env", "core", "algo", "steps", "hidden_size")}
-    return {**settings, "seeds": list(args.seeds), "space": described_space(args.core), "objective": OBJECTIVE}
+    told = {"observe": list(args.observe)}
+    return {**settings, **told, "seeds": list(args.seeds), "space": described_space(args.core), "objective": OBJECTIVE}
 
 
 def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
@@ -188,7 +191,7 @@ def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[int,
     own = {name: value for name, value in setting.items() if name in CORES.get(args.core, {})}
     options = {**defaults_for(args.env, args.core), **{name: setting[name] for name in COMMON}}
     options |= {"env": args.env, "core": args.core, "algo": args.algo, "seed": seed, "threads": args.threads}
-    options |= {"total_timesteps": args.steps, "hidden_size": args.hidden_size}
+    options |= {"total_timesteps": args.steps, "hidden_size": args.hidden_size, "observe": args.observe}
     model = Run(AgentArgs(**options), {}, own).model
     steps: list[int] = []
     returns: list[float] = []

@@ -17,10 +17,9 @@ from fwagents.runs.folder import (
     provenance,
     read_config,
     read_json,
-    write_json,
     write_result,
 )
-from fwagents.runs.interrupts import INTERRUPTED, importing
+from fwagents.runs.interrupts import INTERRUPTED, begun
 from fwagents.runs.locks import alone_in
 from fwagents.runs.options import Count, Norm, OutputFile, OutputFolder, Seed, Share, Threads, Units, Weight, Within
 from fwagents.runs.shell import command, tensorboard
@@ -145,11 +144,10 @@ def _run(
     build: Callable[[], Problem],
     held: contextlib.ExitStack,
 ) -> int:
-    with importing():
-        import torch
+    import torch
 
-        from fwagents.files import remove_unfinished
-        from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
+    from fwagents.files import remove_unfinished
+    from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
 
     torch.set_num_threads(args.threads)
     try:
@@ -174,6 +172,7 @@ def _run(
             print(f"Resumed {folder} at {trainer.update:,} updates")
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         fail(str(error))
+    begun()
     diverged = None
     try:
         try:
@@ -223,8 +222,7 @@ def _begin(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, label: 
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is known now, not at the end
     described = {"args": _as_json(args), "core_kwargs": core_kwargs, **provenance()}
-    folder = new_run_dir(args.log_dir, task, f"{label}-{args.hidden_size}", args.seed)
-    write_json(folder / CONFIG, described)
+    folder = new_run_dir(args.log_dir, task, f"{label}-{args.hidden_size}", args.seed, described)
     print(f"Run folder: {folder}", flush=True)
     return folder
 

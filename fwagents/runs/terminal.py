@@ -34,10 +34,14 @@ def page(episode: Trace, t: int, action_names: Sequence[str] | None = None) -> s
     assert episode.values is not None
     exact = episode.attention is not None
     title = "the memory's read comes from" if exact else "the action is moved by what was seen at"
-    shares = looks(episode, t)[: t + 1]
+    heads = looks(episode, t)[:, : t + 1]
+    shares = heads.sum(0)
     back = f"{title} step {shares.argmax() + 1} most, {shares.max():.0%}" if shares.any() else f"{title} nothing yet"
-    lines += [*_actions(episode, t, action_names), f"value {episode.values[t, 0]:+.2f}, {gained}"]
-    return "\n".join([*lines, back, f"|{_bars(shares)}|", ""])
+    lines += [*_actions(episode, t, action_names), f"value {episode.values[t, 0]:+.2f}, {gained}", back]
+    names = [f"head {place + 1} " for place in range(len(heads))] if len(heads) > 1 else [""]
+    most = float(heads.max()) or 1.0
+    lines += [f"{name}|{_bars(bars / most)}|" for name, bars in zip(names, heads, strict=True)]
+    return "\n".join([*lines, ""])
 
 
 def blocks(picture: Any, widest: int = WIDEST) -> list[str]:
@@ -99,8 +103,6 @@ def _actions(episode: Trace, t: int, names: Sequence[str] | None) -> list[str]:
     ]
 
 
-def _bars(shares: Any) -> str:
-    """A bar for each step so far, the latest last."""
-    shown = shares[-2 * WIDEST :]
-    scaled = shown / (shown.max() or 1.0) * (len(LEVELS) - 1)
-    return "".join(LEVELS[round(float(height))] for height in scaled)
+def _bars(heights: Any) -> str:
+    """A bar for each step so far, the latest last; of a height up to 1."""
+    return "".join(LEVELS[round(float(height) * (len(LEVELS) - 1))] for height in heights[-2 * WIDEST :])

@@ -20,6 +20,7 @@ from fwagents.sb3.policies import (
     MemoryPolicy,
 )
 from fwagents.sb3.ppo import MemoryPPO
+from fwagents.sb3.previous_step import VecPreviousStep
 from fwagents.sb3.vec_env import make_vec_env
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "MemoryPPO",
     "MemoryPolicy",
     "MultiInputExtractor",
+    "VecPreviousStep",
     "make_vec_env",
 ]
 

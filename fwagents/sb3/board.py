@@ -7,6 +7,9 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from fwagents.cores import CORES
+from fwagents.inspection.attention import FAST_MEMORIES
+
 # Charts of the custom-scalars tab, what matters most first. A chart has one colour for each run, so two tags of a run
 # could not be told apart in it.
 CHARTS = {
@@ -19,7 +22,7 @@ CHARTS = {
     },
     "What the memory holds": {
         "norm of the hidden state": ["memory/h_norm"],
-        "norm of the fast weights, or of the cell": ["memory/A_norm", "memory/c_norm"],
+        "norm of the fast weights, or of the cell": ["memory/A_norm", "memory/W_norm", "memory/c_norm"],
     },
     "How it learns": {
         "explained variance of the value: 1 is all of it": ["train/explained_variance"],
@@ -40,12 +43,15 @@ GUIDE = {
 }
 # Only a run with --log-memory has these.
 GUIDE_OF_MEMORY = {
-    "`memory/attention`": "what each step of one episode reads from the steps before it",
+    "`memory/attention`": "what each step of one episode looks back at; where the memory has heads, a panel for each",
     "`memory/film`": "that episode, where the environment can be drawn: the screen, what the agent saw and did, "
     "and what it looked back at",
     "`memory/units`": "activity of the units",
 }
-GUIDE_OF_READS = {"`memory/looks_back`": "how many steps back the reads of the fast weights look, by weight"}
+GUIDE_OF_READS = {
+    "`memory/looks_back`": "how many steps back the reads of the fast weights look, by the size of what they find; "
+    "where the memory has heads, a histogram for each",
+}
 
 
 def board_writer(logger: Logger) -> SummaryWriter | None:
@@ -87,6 +93,8 @@ def _guide(told: Mapping[str, Any]) -> str:
     """The tags that a run with these options has, as a table."""
     tags = dict(GUIDE)
     if told.get("log_memory"):
-        tags |= GUIDE_OF_MEMORY | (GUIDE_OF_READS if told.get("core") == "fast_weights" else {})
+        core: Any = CORES.get(str(told.get("core")), object)
+        exact = issubclass(core, FAST_MEMORIES) and told.get("inner_steps") != 0
+        tags |= GUIDE_OF_MEMORY | (GUIDE_OF_READS if exact else {})
     rows = "".join(f"| {tag} | {meaning} |\n" for tag, meaning in tags.items())
     return f"| tag | meaning |\n|---|---|\n{rows}"

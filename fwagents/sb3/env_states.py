@@ -1,7 +1,8 @@
 """Take the state of environments out of them, and put it back.
 
 An environment takes part if, unwrapped, it has ``get_state()`` and ``set_state(state)``. Around it may stand
-Gymnasium's wrappers, SB3's ``DummyVecEnv`` or ``SubprocVecEnv``, and SB3's own ``VecEnvWrapper`` classes.
+Gymnasium's wrappers, SB3's ``DummyVecEnv`` or ``SubprocVecEnv``, SB3's own ``VecEnvWrapper`` classes, and
+``VecPreviousStep``, which keeps nothing between two steps.
 """
 
 import io
@@ -15,6 +16,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+
+from fwagents.sb3.previous_step import VecPreviousStep
 
 Env: TypeAlias = gym.Env[Any, Any]
 # State of SB3's wrappers (VecNormalize, VecMonitor, VecFrameStack).
@@ -75,7 +78,7 @@ def _layers(env: VecEnv) -> Iterator[VecEnv]:
 def _layer_state(env: VecEnv) -> Any:
     """The state of one layer; None where it cannot give it."""
     if isinstance(env, VecEnvWrapper):
-        if not type(env).__module__.startswith("stable_baselines3."):
+        if not (isinstance(env, VecPreviousStep) or type(env).__module__.startswith("stable_baselines3.")):
             return None
         return {name: vars(env)[name] for name in REMEMBERED if name in vars(env)}
     if isinstance(env, DummyVecEnv):

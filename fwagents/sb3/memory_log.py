@@ -11,12 +11,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
-from fwagents.cores import FastWeights
 from fwagents.cores.base import positive_int
 from fwagents.figures import attention_matrix
 from fwagents.figures.style import png
+from fwagents.inspection.attention import has_fast_memory
 from fwagents.inspection.episodes import trace_episodes
-from fwagents.inspection.film import action_names_of, film
+from fwagents.inspection.film import action_names_of, as_shown, film
 from fwagents.inspection.traces import Array, Trace
 from fwagents.inspection.video import gif
 from fwagents.sb3.board import board_writer
@@ -31,9 +31,10 @@ FPS = 4.0
 class MemoryLogCallback(BaseCallback):
     """Every so often, play an episode and put what its memory did into TensorBoard.
 
-    Under ``memory/``: ``attention``, the attention matrix (of cores but fast weights, gradients); ``film``, where the
-    environment has pictures; histograms ``units``, what the core put out, and ``looks_back``, how many steps back the
-    reads of fast weights look. Training is what it would be without.
+    Under ``memory/``: ``attention``, the attention matrix (of cores without a fast memory, gradients); ``film``, where
+    the environment has pictures; histograms ``units``, what the core put out, and ``looks_back``, how many steps back
+    the reads of a fast memory look (where it has heads, ``looks_back/head_1`` and so on). Training is what it would be
+    without.
 
     It takes 1.5 % of the time or less: the next is put off until it has been earned, at the cost of the one
     before, and what that was off by is made up for. The last is drawn when training ends, if it has been earned or
@@ -94,7 +95,7 @@ class MemoryLogCallback(BaseCallback):
                 seed=self.seed,
                 normalize_obs=normalizer.normalize_obs if isinstance(normalizer, VecNormalize) else None,
                 growth=False,
-                attribution=not isinstance(policy.actor_core, FastWeights),
+                attribution=not has_fast_memory(policy.actor_core),
             )
             self._add(writer, seen)
             writer.flush()  # the last comes after the logger's last dump, which would have done it
@@ -105,11 +106,16 @@ class MemoryLogCallback(BaseCallback):
     def _add(self, writer: SummaryWriter, seen: Trace) -> None:
         _add_image(writer, "memory/attention", png(attention_matrix(seen)), self.num_timesteps)
         if seen.screens is not None and seen.screens.dtype == np.uint8:
-            pictures = film(seen, action_names=self.action_names, every=-(-len(seen.start) // FRAMES))
+            pictures = film(
+                as_shown(seen, self.env), action_names=self.action_names, every=-(-len(seen.start) // FRAMES)
+            )
             _add_image(writer, "memory/film", gif(pictures, FPS), self.num_timesteps)
         writer.add_histogram("memory/units", seen.hidden, self.num_timesteps)
         if seen.attention is not None:
-            _add_looks_back(writer, seen.attention[:, 0, -1], self.num_timesteps)
+            heads = seen.parts()[:, 0].swapaxes(0, 1)
+            for place, sizes in enumerate(heads):
+                name = "looks_back" if len(heads) == 1 else f"looks_back/head_{place + 1}"
+                _add_looks_back(writer, f"memory/{name}", sizes, self.num_timesteps)
 
 
 def _add_image(writer: SummaryWriter, tag: str, encoded: bytes, step: int) -> None:
@@ -123,21 +129,20 @@ def _add_image(writer: SummaryWriter, tag: str, encoded: bytes, step: int) -> No
     file_writer.add_summary(Summary(value=[value]), step)
 
 
-def _add_looks_back(writer: SummaryWriter, weights: Array, step: int) -> None:
-    """The weights [T, T] of all reads of an episode, by age: the counts of this histogram are weights."""
-    T = len(weights)
-    ages = np.arange(1, T)
-    counts = np.array([np.trace(weights, -age) for age in ages.tolist()])
+def _add_looks_back(writer: SummaryWriter, tag: str, sizes: Array, step: int) -> None:
+    """The sizes of the parts [T, T] in all reads of an episode, by age: the counts of this histogram are sizes."""
+    ages = np.arange(len(sizes))
+    counts = np.array([np.trace(sizes, -age) for age in ages.tolist()])
     if not counts.sum() > 0:
         return
     writer.add_histogram_raw(
-        "memory/looks_back",
-        min=0.5,
-        max=T - 0.5,
+        tag,
+        min=-0.5,
+        max=len(sizes) - 0.5,
         num=float(counts.sum()),
         sum=float((counts * ages).sum()),
         sum_squares=float((counts * ages**2).sum()),
-        bucket_limits=[0.5, *(ages + 0.5).tolist()],
-        bucket_counts=[0.0, *counts.tolist()],
+        bucket_limits=(ages + 0.5).tolist(),
+        bucket_counts=counts.tolist(),
         global_step=step,
     )

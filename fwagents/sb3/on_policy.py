@@ -1,9 +1,7 @@
 """What MemoryPPO and MemoryA2C share: collecting a rollout with a memory, and checking what they are given."""
 
 import inspect
-import warnings
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -19,7 +17,6 @@ from torch import Tensor
 
 from fwagents.cores.base import positive_int
 from fwagents.sb3.buffers import MemoryRolloutBuffer
-from fwagents.sb3.encoders import DenseExtractor
 from fwagents.sb3.faults import EnvironmentFault
 from fwagents.sb3.policies import STOCK_OPTIONS, MemoryPolicy
 from fwagents.sb3.presets import agent_for
@@ -28,8 +25,6 @@ from fwagents.sb3.stepping import PolicyStepper
 from fwagents.sb3.vec_env import GymnasiumVecEnv
 
 Self = TypeVar("Self", bound="MemoryRollouts")
-# Units up to which a second torch thread was not seen to pay, even with both cores idle, without an image encoder.
-LARGEST_OF_ONE_THREAD = 256
 
 
 class MemoryRollouts(OnPolicyAlgorithm):
@@ -71,9 +66,9 @@ class MemoryRollouts(OnPolicyAlgorithm):
             seed: seed of weights, environments and exploration; None for fresh entropy.
             env_kwargs: keyword arguments of the environment.
             policy_kwargs: further options of the policy.
-            **options: what is to differ from the settings: ``num_envs``, ``hidden_size``, ``critic_core``,
-                ``core_kwargs`` (a dict), ``normalize``, ``lr_schedule`` ("linear" or "constant"), and every argument
-                of the class.
+            **options: what is to differ from the settings: ``num_envs``, ``observe`` ("action", "reward" or both, in
+                a list; see :class:`VecPreviousStep`), ``hidden_size``, ``critic_core``, ``core_kwargs`` (a dict),
+                ``normalize``, ``lr_schedule`` ("linear" or "constant"), and every argument of the class.
 
         Raises:
             gymnasium.error.Error: there is no such environment.
@@ -94,7 +89,6 @@ class MemoryRollouts(OnPolicyAlgorithm):
         self.n_steps = positive_int("n_steps", self.n_steps)
         self.rollout_buffer_kwargs = {**self.rollout_buffer_kwargs, "chunk_length": self.chunk_length}
         super()._setup_model()
-        _warn_of_threads(self.policy)
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -257,22 +251,6 @@ class MemoryRollouts(OnPolicyAlgorithm):
                 f"gradient norm is {norm.item()} after {self.num_timesteps} steps; the weights were left as they were"
             )
         optimizer.step()
-
-
-@cache
-def _warn(message: str) -> None:
-    """Once a process for every message."""
-    warnings.warn(message, stacklevel=2)
-
-
-def _warn_of_threads(policy: MemoryPolicy) -> None:
-    """Warn of torch threads that an agent on the CPU is too small for."""
-    small = policy.lstm_output_dim <= LARGEST_OF_ONE_THREAD and isinstance(policy.features_extractor, DenseExtractor)
-    if small and policy.device.type == "cpu" and torch.get_num_threads() > 1:
-        _warn(
-            f"torch has {torch.get_num_threads()} threads, but an agent of {LARGEST_OF_ONE_THREAD} units or fewer is "
-            "fastest on one, and many times faster where the cores are busy: call torch.set_num_threads(1)"
-        )
 
 
 def _require_finite(name: str, values: Any, step: int, environments: list[int] | None = None) -> None:

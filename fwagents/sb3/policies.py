@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtr
 from fwagents.sb3.packing import PackedCore, Pair
 from fwagents.sb3.spaces import check_observations, check_start
 from fwagents.sb3.states import MemoryStates
+from fwagents.sb3.threads import check_threads
 from fwagents.sb3.unchecked import unchecked
 
 if TYPE_CHECKING:
     from fwagents.sb3.buffers import Chunks, MemoryRolloutBuffer
 
+Self = TypeVar("Self", bound="MemoryPolicy")
 CriticCore = Literal["shared", "detached", "separate", "none"]
 
 # What policy gradients need differs from what supervised tasks need, so an agent's core does not start from the
@@ -122,6 +124,16 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         self.lstm_hidden_state_shape = (1, 1, self.lstm_actor.hidden_size)
         make_optimizer: Any = self.optimizer_class
         self.optimizer = make_optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def to(self: Self, *args: Any, **kwargs: Any) -> Self:
+        """As for every module; here it also warns of torch threads that slow the agent down.
+
+        Stable-Baselines3 ends the making of every agent with it, and only then the device is known.
+        """
+        super().to(*args, **kwargs)
+        if isinstance(self.features_extractor, DenseExtractor):
+            check_threads(self.lstm_output_dim, self.device)
+        return self
 
     def _make_core(self) -> PackedCore:
         options = {**AGENT_CORE_KWARGS.get(self.core_name, {}), **self.core_kwargs}

@@ -17,7 +17,7 @@ from fwagents.settings import AGENT, defaults_for
 AgentT = TypeVar("AgentT", bound=OnPolicyAlgorithm)
 OF_POLICY = ("hidden_size", "critic_core")
 # Settings that are put to use here; the algorithm's constructor takes none of them.
-TRANSLATED = (*OF_POLICY, "num_envs", "normalize", "lr_schedule", "core_kwargs")
+TRANSLATED = (*OF_POLICY, "num_envs", "observe", "normalize", "lr_schedule", "core_kwargs")
 
 
 def agent_for(
@@ -38,7 +38,8 @@ def agent_for(
         core_kwargs = {
             name: ast.literal_eval(value) for name, _, value in (word.partition("=") for word in core_kwargs)
         }
-    env: VecEnv = make_vec_env(env_id, setting["num_envs"], seed=seed, env_kwargs=env_kwargs)
+    observe = setting.get("observe", ())
+    env: VecEnv = make_vec_env(env_id, setting["num_envs"], seed=seed, observe=observe, env_kwargs=env_kwargs)
     policy = policy_for(env.observation_space)
     if setting["normalize"]:
         env = normalized(env, (), gamma=setting["gamma"])

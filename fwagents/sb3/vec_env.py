@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from fwagents.cores.base import positive_int
 from fwagents.sb3.env_states import Stateful
+from fwagents.sb3.previous_step import VecPreviousStep, check_observe
 from fwagents.sb3.spaces import check_observations
 from fwagents.sb3.watched import WatchedEnv, WatchedSubprocVecEnv
 
@@ -192,6 +193,7 @@ def make_vec_env(
     *,
     wrappers: Sequence[Wrapper] = (),
     vec_env: VecEnvKind = "auto",
+    observe: Sequence[str] = (),
     env_kwargs: Mapping[str, Any] | None = None,
     wrapper_class: Wrapper | None = None,
     wrapper_kwargs: Mapping[str, Any] | None = None,
@@ -216,6 +218,7 @@ def make_vec_env(
         wrappers: what goes around each environment, the innermost first.
         vec_env: "dummy" for SB3's loop over single environments in any case, "subproc" for a process each, which pays
             where a step takes milliseconds.
+        observe: "action", "reward" or both to show the agent its last step; see :class:`VecPreviousStep`.
         env_kwargs: keyword arguments of ``gymnasium.make``, or of the function that makes an environment.
         wrapper_class: one more wrapper, around ``wrappers``.
         wrapper_kwargs: its keyword arguments.
@@ -231,6 +234,8 @@ def make_vec_env(
         EnvironmentFault: an environment fails when it is used.
     """
     n_envs = positive_int("n_envs", n_envs)
+    if observe:
+        check_observe(observe)
     if vec_env not in get_args(VecEnvKind):
         raise ValueError(f"vec_env is {vec_env!r}, expected one of {', '.join(get_args(VecEnvKind))}")
     if not isinstance(env_id, str) and not callable(env_id):
@@ -253,7 +258,7 @@ def make_vec_env(
             batch = gym.make_vec(env_name, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
             env: VecEnv = GymnasiumVecEnv(batch)
             env.seed(seed)
-            return env
+            return _telling(env, observe)
         # The specification, not the name: another process may not have registered the environment.
         make = partial(make_env, gym.spec(env_name), around, **kwargs)
     else:
@@ -265,11 +270,21 @@ def make_vec_env(
     apart = vec_env == "subproc" or vec_env_cls is SubprocVecEnv
     if stock:
         stock["vec_env_cls"] = WatchedSubprocVecEnv if apart else vec_env_cls
-        return make_stock_vec_env(partial(_watched, make, env_name, None, apart), n_envs, seed, start_index, **stock)
+        env = make_stock_vec_env(partial(_watched, make, env_name, None, apart), n_envs, seed, start_index, **stock)
+        return _telling(env, observe)
     makers: list[Callable[[], Env]] = [partial(_watched, make, env_name, start_index + i, apart) for i in range(n_envs)]
     env = VecMonitor((WatchedSubprocVecEnv if apart else DummyVecEnv)(makers))
     env.seed(seed)
-    return env
+    return _telling(env, observe)
+
+
+def _telling(env: VecEnv, observe: Sequence[str]) -> VecEnv:
+    """Environments that show the agent its last step, as far as ``observe`` says."""
+    try:
+        return VecPreviousStep(env, observe) if observe else env
+    except ValueError:
+        env.close()
+        raise
 
 
 def _applied(make: Callable[..., Env], wrappers: Sequence[Wrapper], kwargs: Mapping[str, Any]) -> Callable[[], Env]:

@@ -91,16 +91,40 @@ def test_values_rewards_and_reads(critic):
         np.testing.assert_allclose(found.rewards[: len(rewards), b], rewards)
         np.testing.assert_allclose(found.values[: len(rewards), b], values, rtol=1e-4, atol=1e-6)
         for t, state in enumerate(states):
-            read = found.attention[t, b] @ found.keys[:, b]
-            np.testing.assert_allclose(read, found.queries[t, b] @ state.A[0].numpy(), rtol=1e-4, atol=1e-6)
+            read = found.attention[t, b, 0] @ found.written[:, b, 0]
+            np.testing.assert_allclose(read, found.queries[t, b, 0] @ state.A[0].numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_episodes_of_different_length():
-    model, env = agent()
+@pytest.mark.parametrize("core", ["sum_rule", "delta_net", "gated_delta_net", "rotary_fast_weights"])
+def test_reads_of_programmers_give_the_outputs(core):
+    """What the parts add up to, through the output gate if there is one, is what the core put out for its inputs."""
+    model, env = agent(core=core, core_kwargs={"num_heads": 2})
+    found = trace(model, env, episodes=3, seed=3)
+    read = torch.from_numpy(np.einsum("tbhsu,ubhe->tbhe", found.attention, found.written)).flatten(2)
+    gate = model.policy.actor_core.output_gate
+    with torch.no_grad():
+        outputs = read if gate is None else gate(read, torch.from_numpy(found.inputs))
+    np.testing.assert_allclose(outputs.numpy()[found.valid], found.hidden[found.valid], rtol=1e-3, atol=1e-5)
+    assert found.reads_own_write
+
+
+@pytest.mark.parametrize("core", ["fast_weights", "rotary_fast_weights"])
+def test_episodes_of_different_length(core):
+    model, env = agent(core=core)
     found = trace(model, env, episodes=4, seed=0)
     assert len(set(found.length)) > 1
     over = ~found.valid
-    for name in ("hidden", "keys", "attention", "norm", "values", "probabilities", "rewards", "observations"):
+    for name in (
+        "hidden",
+        "keys",
+        "written",
+        "attention",
+        "norm",
+        "values",
+        "probabilities",
+        "rewards",
+        "observations",
+    ):
         assert not getattr(found, name)[over].any(), name
     for b in range(4):
         alone = trace(model, env, seed=b)

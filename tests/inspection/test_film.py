@@ -9,23 +9,25 @@ import pytest
 from PIL import Image
 
 from fwagents.inspection import Trace, trace
-from fwagents.inspection.film import CHOSEN, GAP, LINE, LOOK, OTHER, SIDE, VALUE, film, looks, sight
+from fwagents.inspection.film import CHOSEN, GAP, LINE, LOOK, MARGIN, OTHER, SIDE, STRIP, VALUE, film, looks, sight
 from fwagents.inspection.video import write_video
 from fwagents.sb3 import MemoryPPO
 
 
 def episode(**changes) -> Trace:
     """Three steps with two inner steps, a screen of two colours, a grid of 5 x 5 seen, and weights chosen by hand."""
-    attention = np.zeros((3, 1, 2, 3))
-    attention[1, 0, 1] = [0.2, 0, 0]
-    attention[2, 0, 1] = [0.3, 0.1, 0]
-    attention[2, 0, 0] = [9, 9, 0]
+    attention = np.zeros((3, 1, 1, 2, 3))
+    attention[1, 0, 0, 1] = [0.2, 0, 0]
+    attention[2, 0, 0, 1] = [0.3, -0.05, 0]
+    attention[2, 0, 0, 0] = [9, 9, 0]
+    written = np.array([[[[1.0, 0]]], [[[0, 2]]], [[[3, 4]]]])
     screens = np.zeros((4, 1, 160, 160, 3), np.uint8)
     screens[..., :80, :, 0] = 200
     return Trace(
         **{
             **{"core": "FastWeights", "length": np.array([3]), "start": np.array([[True], [False], [False]])},
-            **{"inputs": np.zeros((3, 1, 2)), "hidden": np.zeros((3, 1, 4)), "attention": attention},
+            **{"inputs": np.zeros((3, 1, 2)), "hidden": np.zeros((3, 1, 4))},
+            **{"attention": attention, "written": written},
             **{"observations": np.eye(25, dtype=np.uint8)[[[0], [7], [24]]], "actions": np.array([[0], [1], [1]])},
             **{"rewards": np.ones((3, 1)), "values": np.array([[0.5], [1], [0]]), "screens": screens},
             **{"probabilities": np.array([[[1, 0, 0]], [[0.25, 0.75, 0]], [[0.2, 0.5, 0.3]]]), **changes},
@@ -66,14 +68,40 @@ def test_one_picture_a_step_and_one_after_the_last():
 
 def test_what_the_read_comes_from():
     found = episode()
-    assert looks(found, 0).tolist() == [0, 0, 0]
-    assert looks(found, 1).tolist() == [1, 0, 0]
-    assert looks(found, 2) == pytest.approx([0.75, 0.25, 0])
+    assert looks(found, 0).tolist() == [[0, 0, 0]]
+    assert looks(found, 1).tolist() == [[1, 0, 0]]
+    assert looks(found, 2) == pytest.approx(np.array([[0.75, 0.25, 0]]))
     pictures = list(film(found))
     assert (count(pictures[0], LOOK), count(pictures[3], LOOK)) == (0, 0)
     # Bars of one width: the second is a third as high as the first.
     one, two = count(pictures[1], LOOK), count(pictures[2], LOOK)
     assert two / one == pytest.approx(4 / 3, rel=0.03)
+
+
+def of_heads():
+    """The episode with three heads that read once a step, their own write too; the second writes nothing."""
+    attention, written = np.zeros((3, 1, 3, 1, 3)), np.ones((3, 1, 3, 1))
+    written[:, :, 1] = 0
+    attention[1, 0, :, 0] = [[0, 1, 0], [5, 5, 0], [-3, 0, 0]]
+    return episode(attention=attention, written=written)
+
+
+def test_each_head_has_a_strip():
+    found = of_heads()
+    assert looks(found, 1) == pytest.approx(np.array([[0, 0.25, 0], [0, 0, 0], [0.75, 0, 0]]))
+    *pictures, last = film(found)
+    assert {picture.shape for picture in pictures} == {last.shape}
+    assert [count(picture, LOOK) > 0 for picture in (*pictures, last)] == [False, True, False, False]
+    lowest = pictures[1][-LEGEND - LINE - 3 * STRIP : -LEGEND - LINE]
+    strips = [strip[2:-2] for strip in np.split(lowest, 3)]
+    heads = [(strip == np.array(LOOK)).all(-1) for strip in strips]
+    assert not heads[1].any()
+    # A third as high as the bar of head 3, and to its right.
+    assert heads[2].sum() / heads[0].sum() == pytest.approx(3, rel=0.15)
+    assert heads[0].nonzero()[1].min() > heads[2].nonzero()[1].max() > GAP + MARGIN
+    assert (pictures[1][-LEGEND:, -GAP:] == pictures[1][-1, -1]).all(), "the legend fits"
+    for strip in strips:
+        assert (strip[:, GAP : GAP + MARGIN - 4] > 200).all(-1).any(), "a name beside each strip"
 
 
 def test_probabilities_are_bars():
@@ -85,8 +113,8 @@ def test_probabilities_are_bars():
 
 def test_without_attention_the_attribution_is_shown():
     attribution = np.array([[[1.0, 0, 0]], [[1, 3, 0]], [[0, 0, 2]]])
-    assert looks(episode(attention=None, attribution=attribution), 1) == pytest.approx([0.25, 0.75, 0])
-    assert looks(episode(attention=None), 1).tolist() == [0, 0, 0]
+    assert looks(episode(attention=None, attribution=attribution), 1) == pytest.approx(np.array([[0.25, 0.75, 0]]))
+    assert looks(episode(attention=None), 1).tolist() == [[0, 0, 0]]
     assert len(list(film(episode(attention=None)))) == 4
 
 

@@ -1,6 +1,7 @@
 """A trace in a file, row by row, and as a table."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from fwagents.cores import make_core
 from fwagents.inspection import Trace, trace
 
 
-@pytest.fixture
-def found():
-    return trace(make_core("fast_weights", 3, 4), torch.randn(5, 2, 3))
+@pytest.fixture(params=["fast_weights", "rotary_fast_weights"])
+def found(request):
+    return trace(make_core(request.param, 3, 4), torch.randn(5, 2, 3))
 
 
 def test_a_file_gives_the_same_trace(found, tmp_path):
@@ -20,7 +21,7 @@ def test_a_file_gives_the_same_trace(found, tmp_path):
     same = Trace.load(tmp_path / "sub" / "trace.npz")
     for name, value in vars(found).items():
         np.testing.assert_array_equal(getattr(same, name), value)
-    assert (same.core, same.rewards) == ("FastWeights", None)
+    assert (same.core, same.rewards) == (found.core, None)
 
 
 def test_files_that_are_no_trace(found, tmp_path):
@@ -32,6 +33,9 @@ def test_files_that_are_no_trace(found, tmp_path):
     np.savez(tmp_path / "part.npz", length=np.zeros(3))
     with pytest.raises(ValueError, match="lacks core, hidden"):
         Trace.load(tmp_path / "part.npz")
+    replace(found, written=None).save(tmp_path / "old.npz")
+    with pytest.raises(ValueError, match="lacks written"):
+        Trace.load(tmp_path / "old.npz")
     np.savez(tmp_path / "code.npz", hidden=np.array([print], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
         Trace.load(tmp_path / "code.npz")
@@ -39,7 +43,8 @@ def test_files_that_are_no_trace(found, tmp_path):
 
 def test_a_row(found):
     row = found.row(1)
-    assert row.attention.shape == (5, 1, 1, 5)
+    assert row.attention.shape == (5, 1, found.keys.shape[2], 1, 5)
+    np.testing.assert_array_equal(row.parts()[:, 0], found.parts()[:, 1])
     np.testing.assert_array_equal(row.hidden[:, 0], found.hidden[:, 1])
     with pytest.raises(IndexError, match="row is 2, expected 0 to 1"):
         found.row(2)
@@ -48,9 +53,11 @@ def test_a_row(found):
 def test_a_frame_of_units(found):
     frame = found.frame()
     assert frame.index.names == ["row", "step"]
-    assert list(frame.columns) == ["norm", "effective_rank", *(f"unit_{i}" for i in range(4))]
+    heads = range(found.keys.shape[2])
+    of_heads = [f"{name}_{head}" for name in ("norm", "effective_rank") for head in heads]
+    assert list(frame.columns) == [*of_heads, *(f"unit_{i}" for i in range(4))]
     assert frame.loc[(1, 3), "unit_2"] == found.hidden[3, 1, 2]
-    assert frame["norm"].to_numpy() == pytest.approx(found.norm.T.ravel())
+    assert frame[f"norm_{heads[-1]}"].to_numpy() == pytest.approx(found.norm[..., -1].T.ravel())
 
 
 def test_a_frame_without_pandas(found, monkeypatch):

@@ -88,14 +88,22 @@ def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path, mo
     assert model.policy.actor_core.hidden_size == 8
 
 
-def test_what_goes_around_the_environment_goes_around_it_on_the_runners(tmp_path):
-    around = ("--wrappers", "gymnasium.wrappers:DelayObservation(delay=1)", "--frame-stack", 2)
+@pytest.mark.parametrize(
+    ("around", "size"),
+    [
+        # A board of 6 x 6, twice.
+        (("--wrappers", "gymnasium.wrappers:DelayObservation(delay=1)", "--frame-stack", 2), 2 * 36),
+        # A board, the last action and reward, and the flag.
+        (("--observe", "action", "reward"), 36 + 3 + 1 + 1),
+    ],
+)
+def test_what_goes_around_the_environment_goes_around_it_on_the_runners(around, size, tmp_path):
     done = run(*TINY, *around, "--num-workers", 1, "--total-timesteps", 96, "--core", "gru", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = run_folder(tmp_path)
-    # A board of 6 x 6, twice; and a game of five steps, the ball's last place unseen.
     model = MemoryPPO.load(folder / "final_model.zip")
-    assert model.observation_space.shape[0] == 2 * 36
+    assert model.observation_space.shape[0] == size
+    # A game of five steps, the ball's last place unseen.
     lengths = {row.split(",")[1] for row in (folder / "monitor.csv").read_text().splitlines()[2:]}
     assert lengths == {"5"}
 

@@ -49,16 +49,18 @@ def test_without_tensorboard_there_is_no_page(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("core", "log_memory", "logged"),
+    ("core", "inner_steps", "log_memory", "logged"),
     [
-        ("fast_weights", False, set()),
-        ("gru", True, {"attention", "film", "units"}),
-        ("fast_weights", True, {"attention", "film", "units", "looks_back"}),
+        ("fast_weights", None, False, set()),
+        ("gru", None, True, {"attention", "film", "units"}),
+        ("fast_weights", 0, True, {"attention", "film", "units"}),
+        ("fast_weights", None, True, {"attention", "film", "units", "looks_back"}),
+        ("rotary_fast_weights", None, True, {"attention", "film", "units", "looks_back"}),
     ],
 )
-def test_the_guide_names_what_the_run_has(core, log_memory, logged, tmp_path):
+def test_the_guide_names_what_the_run_has(core, inner_steps, log_memory, logged, tmp_path):
     logger = run_logger(tmp_path)
-    describe_run(logger, {"core": core}, {"log_memory": log_memory})
+    describe_run(logger, {"core": core, "inner_steps": inner_steps}, {"log_memory": log_memory})
     logger.close()
     (text,) = read(tmp_path).Tensors("run/guide/text_summary")
     guide = text.tensor_proto.string_val[0].decode()

@@ -46,8 +46,9 @@ def environment(env_id, around):
         "own": [Lives],
         "statistics": [NormalizeObservation],
     }
-    kind = {"native": "auto", "processes": "subproc"}.get(around, "dummy")
-    venv = make_vec_env(env_id, ENVS, seed=1, vec_env=kind, wrappers=wrappers.get(around, []))
+    kind = {"native": "auto", "told": "auto", "processes": "subproc"}.get(around, "dummy")
+    observe = ("action", "reward") if around == "told" else ()
+    venv = make_vec_env(env_id, ENVS, seed=1, vec_env=kind, wrappers=wrappers.get(around, []), observe=observe)
     return VecNormalize(VecFrameStack(venv, 2))
 
 
@@ -126,6 +127,11 @@ def test_as_made_by_default(env_id, tmp_path):
     check(tmp_path, env_id, "native")
 
 
+@pytest.mark.parametrize("env_id", ["PartialCatch-v0", "PendulumNoVel-v1"])
+def test_with_the_last_step_told(env_id, tmp_path):
+    check(tmp_path, env_id, "told")
+
+
 @pytest.mark.parametrize("around", ["time", "own", "statistics", pytest.param("processes", marks=pytest.mark.slow)])
 def test_whatever_stands_around_it(around, tmp_path):
     check(tmp_path, "CartPoleNoVel-v1", around)
@@ -142,7 +148,7 @@ def test_every_algorithm(algorithm, tmp_path):
 
 
 # The time can be shown only where it is limited.
-AROUND = ("native", "dummy", "time", "own", "statistics", "processes")
+AROUND = ("native", "dummy", "told", "time", "own", "statistics", "processes")
 COMBINATIONS = [
     *(
         (name, around, MemoryPPO)

@@ -32,8 +32,15 @@ def logged(folder):
     return events
 
 
-@pytest.mark.parametrize("core", ["fast_weights", "lstm"])
-def test_what_is_logged(core, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("core", "histograms"),
+    [
+        ("fast_weights", ["looks_back"]),
+        ("rotary_fast_weights", [f"looks_back/head_{n}" for n in (1, 2, 3, 4)]),
+        ("lstm", []),
+    ],
+)
+def test_what_is_logged(core, histograms, tmp_path, monkeypatch):
     monkeypatch.setattr(memory_log, "SHARE", float("inf"))
     model = learner(core)
     model.set_logger(run_logger(tmp_path))
@@ -51,14 +58,18 @@ def test_what_is_logged(core, tmp_path, monkeypatch):
     seen = trace(model, gym.make("PartialCatch-v0", **GAME), seed=5)
     units = events.Histograms("memory/units")[-1].histogram_value
     assert (units.num, units.sum) == (5 * 8, pytest.approx(seen.hidden.sum(), rel=1e-5))
-    if core == "fast_weights":
-        looks = events.Histograms("memory/looks_back")[-1].histogram_value
-        weights = {age: sum(seen.attention[t, 0, -1, t - age] for t in range(age, 5)) for age in (1, 2, 3, 4)}
+    tags = events.Tags()["histograms"]
+    assert {tag for tag in tags if "looks" in tag} == {f"memory/{name}" for name in histograms}
+    for head, name in enumerate(histograms):
+        looks = events.Histograms(f"memory/{name}")[-1].histogram_value
+        written = np.linalg.norm(seen.written[:, 0, head], axis=1)
+        sizes = {
+            age: sum(abs(seen.attention[t, 0, head, -1, t - age]) * written[t - age] for t in range(age, 5))
+            for age in range(5)
+        }
         assert looks.bucket_limit == [0.5, 1.5, 2.5, 3.5, 4.5]
-        assert looks.bucket == pytest.approx([0, *weights.values()], rel=1e-5)
-        assert looks.sum == pytest.approx(sum(age * weight for age, weight in weights.items()), rel=1e-5)
-    else:
-        assert "memory/looks_back" not in events.Tags()["histograms"]
+        assert looks.bucket == pytest.approx([*sizes.values()], rel=1e-4)
+        assert looks.sum == pytest.approx(sum(age * size for age, size in sizes.items()), rel=1e-4)
 
 
 def test_training_is_what_it_would_be_without(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from fwagents.sb3.buffers import MemoryRolloutBuffer
 from fwagents.sb3.faults import EnvironmentFault
 from fwagents.sb3.states import MemoryStates
 
-from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv, ScriptedEnv
+from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv, ScriptedEnv, until
 
 ALGORITHMS = [MemoryPPO, MemoryA2C]
 CRITICS = ["shared", "detached", "separate", "none"]
@@ -94,9 +94,13 @@ def test_an_update_equals_stock_recurrent_ppo(critic, ends, monkeypatch):
     torch.testing.assert_close(weights(ours), weights(stock), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("memory", MEMORIES, ids=str)
-@pytest.mark.parametrize("critic", CRITICS)
-@pytest.mark.parametrize("chunk_length", [None, 4, 1])
+# Every memory with every critic; each of the two with every length of a chunk.
+CHUNKED = [
+    (memory, critic, (None, 4, 1)[(i + j) % 3]) for i, memory in enumerate(MEMORIES) for j, critic in enumerate(CRITICS)
+]
+
+
+@pytest.mark.parametrize(("memory", "critic", "chunk_length"), CHUNKED, ids=str)
 def test_rollout_and_first_epoch_agree(memory, critic, chunk_length):
     """Ratio 1 to 1e-5, in the first rollout and in one that begins in the middle of episodes."""
     kwargs = {"policy_kwargs": {**memory, "critic_core": critic}, "learning_rate": 0.0}
@@ -299,6 +303,17 @@ def test_logs_the_peers_keys(pair, tmp_path):
     assert keys[0] == keys[1]
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_folders_of_tensorboard_logs_are_named_as_sb3_names_them(algorithm, tmp_path):
+    """The algorithm's name, or the one given, and a number; a training that goes on stays in its folder."""
+    model = make(algorithm, n_steps=2, tensorboard_log=str(tmp_path))
+    model.learn(1)
+    model.learn(1, reset_num_timesteps=False)
+    for _ in range(2):
+        model.learn(1, tb_log_name="again")
+    assert {path.name for path in tmp_path.iterdir()} == {f"{algorithm.__name__}_1", "again_1", "again_2"}
+
+
 def test_schedules_and_target_kl():
     model = make(learning_rate=lambda left: 0.01 * left, clip_range=lambda left: 0.4 * left, n_epochs=2)
     model.learn(36 * 2)
@@ -464,8 +479,9 @@ def test_solves_what_cannot_be_solved_without_memory(algorithm, core):
         policy_kwargs={"core": core, "hidden_size": 16, "critic_core": "none"},
         **({"n_epochs": 2} if algorithm is MemoryPPO else {"use_rms_prop": False, "normalize_advantage": True}),
     )
-    model.learn(16_000 if algorithm is MemoryPPO else 24_000)
-    mean, _ = evaluate_policy(model, model.env, n_eval_episodes=100, warn=False)
+    test_env = DummyVecEnv([RecallEnv] * 16)
+    model.learn(16_000 if algorithm is MemoryPPO else 24_000, until(0.95, test_env))
+    mean, _ = evaluate_policy(model, test_env, n_eval_episodes=100, warn=False)
     assert mean < 0.5 if core == "none" else mean > 0.9
 
 

@@ -15,7 +15,7 @@ from fwagents.cores import CORES, FastWeights, make_core
 from fwagents.sb3 import FastWeightPolicy, MemoryA2C, MemoryPolicy, MemoryPPO
 from fwagents.sb3.packing import PackedCore
 
-from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv
+from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv, until
 
 CRITICS = ["shared", "detached", "separate", "none"]
 SMALL = {"hidden_size": 8}
@@ -340,6 +340,7 @@ def test_solves_what_cannot_be_solved_without_memory(core):
         seed=1,
         policy_kwargs={"core": core, "hidden_size": 16, "critic_core": "none"},
     )
-    model.learn(16_000)
-    mean, _ = evaluate_policy(model, env, n_eval_episodes=100, warn=False)
+    test_env = DummyVecEnv([RecallEnv] * 16)
+    model.learn(16_000, until(0.95, test_env))
+    mean, _ = evaluate_policy(model, test_env, n_eval_episodes=100, warn=False)
     assert mean < 0.5 if core == "none" else mean > 0.9

@@ -4,18 +4,20 @@ import warnings
 
 import pytest
 import torch
+from sb3_contrib import RecurrentPPO
 
-from fwagents.sb3 import MemoryA2C, MemoryPPO, on_policy
+from fwagents.sb3 import MemoryA2C, MemoryPolicy, MemoryPPO, make_vec_env, threads
 
+ENV = "MemoryChain-v0"
 SIZE = {"num_envs": 2, "n_steps": 4}
 
 
 @pytest.fixture
 def _threads(monkeypatch):
-    on_policy._warn.cache_clear()
+    threads._warn.cache_clear()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     yield
-    on_policy._warn.cache_clear()
+    threads._warn.cache_clear()
 
 
 def warned(build):
@@ -27,16 +29,18 @@ def warned(build):
 
 
 @pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
+@pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C, RecurrentPPO])
 def test_once_a_process(algorithm):
-    assert warned(lambda: [algorithm.for_env("MemoryChain-v0", **SIZE, hidden_size=8) for _ in range(2)]) == 1
+    venv = make_vec_env(ENV, 2)
+    options = {"n_steps": 4, "device": "cpu", "policy_kwargs": {"hidden_size": 8}}
+    assert warned(lambda: [algorithm(MemoryPolicy, venv, **options) for _ in range(2)]) == 1
 
 
 @pytest.mark.usefixtures("_threads")
 def test_not_where_threads_may_pay():
-    assert warned(lambda: MemoryPPO.for_env("MemoryChain-v0", **SIZE, hidden_size=257)) == 0
+    assert warned(lambda: MemoryPPO.for_env(ENV, **SIZE, hidden_size=257)) == 0
 
 
 def test_not_on_one_thread():
-    on_policy._warn.cache_clear()
-    assert warned(lambda: MemoryPPO.for_env("MemoryChain-v0", **SIZE, hidden_size=8)) == 0
+    threads._warn.cache_clear()
+    assert warned(lambda: MemoryPPO.for_env(ENV, **SIZE, hidden_size=8)) == 0

@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import EvalCallback, StopTrainingOnRewardThreshold
 
 
 class RandomEnv(gym.Env):
@@ -50,6 +51,14 @@ class RecallEnv(gym.Env):
         last = self.t == self.length - 1
         self.t += 1
         return self._observation(), (1.0 if action == self.cue else -1.0) if last else 0.0, last, False, {}
+
+
+def until(reward, venv):
+    """A callback that stops training once 100 greedy episodes bring more than ``reward`` on average."""
+    stop = StopTrainingOnRewardThreshold(reward, verbose=0)
+    return EvalCallback(
+        venv, callback_on_new_best=stop, n_eval_episodes=100, eval_freq=1024 // venv.num_envs, verbose=0, warn=False
+    )
 
 
 class ScriptedEnv(gym.Env):
