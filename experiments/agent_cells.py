@@ -13,7 +13,7 @@ from fwagents.envs import SUITE
 
 SEEDS = (21, 22, 23, 24, 25)
 CORES = ("fast_weights", "lstm", "gru", "irnn", "none")
-ALGORITHMS = ("memory_ppo", "a2c")
+ALGORITHMS = {"memory_ppo": "memory_ppo", "memory_a2c": "a2c"}  # and their names in those of files
 Setting = dict[str, Any]
 # What W = I is to an IRNN, a bias is to a gate: 3 keeps 95 % a step.
 KEEPING: dict[str, Setting] = {
@@ -105,7 +105,9 @@ GAMES = {
 }
 # Times as long, with as few environments as the search chose.
 SLOWER = {"lstm": 5.0, "gru": 4.5, "none": 2.0}
-UNSEARCHED = [("PartialCatchLarge-v0", "a2c", core) for core in ("lstm", "gru")]  # these have the game's defaults
+UNSEARCHED = [
+    ("PartialCatchLarge-v0", "memory_a2c", core) for core in ("lstm", "gru")
+]  # these have the game's defaults
 SEARCHES = {core: Search("PartialCatch-v0", core, cores=CORES) for core in CORES}
 RAW = "normalize_storage=False"
 # Ba et al. (2016), section 2 and appendix A.
@@ -133,10 +135,10 @@ def learning_curves() -> list[AgentCell]:
         AgentCell(
             group="curves",
             label=label,
-            name=f"{env}-{label}-{algo}",
+            name=f"{env}-{label}-{ALGORITHMS[algo]}",
             options={
                 **{"env": env, "core": core, "algo": algo, **watched(steps, every)},
-                **(CLASSIC_A2C if algo == "a2c" else {}),
+                **(CLASSIC_A2C if algo == "memory_a2c" else {}),
                 **more,
             },
             search=search,
@@ -182,10 +184,12 @@ def other_settings() -> list[AgentCell]:
 
 def weaker() -> list[AgentCell]:
     """A weaker fast memory where fast weights lose most to S = 0: is its strength what holds them up?"""
-    env, algo = "PartialCatchLarge-v0", "a2c"
-    (cell,) = (cell for cell in learning_curves() if cell.name == f"{env}-fast_weights-{algo}")
+    env, algo = "PartialCatchLarge-v0", "memory_a2c"
+    (cell,) = (cell for cell in learning_curves() if cell.name == f"{env}-fast_weights-{ALGORITHMS[algo]}")
     options = {**cell.options, "fast_lr": 0.01}
-    return [replace(cell, label="fast_weights_weak", name=f"{env}-fast_weights-weak-{algo}", options=options)]
+    return [
+        replace(cell, label="fast_weights_weak", name=f"{env}-fast_weights-weak-{ALGORITHMS[algo]}", options=options)
+    ]
 
 
 def inner_steps() -> list[AgentCell]:

@@ -233,7 +233,7 @@ def as_options(winner: Setting) -> Setting:
 def search_options(search: Search, output: Path) -> Setting:
     """Those of train/tune.py."""
     return {
-        **{"env": search.env, "core": search.core, "trials": search.trials, "steps": search.steps},
+        **{"env": search.env, "core": search.core, "trials": search.trials, "total_timesteps": search.steps},
         **{"seeds": list(search.seeds), "output": from_root(output)},
     }
 

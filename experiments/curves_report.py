@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments import figures
-from experiments.agent_cells import CELLS, AgentCell
+from experiments.agent_cells import ALGORITHMS, CELLS, AgentCell
 from experiments.agent_results import Run, about, kept_runs
 from experiments.document import picture, table
 from experiments.figures import NAMES
 
 REPS = 5_000  # bootstrap samples
 SOLVED = 0.9
-ALGORITHM_NAMES = {"memory_ppo": "MemoryPPO", "a2c": "MemoryA2C"}
+ALGORITHM_NAMES = {"memory_ppo": "MemoryPPO", "memory_a2c": "MemoryA2C"}
 Scores = NDArray[np.float64]
 
 
@@ -162,7 +162,7 @@ def section(results: Path, folder: Path) -> str:
         if not curves.runs:
             parts += [f"{title}: not run."]
             continue
-        figure = f"curves-{env}-{algo}"
+        figure = f"curves-{env}-{ALGORITHMS[algo]}"
         drawn = {label: band for label, band in bands(curves).items() if label in figures.STYLES}
         figures.learning(folder / figure, curves.steps(), drawn, SOLVED, title)
         head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(larger area)")

@@ -23,7 +23,7 @@ COMMANDS = {
         *("--decay", "0.95", "--fast-lr", "1.0"),
     ),
     "glimpses": (
-        *("--hidden-size", "100", "--updates", "12900", "--eval-every", "430", "--seed", "1"),
+        *("--hidden-size", "100", "--updates", "12900", "--eval-freq", "430", "--seed", "1"),
         *("--learning-rate", "2e-3", "--fast-lr", "0.25"),
     ),
 }

@@ -47,7 +47,7 @@ class BoardArgs:
     """Run nothing and write nothing; list what is left."""
     minutes: Annotated[float, at_least(0)] | None = None
     """Stop after so long; what is under way then goes on at the next call."""
-    side_by_side: Threads = 2
+    num_workers: Threads = 2
     """Runs at a time."""
 
 
@@ -88,11 +88,11 @@ class Budget(NamedTuple):
     """How long to work on a board, and how much at a time.
 
     Attributes:
-        side_by_side: processes at a time.
+        num_workers: processes at a time.
         minutes: after which it stops; None for when all is done.
     """
 
-    side_by_side: int = 2
+    num_workers: int = 2
     minutes: float | None = None
 
 
@@ -159,7 +159,7 @@ class Board(ABC, Generic[JobT]):
         try:
             while time.monotonic() < deadline:
                 waiting = [job for job in self.ready() if job.name not in {*running, *failed}]
-                for job in waiting[: budget.side_by_side - len(running)]:
+                for job in waiting[: budget.num_workers - len(running)]:
                     running[job.name] = (job, self._start(job, lock))
                 if not running:
                     break
@@ -172,7 +172,7 @@ class Board(ABC, Generic[JobT]):
                         del running[job.name]
                         if not self._finished(job):
                             failed.add(job.name)
-                        print(f"  {in_words(self.minutes_left() / budget.side_by_side)} left", flush=True)
+                        print(f"  {in_words(self.minutes_left() / budget.num_workers)} left", flush=True)
         except KeyboardInterrupt:
             interrupted = True
         for _, process in running.values():
@@ -226,11 +226,11 @@ def list_or_run(board: Board[Any], args: BoardArgs, show: Callable[[], None]) ->
         total = board.minutes_left()
     except ValueError as error:  # a result file that is damaged
         fail(str(error))
-    share = in_words(total / args.side_by_side)
-    print(f"Left: {in_words(total)} of one process, {share} with {args.side_by_side}.")
+    share = in_words(total / args.num_workers)
+    print(f"Left: {in_words(total)} of one process, {share} with {args.num_workers}.")
     if args.dry_run:
         return
-    if code := run(board, Budget(args.side_by_side, args.minutes)):
+    if code := run(board, Budget(args.num_workers, args.minutes)):
         sys.exit(code)
     from experiments import report
 

@@ -164,7 +164,7 @@ def test_a_page_in_the_terminal_has_bars_for_each_head(monkeypatch):
     [
         ["--env", "CartPole-v1", "--core", "lstm"],
         ["--env", "Pendulum-v1", "--core", "gru", "--critic-core", "none", "--lr-schedule", "constant"],
-        ["--core", "irnn", "--critic-core", "shared", "--algo", "a2c", "--use-rms-prop"],
+        ["--core", "irnn", "--critic-core", "shared", "--algo", "memory_a2c", "--use-rms-prop"],
         ["--env", "TMaze-v0", "--env-kwargs", "length=3"],
         ["--wrappers", "gymnasium.wrappers:FlattenObservation", "--core", "gru", "--frame-stack", "2", "--normalize"],
         ["--vec-env", "subproc", "--core", "none", "--num-envs", "2"],

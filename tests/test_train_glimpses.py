@@ -14,7 +14,7 @@ from .scripts import Started
 from .scripts import run as run_script
 
 TINY = [
-    *("--data-dir", "mnist", "--validation-images", "40", "--updates", "30", "--eval-every", "10"),
+    *("--data-dir", "mnist", "--validation-images", "40", "--updates", "30", "--eval-freq", "10"),
     *("--batch-size", "8", "--hidden-size", "6"),
 ]
 
@@ -76,7 +76,7 @@ def test_result_file(options, core, label, cwd):
 def test_folders_report_every_class(cwd):
     done = run(
         *("--dataset", "folder", "--data-dir", "faces", "--patch-size", 2, "--validation-images", 10),
-        *("--model", "multilevel", "--hidden-size", 12, "--updates", 60, "--eval-every", 20, "--batch-size", 10),
+        *("--model", "multilevel", "--hidden-size", 12, "--updates", 60, "--eval-freq", 20, "--batch-size", 10),
         *("--learning-rate", 0.01, "--output", "out/faces.json"),
         cwd=cwd,
     )

@@ -14,7 +14,7 @@ from .scripts import run as run_script
 
 SMALL = [
     *("--file", "text.txt", "--embedding-size", "4", "--batch-size", "4", "--bptt", "10"),
-    *("--updates", "60", "--eval-every", "20", "--learning-rate", "0.02"),
+    *("--updates", "60", "--eval-freq", "20", "--learning-rate", "0.02"),
 ]
 TINY = [*SMALL, "--hidden-size", "8"]
 

@@ -131,7 +131,7 @@ def test_the_reward_alone_can_be_named_from_outside(monkeypatch):
 
 def test_a_search_is_told_and_goes_on_only_as_it_began(tmp_path):
     pytest.importorskip("optuna")
-    words = ["--steps", "400", "--hidden-size", "4", "--seeds", "100", "--trials", "1", "--core", "gru"]
+    words = ["--total-timesteps", "400", "--hidden-size", "4", "--seeds", "100", "--trials", "1", "--core", "gru"]
     done = run("tune.py", *words, "--observe", "reward", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-gru.json"

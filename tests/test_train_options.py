@@ -1,8 +1,10 @@
 """Every option of every script: its range, who takes it, and what a run's folder may say."""
 
+import ast
 import importlib
 import inspect
 import json
+import re
 import shlex
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -15,8 +17,8 @@ from hypothesis import strategies as st
 
 from fwagents.commands import COMMANDS
 from fwagents.cores import CORES
-from fwagents.runs import algorithms, cli, options
-from fwagents.runs.agent import Args
+from fwagents.runs import algorithms, cli, options, search
+from fwagents.runs.agent import ENGINES, Args, check_engine
 from fwagents.runs.folder import read_config
 from fwagents.runs.limits import check_agent
 
@@ -74,15 +76,75 @@ def test_the_options_of_an_algorithm_are_its_constructor_s():
         assert set(made.options) <= truth if algo == "appo" else set(made.options) == truth, algo
 
 
+@pytest.mark.parametrize("args_type", [Args, search.Args])
+def test_every_option_says_who_takes_it(args_type):
+    silent = [name for name in options.hints(args_type) if options.metadata(args_type, name, options.TakenBy) is None]
+    assert not silent, "ALWAYS, or the algorithms and engines that take it"
+
+
+def test_the_options_of_ray_are_those_that_its_configuration_reads():
+    """Read from the source, which needs no Ray."""
+    source = ast.parse((Path(algorithms.__file__).parent / "ray.py").read_text())
+    functions = {node.name: node for node in source.body if isinstance(node, ast.FunctionDef)}
+    read = {
+        node.attr
+        for name in ("algorithm_config", "minibatch_size")
+        for node in ast.walk(functions[name])
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args"
+    }
+    taken = {name: dict(options.metadata(Args, name, options.TakenBy).choices) for name in options.hints(Args)}
+    of_algorithm = {name for name, by in taken.items() if "algo" in by}
+    theirs = {
+        name
+        for name in of_algorithm
+        if {"memory_ppo", "appo"} & set(taken[name]["algo"]) and "ray" in taken[name].get("engine", ("ray",))
+    }
+    assert theirs == read & of_algorithm
+    assert not {name for name in read if "ray" not in taken[name].get("engine", ("ray",))}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Args)])
+def test_an_option_that_the_engine_does_not_take_is_not_ignored(name):
+    """A default of the environment's can set it, too."""
+    by = dict(options.metadata(Args, name, options.TakenBy).choices).get("engine")
+    if by is None:
+        return
+    default = getattr(Args(), name)
+    other = next(v for v in (True, False, 0.5, 3, "cuda", "auto") if v != default and type(v) in _types(name))
+    (engine,) = {"sb3", "ray"} - set(by)
+    check_engine(Args(engine=engine))
+    with pytest.raises(ValueError, match=re.escape(f"{options.flag(name)} is {other!r}, expected {default!r}")):
+        check_engine(Args(engine=engine, **{name: other}))
+
+
+def _types(name):
+    """The plain types that a field can have."""
+    hint = options.hints(Args)[name]
+    parts = {hint, *get_args(hint), *(part for outer in get_args(hint) for part in get_args(outer))}
+    return parts | {part for outer in parts for part in get_args(outer)}
+
+
+@pytest.mark.parametrize(("algo", "engine"), [(a, e) for a in algorithms.MAKERS for e in ("sb3", "ray")])
+def test_an_engine_refuses_an_algorithm_that_it_does_not_train(algo, engine):
+    if engine in ENGINES[algo]:
+        check_engine(Args(algo=algo, engine=engine))
+    else:
+        with pytest.raises(ValueError, match=f"--algo is '{algo}', expected .* with --engine {engine}"):
+            check_engine(Args(algo=algo, engine=engine))
+
+
 IDLE = [
-    ("agent", ["--algo", "a2c", "--n-epochs", "4"], "--n-epochs does nothing with --algo a2c, expected"),
-    ("agent", ["--algo=a2c", "--clip_range=0.2"], "--clip-range does nothing with --algo a2c"),
-    ("agent", ["--use-rms-prop"], "--use-rms-prop does nothing with --algo memory_ppo, expected --algo a2c"),
+    ("agent", ["--algo", "memory_a2c", "--n-epochs", "4"], "--n-epochs does nothing with --algo memory_a2c, expected"),
+    ("agent", ["--algo=memory_a2c", "--clip_range=0.2"], "--clip-range does nothing with --algo memory_a2c"),
+    ("agent", ["--use-rms-prop"], "--use-rms-prop does nothing with --algo memory_ppo, expected --algo memory_a2c"),
     ("agent", ["--num-workers", "2"], "--num-workers does nothing with --engine sb3, expected --engine ray"),
     ("agent", ["--address", "auto"], "--address does nothing with --engine sb3"),
     ("agent", ["--algo", "recurrent_ppo", "--chunk-length", "8"], "--chunk-length does nothing with"),
     ("agent", ["--log-memory-freq", "9"], "--log-memory-freq does nothing with --no-log-memory, expected --log-memory"),
     ("agent", ["--algo", "appo", "--engine", "ray", "--gae-lambda", "1"], "--gae-lambda does nothing with --algo appo"),
+    ("agent", ["--engine", "ray", "--normalize"], "--normalize does nothing with --engine ray, expected --engine sb3"),
+    ("agent", ["--engine", "ray", "--device", "cpu"], "--device does nothing with --engine ray"),
+    ("agent", ["--engine", "ray", "--algo", "memory_a2c"], "--algo is 'memory_a2c', expected memory_ppo or appo with"),
     ("tune", ["--engine", "ray", "--finalists", "1"], "--finalists does nothing with --engine ray"),
     ("tune", ["--num-workers", "1"], "--num-workers does nothing with --engine optuna"),
     ("language", ["--parameters", "9999", "--hidden-size", "9"], "--hidden-size does nothing with --parameters 9999"),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 TRAIN = Path(__file__).parent.parent / "train"
-SUPERVISED = ["--hidden-size", "6", "--batch-size", "4", "--updates", "2", "--eval-every", "1", "--log-dir", "runs"]
+SUPERVISED = ["--hidden-size", "6", "--batch-size", "4", "--updates", "2", "--eval-freq", "1", "--log-dir", "runs"]
 
 
 @pytest.fixture

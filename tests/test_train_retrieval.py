@@ -19,7 +19,7 @@ from .scripts import Started
 from .scripts import run as run_script
 
 TINY = [
-    *("--hidden-size", "6", "--pairs", "2", "--alphabet", "abcd", "--batch-size", "8", "--eval-every", "20"),
+    *("--hidden-size", "6", "--pairs", "2", "--alphabet", "abcd", "--batch-size", "8", "--eval-freq", "20"),
     *("--train-strings", "300", "--validation-strings", "60", "--test-strings", "50", "--learning-rate", "0.01"),
 ]
 
@@ -250,7 +250,7 @@ def test_any_flipped_bit_is_harmless_or_found(tmp_path):
     """In the numbers too, whose checksums torch does not look at."""
     torch.manual_seed(0)
     examples = Examples(torch.randn(40, 3), torch.randint(0, 2, (40,)))
-    options = TrainingOptions(updates=4, eval_every=2)
+    options = TrainingOptions(updates=4, eval_freq=2)
 
     def trainer():
         return Trainer(nn.Linear(3, 2), Splits(examples, examples, examples), options, tmp_path)

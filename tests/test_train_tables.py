@@ -145,7 +145,7 @@ HARDER = [
 
 def test_searches_come_first_then_the_seeds_with_the_winner_each_once(bench):
     """0.5 diverges and comes last; twice 0.00125 and decay 0.8 have the lowest NLL; the harder cell begins there."""
-    assert bench.work(side_by_side=1) == 0
+    assert bench.work(num_workers=1) == 0
     assert bench.settings() == [*TRIALS, *HARDER[:2], REPORTED[0], HARDER[2], REPORTED[1]]
     assert all("--no-test" in call for call in bench.journal[:10])
     assert not any("--no-test" in call for call in bench.journal[10:])
@@ -164,14 +164,14 @@ def test_searches_come_first_then_the_seeds_with_the_winner_each_once(bench):
 
 
 def test_a_table_alone_brings_the_searches_it_needs_and_no_more(bench):
-    assert bench.work(side_by_side=1, only=("harder",)) == 0
+    assert bench.work(num_workers=1, only=("harder",)) == 0
     assert bench.settings() == [*TRIALS, *HARDER]
 
 
 def test_the_search_alone(bench):
-    assert bench.work(side_by_side=1, only=("retrieval",), search_only=True) == 0
+    assert bench.work(num_workers=1, only=("retrieval",), search_only=True) == 0
     assert bench.settings() == TRIALS
-    assert bench.work(side_by_side=2, only=("retrieval",)) == 0
+    assert bench.work(num_workers=2, only=("retrieval",)) == 0
     assert sorted(bench.settings(8)) == sorted(REPORTED)
 
 
@@ -184,7 +184,7 @@ def test_what_is_stopped_goes_on(bench, capsys):
     assert bench.settings() == TRIALS[:2] or bench.settings() == [TRIALS[1], TRIALS[0]]
     assert not (bench.folder / "results").exists()
     (bench.folder / "wait").unlink()
-    assert bench.work(side_by_side=1, only=("retrieval",)) == 0
+    assert bench.work(num_workers=1, only=("retrieval",)) == 0
     resumed = [call for call in bench.journal[2:] if call[0] == "--resume"]
     assert len(resumed) == 2
     assert bench.journal[2:4] == resumed
@@ -222,14 +222,14 @@ def test_what_fails_is_said_once_and_the_rest_goes_on(bench, train, capsys):
 def test_another_budget_is_another_result(bench, train):
     from dataclasses import replace
 
-    assert bench.work(side_by_side=1, only=("retrieval",)) == 0
+    assert bench.work(num_workers=1, only=("retrieval",)) == 0
     before = len(bench.journal)
     bench.cells[0] = replace(bench.cells[0], updates=150)
-    assert bench.work(side_by_side=1, only=("retrieval",)) == 0
+    assert bench.work(num_workers=1, only=("retrieval",)) == 0
     assert [setting[3] for setting in bench.settings(before)] == ["150", "150"]
     before = len(bench.journal)
     bench.cells[0] = replace(bench.cells[0], search_updates=60, seeds=(0, 1, 2))
-    assert bench.work(side_by_side=1, only=("retrieval",)) == 0
+    assert bench.work(num_workers=1, only=("retrieval",)) == 0
     assert [setting[3] for setting in bench.settings(before)] == ["60"] * 8 + ["150"]
 
 
@@ -246,7 +246,7 @@ def test_a_setting_is_tried_with_every_seed_and_judged_by_the_mean(bench, train)
     assert train.tables.winner(trials, rates) == rates[1]
     bench.cells[0] = replace(bench.cells[0], stages=(rates,), search_seeds=(100, 101))
     assert bench.tables().left(bench.cells[0])[0] == 6
-    assert bench.work(side_by_side=1, only=("retrieval",), search_only=True) == 0
+    assert bench.work(num_workers=1, only=("retrieval",), search_only=True) == 0
     assert [(setting[0], setting[4]) for setting in bench.settings()] == [
         (str(rate["learning_rate"]), seed) for rate in rates for seed in ("100", "101")
     ]
@@ -385,7 +385,7 @@ def test_what_has_run_is_reported_and_what_has_not_is_not(train, tmp_path, monke
     [
         (["--only", "retrieval", "nothing"], "--only has 'nothing', expected some of retrieval"),
         (["--cells", "lstm-3"], "--cells has 'lstm-3', expected some of lstm-"),
-        (["--side-by-side", "0"], "--side-by-side is 0"),
+        (["--num-workers", "0"], "--num-workers is 0"),
         (["--minutes", "long"], "--minutes"),
     ],
 )

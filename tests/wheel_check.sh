@@ -28,7 +28,7 @@ for name in ENVIRONMENTS:
     gymnasium.make_vec(name, num_envs=2).reset()
     gymnasium.make(f"fwagents.envs:{name}").reset()
 assert RetrievalTask().encode(["c9k8j3f1??c"]).labels.tolist() == [9]
-model = RecurrentPPO("FastWeightPolicy", "PartialCatch-v0", n_steps=250).learn(1000)
+model = RecurrentPPO("MemoryPolicy", "PartialCatch-v0", n_steps=250).learn(1000)
 assert model.num_timesteps == 1000, model.num_timesteps
 print(f"the wheel of fwagents {fwagents.__version__} made {len(ENVIRONMENTS)} environments and trained 1,000 steps")
 PY
@@ -36,7 +36,7 @@ PY
 fwagents="$dir/venv/bin/fwagents"
 "$fwagents" agent --env PartialCatch-v0 --total-timesteps 1000 --num-envs 4 --final-episodes 4 --eval-freq 500 --eval-episodes 4
 "$fwagents" watch --no-window --episodes 1 --fps 1000 > watched.txt
-"$fwagents" retrieval --updates 20 --train-strings 100 --validation-strings 10 --test-strings 10 --eval-every 10
+"$fwagents" retrieval --updates 20 --train-strings 100 --validation-strings 10 --test-strings 10 --eval-freq 10
 "$fwagents" | grep -q "fwagents agent"
 test -f runs/PartialCatch-v0/*/best_model.zip
 test -f runs/retrieval/*/result.json

@@ -7,8 +7,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fwagents.runs.agent import Args, args_for, resumed
+from fwagents.runs.agent import Args, args_for, check_engine
 from fwagents.runs.cli import core_options, fail, key_values, parse
+from fwagents.runs.folder import restored
 from fwagents.runs.interrupts import INTERRUPTED
 
 
@@ -26,16 +27,19 @@ def _main(argv: Sequence[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parse(Args, argv, default=args_for(argv), beside_resume=("address",), prog="fwagents agent")
     if args.resume is not None:
-        args, env_kwargs, core_kwargs = resumed(args.resume, args.address)
+        try:
+            args, config = restored(args, "agent", beside=("address",))
+        except (OSError, ValueError) as error:
+            fail(str(error))
+        env_kwargs, core_kwargs = config["env_kwargs"], config["policy_kwargs"]["core_kwargs"]
     else:
         env_kwargs = key_values("--env-kwargs", args.env_kwargs)
         core_kwargs = core_options(args)
-    if args.algo == "appo" and args.engine != "ray":
-        fail("--algo is 'appo', which needs --engine ray")
     if args.n_steps * args.num_envs < 2:
         fail("--n-steps times --num-envs is 1, expected at least 2: one step has no spread to normalise by")
 
     try:
+        check_engine(args)
         # Imported here, so that --help and mistakes answer at once.
         from fwagents.runs.limits import check_agent, check_device
         from fwagents.runs.run import Run

@@ -39,7 +39,7 @@ class Args(SupervisedArgs):
 
     updates: Count = 8600
     """Batches to learn from, at most; 430 are an epoch of MNIST."""
-    eval_every: Count = 430
+    eval_freq: Count = 430
     """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
 
 

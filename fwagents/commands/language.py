@@ -38,7 +38,7 @@ class Args(SupervisedArgs):
     """Batches to learn from, at most."""
     batch_size: Count = 32
     """Rows of text of a batch."""
-    eval_every: Count = 250
+    eval_freq: Count = 250
     """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
 
 

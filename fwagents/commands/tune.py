@@ -1,6 +1,6 @@
 """Search for what trains an agent well on an environment; every core gets the same search, from what is used now.
 
-``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --steps 200000``
+``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --total-timesteps 200000``
 """
 
 import importlib

@@ -32,7 +32,7 @@ def options(algo: str) -> tuple[str, ...]:
 
 MAKERS: dict[str, Callable[..., BaseAlgorithm]] = {
     "memory_ppo": MemoryPPO,
-    "a2c": MemoryA2C,
+    "memory_a2c": MemoryA2C,
     "recurrent_ppo": RecurrentPPO,
     "appo": MemoryPPO,  # RLlib trains it; what it has learned is played by this
 }

@@ -1,9 +1,7 @@
-"""Command lines from dataclasses: one clear line and exit code 2 for whatever cannot be understood."""
+"""Command lines from dataclasses: exit code 2 for whatever cannot be understood or cannot be."""
 
 import ast
-import contextlib
 import errno
-import io
 import json
 import sys
 import threading
@@ -45,7 +43,7 @@ def parse(
     beside_resume: Collection[str] = (),
     prog: str | None = None,
 ) -> T:
-    """The dataclass filled from the command line, every option checked; a mistake is one line and exit code 2.
+    """The dataclass filled from the command line, every option checked; a mistake has exit code 2.
 
     Args:
         args_type: the options, with their ranges; see ``options.py``.
@@ -74,31 +72,13 @@ def parse(
 
 
 def _parsed(args_type: type[T], argv: Sequence[str], default: T | None, prog: str | None) -> T:
-    """The dataclass filled by tyro, whose boxed error comes out as one line."""
+    """The dataclass filled by tyro, which says in a box what it does not understand, and leaves with exit code 2."""
     for option, word in zip(["", *argv], argv, strict=False):
         if not word or (word.startswith("--") and word.endswith("=")):  # a path of "" would be the present folder
             fail(f"{option if not word else word[:-1]} is '', expected something that is not empty")
-    captured = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(captured):
-            if default is None:
-                return tyro.cli(args_type, prog=prog, args=argv)
-            return tyro.cli(args_type, prog=prog, args=argv, default=default)
-    except SystemExit as exit_:
-        if exit_.code:
-            fail(_first_message(captured.getvalue()))
-        raise
-
-
-def _first_message(box: str) -> str:
-    """The text of the first section of tyro's error box."""
-    rows = []
-    for row in box.splitlines()[1:]:
-        text = row.strip("│╭╰╮╯ \n")
-        if not text or set(text) == {"─"} or text.startswith("Got errors"):
-            break
-        rows.append(text)
-    return " ".join(rows)
+    if default is None:
+        return tyro.cli(args_type, prog=prog, args=argv)
+    return tyro.cli(args_type, prog=prog, args=argv, default=default)
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -2,22 +2,28 @@
 
 import errno
 import json
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fwagents.files import replacing
+from fwagents.files import remove_unfinished, replacing
 from fwagents.machine import commit, cpu
-from fwagents.runs.options import from_json
+from fwagents.runs.options import check_taken, from_json
 from fwagents.runs.shell import typed
 
 CONFIG = "config.json"
 RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+WRITTEN = ("events.out.tfevents.*", "progress.csv", "monitor.csv", "evaluations.npz", "best_model.zip")
 MODELS = ("best_model.zip", "final_model.zip", "interrupted_model.zip")
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # of a rename to the name of something else
+
+ArgsT = TypeVar("ArgsT", bound=Any)
 
 
 def new_run_dir(log_dir: Path, env: str, core: str, seed: int, config: dict[str, Any]) -> Path:
@@ -110,6 +116,45 @@ def read_config(run_dir: Path, args_type: type, command: str = "agent") -> dict[
     except ValueError as error:
         raise ValueError(f"{path} does not describe a run of fwagents {command}: {error}") from error
     return config
+
+
+def restored(args: ArgsT, command: str, beside: Collection[str] = ()) -> tuple[ArgsT, dict[str, Any]]:
+    """The options of the run that ``--resume`` names, and its whole ``config.json``.
+
+    Args:
+        args: the command line.
+        command: what the run is of.
+        beside: options of the command line that win over the run's own where they are not None.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_config`; or one of ``beside`` does nothing in that run.
+    """
+    run_dir: Path = args.resume
+    config = read_config(run_dir, type(args), command)
+    given = {name: getattr(args, name) for name in beside if getattr(args, name) is not None}
+    found = type(args)(**{**config["args"], "resume": run_dir, **given})
+    check_taken(found, given)
+    return found, config
+
+
+def reopen(run_dir: Path) -> None:
+    """Make ready to go on with a run that was stopped at any moment.
+
+    Raises:
+        ValueError: it is finished.
+    """
+    result = read_json(run_dir / RESULT)
+    if result is not None and not result.get("resumable"):
+        raise ValueError(f"{run_dir} is finished: it has a {RESULT}")
+    remove_unfinished(run_dir)
+
+
+def begin_again(run_dir: Path) -> None:
+    """Remove what a run wrote before its first checkpoint was whole; its options stay."""
+    for pattern in WRITTEN:
+        for path in run_dir.glob(pattern):
+            path.unlink()
+    shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
 
 def _object(config: dict[str, Any], name: str) -> dict[str, Any]:

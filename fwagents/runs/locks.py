@@ -2,11 +2,16 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
 from fwagents.runs.cli import fail
+
+
+def alone_with(run_dir: Path) -> AbstractContextManager[IO[str]]:
+    """Hold a run's folder; as :func:`alone_in`."""
+    return alone_in(run_dir, f"{run_dir} is in use by another process, expected a run that has stopped")
 
 
 @contextmanager

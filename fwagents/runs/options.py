@@ -59,13 +59,16 @@ class TakenBy:
     """The option does something only where other options have one of some values.
 
     Args:
-        **choices: those values, by the other option's name.
+        **choices: those values, by the other option's name; none for an option that always does something.
     """
 
     choices: tuple[tuple[str, tuple[Any, ...]], ...]
 
     def __init__(self, **choices: tuple[Any, ...]) -> None:
         object.__setattr__(self, "choices", tuple(choices.items()))
+
+
+ALWAYS = TakenBy()
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,22 @@ def check_taken(args: Any, named: Iterable[str]) -> None:
             if (value := getattr(args, other)) not in values:
                 expected = " or ".join(_spelled(other, each) for each in values)
                 raise ValueError(f"{flag(name)} does nothing with {_spelled(other, value)}, expected {expected}")
+
+
+def check_idle(args: Any, other: str) -> None:
+    """ValueError if an option that another option's value leaves without effect is not as it is by default.
+
+    Args:
+        args: the options.
+        other: name of the other option.
+    """
+    args_type: type = type(args)
+    for field in fields(args_type):
+        taken = metadata(args_type, field.name, TakenBy)
+        values = dict(taken.choices).get(other) if taken else None
+        if values is not None and getattr(args, other) not in values and getattr(args, field.name) != field.default:
+            shown = f"{flag(field.name)} is {getattr(args, field.name)!r}, expected {field.default!r}"
+            raise ValueError(f"{shown} with {_spelled(other, getattr(args, other))}")
 
 
 def _spelled(name: str, value: Any) -> str:

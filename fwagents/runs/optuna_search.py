@@ -120,8 +120,8 @@ class Search:
 
     def finals(self) -> list[Row]:
         """The best trials and those that the search began with, as they do in long runs."""
-        long = replace(self.args, steps=self.args.final_steps)
-        attribute = f"finals of {long.steps:,} steps"
+        long = replace(self.args, total_timesteps=self.args.final_steps)
+        attribute = f"finals of {long.total_timesteps:,} steps"
         kept = self.study.user_attrs.get(attribute, {})
         final: list[Row] = []
         for row in finalists(self.rows(), self.args.finalists, known_settings(self.args)):
@@ -129,7 +129,7 @@ class Search:
             if number not in kept:
                 kept[number] = last_test(long, row["setting"])
                 self.study.set_user_attr(attribute, kept)
-                print(f"trial {row['number'] + 1}, {long.steps:,} steps: {kept[number]['value']}", flush=True)
+                print(f"trial {row['number'] + 1}, {long.total_timesteps:,} steps: {kept[number]['value']}", flush=True)
             final.append({**row, **kept[number]})
             self.write(final)
         return final

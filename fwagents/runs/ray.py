@@ -29,7 +29,8 @@ from stable_baselines3.common.callbacks import CallbackList
 from fwagents.rllib import EpisodeLog, to_sb3, with_memory
 from fwagents.rllib.episodes import EPISODES
 from fwagents.runs.environments import Environment
-from fwagents.runs.run import CHECKPOINTS, Run
+from fwagents.runs.folder import CHECKPOINTS
+from fwagents.runs.run import Run
 from fwagents.sb3.callbacks import MemoryNormCallback
 from fwagents.sb3.logging import run_logger
 from fwagents.sb3.ppo import check_batch_size
@@ -41,16 +42,6 @@ LIVES = 3  # of every runner, lost one after the other without a step between th
 PROBE = 10.0  # seconds for a cluster to answer
 RUN_STATE = "run.pkl"
 AROUND = "fwagents-wrapped"  # the registered name of an environment with something around it
-# What SB3's agents can and RLlib's cannot, and the value that is not to be changed.
-NOT_HERE = {
-    "normalize": False,
-    "log_memory": False,
-    "refresh_states": False,
-    "clip_range_vf": None,
-    "target_kl": None,
-    "normalize_advantage": True,
-    "device": "cpu",
-}
 # RLlib's names of what it measures, and SB3's.
 LEARNED = {
     "policy_loss": "train/policy_gradient_loss",
@@ -73,12 +64,6 @@ class RayRun(Run):
     resumed_from: Path | None = None
 
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
-        for name, value in NOT_HERE.items():
-            if getattr(args, name) != value:
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} is {getattr(args, name)!r}, expected {value!r} with --engine ray")
-        if args.algo not in ("memory_ppo", "appo"):
-            raise ValueError(f"--algo is {args.algo!r}, expected memory_ppo or appo with --engine ray")
         if args.vec_env == "subproc":
             raise ValueError("--vec-env is 'subproc', expected auto or dummy with --engine ray: runners are processes")
         if args.num_workers < 0 or args.num_envs % max(1, args.num_workers):
@@ -291,7 +276,6 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
         lr=[[0, rate], [args.total_timesteps, 0.1 * rate]] if args.lr_schedule == "linear" else rate,
         train_batch_size_per_learner=args.n_steps * args.num_envs,
         gamma=args.gamma,
-        lambda_=args.gae_lambda,
         clip_param=args.clip_range,
         use_kl_loss=False,
         vf_loss_coeff=args.vf_coef,
@@ -301,6 +285,7 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
     )
     if not asynchronous:
         config.training(
+            lambda_=args.gae_lambda,
             num_epochs=args.n_epochs,
             minibatch_size=minibatch_size(args),
             vf_clip_param=float("inf"),

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import shutil
 import traceback
 import warnings
 from dataclasses import asdict
@@ -19,13 +18,22 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from fwagents.files import remove_unfinished
 from fwagents.runs.algorithms import ALGORITHMS, load_model
 from fwagents.runs.cli import FULL
 from fwagents.runs.environments import Environment
-from fwagents.runs.folder import CONFIG, RESULT, new_run_dir, provenance, read_json, write_json
+from fwagents.runs.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    RESULT,
+    begin_again,
+    new_run_dir,
+    provenance,
+    read_json,
+    reopen,
+    write_json,
+)
 from fwagents.runs.interrupts import INTERRUPTED, begun
-from fwagents.runs.locks import alone_in
+from fwagents.runs.locks import alone_with
 from fwagents.runs.shell import command, tensorboard
 from fwagents.sb3.board import describe_run
 from fwagents.sb3.callbacks import (
@@ -45,8 +53,6 @@ EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
 RANDOM_EPISODES = 30  # of the random player, where its return is not known exactly
 RESAMPLES = 1000  # of the bootstrap
-CHECKPOINTS = "checkpoints"
-WRITTEN = ("events.out.tfevents.*", "progress.csv", "monitor.csv", "evaluations.npz", "best_model.zip")
 PLAYERS = {"optimal": "best possible", "memoryless": "best memoryless player", "random": "random player"}
 COMPARED = ("env", "core", "hidden_size", "algo", "learning_rate", "seed")  # columns of TensorBoard's table of runs
 
@@ -117,8 +123,7 @@ class Run:
 
     def _hold(self) -> None:
         """Keep every other process out of the run's folder until this one ends."""
-        busy = f"{self.dir} is in use by another process, expected a run that has stopped"
-        self.held.enter_context(alone_in(self.dir, busy))
+        self.held.enter_context(alone_with(self.dir))
 
     def resume(self, run_dir: Path) -> None:
         """Go on from the newest whole checkpoint of a run's folder, or from the beginning where there is none yet.
@@ -129,18 +134,12 @@ class Run:
         """
         self.dir = run_dir
         self._hold()
-        result = read_json(run_dir / RESULT)
-        if result is not None and not result.get("resumable"):
-            raise ValueError(f"{run_dir} is finished: it has a {RESULT}")
-        remove_unfinished(run_dir)
+        reopen(run_dir)
         if self._kept():
             self._restore()
             self.console.print(f"Resumed {run_dir} at {self.model.num_timesteps:,} steps", soft_wrap=True)
         elif self.args.checkpoint_freq:
-            for pattern in WRITTEN:
-                for path in run_dir.glob(pattern):
-                    path.unlink()
-            shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)  # parts of a first one that was not finished
+            begin_again(run_dir)
             self._start(read_json(run_dir / CONFIG)["args"])
             self.console.print(f"Resumed {run_dir} at its first step: it had no checkpoint yet", soft_wrap=True)
         else:

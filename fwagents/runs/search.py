@@ -1,6 +1,6 @@
 """Search for what trains an agent well on an environment; every core gets the same search, from what is used now.
 
-``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --steps 200000``
+``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --total-timesteps 200000``
 
 Needs Optuna: ``pip install "fwagents[tune]"``. A search that was stopped goes on when the same command is given again;
 one process at a time. With ``--engine ray`` (``pip install "fwagents[ray]"``) Ray Tune runs many trials at once.
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from fwagents.runs.cli import CoreName, key_values
 from fwagents.runs.folder import read_json
-from fwagents.runs.options import Count, CountOrNone, OutputFile, Seed, TakenBy, Threads, Units
+from fwagents.runs.options import ALWAYS, Count, CountOrNone, OutputFile, Seed, TakenBy, Threads, Units
 from fwagents.settings import defaults_for
 
 OPTUNA = TakenBy(engine=("optuna",))
@@ -61,25 +61,25 @@ OBJECTIVE = "mean return of the training episodes, averaged over equal pieces of
 class Args:
     """Search for what trains an agent well. What is not searched is fwagents agent's default for the environment."""
 
-    env: str = "PartialCatch-v0"
+    env: Annotated[str, ALWAYS] = "PartialCatch-v0"
     """Any Gymnasium id; "module:Id" imports the module first."""
-    core: CoreName = "fast_weights"
+    core: Annotated[CoreName, ALWAYS] = "fast_weights"
     """The memory."""
-    algo: Literal["memory_ppo", "a2c", "recurrent_ppo"] = "memory_ppo"
+    algo: Annotated[Literal["memory_ppo", "memory_a2c", "recurrent_ppo"], ALWAYS] = "memory_ppo"
     """The algorithm."""
-    trials: Count = 50
+    trials: Annotated[Count, ALWAYS] = 50
     """Settings to try, those of earlier calls counted in; with --engine ray the first call settles how many."""
-    steps: Count = 200_000
+    total_timesteps: Annotated[Count, ALWAYS] = 200_000
     """Environment steps of each training run."""
-    seeds: tuple[Seed, ...] = (100, 101, 102)
+    seeds: Annotated[tuple[Seed, ...], ALWAYS] = (100, 101, 102)
     """Training runs of each setting; keep them apart from the seeds that results are reported on."""
-    hidden_size: Units = 128
+    hidden_size: Annotated[Units, ALWAYS] = 128
     """Units of the memory."""
-    observe: tuple[Literal["action", "reward"], ...] = ()
+    observe: Annotated[tuple[Literal["action", "reward"], ...], ALWAYS] = ()
     """What the agent is told of its last step, as for train/agent.py."""
-    threads: Threads = 1
+    threads: Annotated[Threads, ALWAYS] = 1
     """Torch threads."""
-    output: OutputFile | None = None
+    output: Annotated[OutputFile | None, ALWAYS] = None
     """Result, by default runs/tuning/<env>-<core>.json; the search is kept beside it, as .sqlite3 or .ray."""
     borrow: Annotated[tuple[Path, ...], OPTUNA] = ()
     """optuna: results of other cores' searches here, whose winners are tried too, once there are enough trials: what
@@ -89,7 +89,7 @@ class Args:
     of these wins: what is soon ahead need not stay ahead."""
     final_steps: Annotated[Count, OPTUNA] = 1_000_000
     """optuna: environment steps of each training run of a finalist."""
-    engine: Literal["optuna", "ray"] = "optuna"
+    engine: Annotated[Literal["optuna", "ray"], ALWAYS] = "optuna"
     """Optuna, a trial after the other, each learning from those before; or Ray Tune, many at once, at random and the
     poor ones cut short (ASHA)."""
     num_workers: Annotated[Count, RAY] = 2
@@ -111,9 +111,9 @@ def result_path(args: Args) -> Path:
 
 def describe(args: Args) -> dict[str, Any]:
     """What makes two searches the same."""
-    settings = {name: getattr(args, name) for name in ("env", "core", "algo", "steps", "hidden_size")}
-    told = {"observe": list(args.observe)}
-    return {**settings, **told, "seeds": list(args.seeds), "space": described_space(args.core), "objective": OBJECTIVE}
+    settings = {name: getattr(args, name) for name in ("env", "core", "algo", "hidden_size")}
+    more = {"steps": args.total_timesteps, "observe": list(args.observe), "seeds": list(args.seeds)}
+    return {**settings, **more, "space": described_space(args.core), "objective": OBJECTIVE}
 
 
 def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
@@ -191,7 +191,7 @@ def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[int,
     own = {name: value for name, value in setting.items() if name in CORES.get(args.core, {})}
     options = {**defaults_for(args.env, args.core), **{name: setting[name] for name in COMMON}}
     options |= {"env": args.env, "core": args.core, "algo": args.algo, "seed": seed, "threads": args.threads}
-    options |= {"total_timesteps": args.steps, "hidden_size": args.hidden_size, "observe": args.observe}
+    options |= {"total_timesteps": args.total_timesteps, "hidden_size": args.hidden_size, "observe": args.observe}
     model = Run(AgentArgs(**options), {}, own).model
     steps: list[int] = []
     returns: list[float] = []
@@ -201,7 +201,7 @@ def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[int,
             if "episode" in info:
                 steps.append(model.num_timesteps)
                 returns.append(float(info["episode"]["r"]))
-        done = min(model.num_timesteps * PIECES // args.steps, PIECES)
+        done = min(model.num_timesteps * PIECES // args.total_timesteps, PIECES)
         if report is not None and returns:
             for piece in range(len(reported) + 1, done + 1):
                 reported.append(piece)
@@ -209,8 +209,8 @@ def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[int,
         return True
 
     reported: list[int] = []
-    model.learn(args.steps, callback=note)
-    return area(steps, returns, args.steps)
+    model.learn(args.total_timesteps, callback=note)
+    return area(steps, returns, args.total_timesteps)
 
 
 def area(steps: Sequence[int], returns: Sequence[float], total: int, pieces: int = PIECES) -> float:
@@ -222,7 +222,7 @@ def area(steps: Sequence[int], returns: Sequence[float], total: int, pieces: int
     import numpy as np
 
     if not returns:
-        raise ValueError(f"no episode ended in {total} steps: give more --steps")
+        raise ValueError(f"no episode ended in {total} steps: give more --total-timesteps")
     piece = np.minimum(np.asarray(steps) * pieces // (total + 1), pieces - 1)
     count = np.bincount(piece, minlength=pieces)
     some = np.flatnonzero(count)

@@ -13,14 +13,16 @@ from fwagents.runs.cli import CoreName, core_options, fail, parse
 from fwagents.runs.folder import (
     CONFIG,
     RESULT,
+    begin_again,
     new_run_dir,
     provenance,
-    read_config,
     read_json,
+    reopen,
+    restored,
     write_result,
 )
 from fwagents.runs.interrupts import INTERRUPTED, begun
-from fwagents.runs.locks import alone_in
+from fwagents.runs.locks import alone_with
 from fwagents.runs.options import Count, Norm, OutputFile, OutputFolder, Seed, Share, Threads, Units, Weight, Within
 from fwagents.runs.shell import command, tensorboard
 from fwagents.settings import core_defaults_for
@@ -64,7 +66,7 @@ class SupervisedArgs:
     threads: Threads = 1
     """Torch threads; one is fastest for small models."""
 
-    eval_every: Count = 1000
+    eval_freq: Count = 1000
     """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
     patience: Count | None = None
     """Validations in a row that are no better and end the run; None for none."""
@@ -121,10 +123,10 @@ def read(args_type: type[ArgsT], argv: Sequence[str], task: str) -> tuple[ArgsT,
         core_kwargs = core_defaults_for(task, args.core, vars(args)) | core_options(args)
         return args, core_kwargs
     try:
-        config = read_config(args.resume, args_type, task)
+        args, config = restored(args, task)
     except (OSError, ValueError) as error:
         fail(str(error))
-    return args_type(**{**config["args"], "resume": args.resume}), config["core_kwargs"]
+    return args, config["core_kwargs"]
 
 
 def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Callable[[], Problem]) -> int:
@@ -146,7 +148,6 @@ def _run(
 ) -> int:
     import torch
 
-    from fwagents.files import remove_unfinished
     from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
 
     torch.set_num_threads(args.threads)
@@ -156,19 +157,17 @@ def _run(
         torch.manual_seed(args.seed)
         problem = build()
         folder = _begin(args, core_kwargs, task, problem.label) if args.resume is None else args.resume
-        held.enter_context(alone_in(folder, f"{folder} is in use by another process, expected a run that has stopped"))
-        if args.resume is not None and (folder / RESULT).exists():
-            raise ValueError(f"{folder} is finished: it has a {RESULT}")
+        held.enter_context(alone_with(folder))
+        if args.resume is not None:
+            reopen(folder)
         trainer = (problem.trainer or Trainer)(
             problem.model, problem.splits, options, folder, test_curve=getattr(args, "test_curve", False)
         )
         if args.resume is not None:
-            remove_unfinished(folder)
             if (folder / CHECKPOINT).is_file():
                 trainer.load()
             else:  # it was killed before its first
-                for events in folder.glob("events.out.tfevents.*"):
-                    events.unlink()
+                begin_again(folder)
             print(f"Resumed {folder} at {trainer.update:,} updates")
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         fail(str(error))

@@ -207,14 +207,17 @@ def test_the_agent_that_does_not_play_has_few_environments(monkeypatch):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--normalize"], "--normalize is True, expected False with --engine ray"),
-        (["--algo", "a2c"], "--algo is 'a2c', expected memory_ppo or appo with --engine ray"),
+        (["--normalize"], "--normalize does nothing with --engine ray, expected --engine sb3"),
+        (["--algo", "memory_a2c"], "--algo is 'memory_a2c', expected memory_ppo or appo with --engine ray"),
         (["--num-workers", "3"], "--num-workers is 3, expected 0 or a divisor of --num-envs, 8"),
         (
             ["--vec-env", "subproc"],
             "--vec-env is 'subproc', expected auto or dummy with --engine ray: runners are processes",
         ),
-        (["--engine", "sb3", "--algo", "appo"], "--algo is 'appo', which needs --engine ray"),
+        (
+            ["--engine", "sb3", "--algo", "appo"],
+            "--algo is 'appo', expected memory_ppo or memory_a2c or recurrent_ppo with --engine sb3",
+        ),
     ],
     ids=lambda p: p if isinstance(p, str) else "",
 )

@@ -7,10 +7,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 from fwagents.sb3 import MemoryA2C, MemoryPPO
 from fwagents.settings import DEFAULTS
 
-CLASSES = {"memory_ppo": MemoryPPO, "a2c": MemoryA2C}
+CLASSES = {"memory_ppo": MemoryPPO, "memory_a2c": MemoryA2C}
 # Another id stands for all that have no settings of their own.
 CASES = [(env, "fast_weights", "memory_ppo") for env in (*DEFAULTS, "Acrobot-v1")]
-CASES += [("PartialCatch-v0", "lstm", "memory_ppo"), ("CartPoleNoVel-v1", "fast_weights", "a2c")]
+CASES += [("PartialCatch-v0", "lstm", "memory_ppo"), ("CartPoleNoVel-v1", "fast_weights", "memory_a2c")]
 
 
 def script_agent(monkeypatch, *argv):
