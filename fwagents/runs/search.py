@@ -111,9 +111,9 @@ def result_path(args: Args) -> Path:
 
 def describe(args: Args) -> dict[str, Any]:
     """What makes two searches the same."""
-    settings = {name: getattr(args, name) for name in ("env", "core", "algo", "hidden_size")}
-    more = {"steps": args.total_timesteps, "observe": list(args.observe), "seeds": list(args.seeds)}
-    return {**settings, **more, "space": described_space(args.core), "objective": OBJECTIVE}
+    searched = {"env": args.env, "core": args.core, "algo": args.algo, "steps": args.total_timesteps}
+    agent = {"hidden_size": args.hidden_size, "observe": list(args.observe), "seeds": list(args.seeds)}
+    return {**searched, **agent, "space": described_space(args.core), "objective": OBJECTIVE}
 
 
 def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
