@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fwagents.commands import COMMANDS
 from fwagents.cores import CORES
 from fwagents.runs import algorithms, cli, options, search
-from fwagents.runs.agent import ENGINES, Args, check_engine
+from fwagents.runs.agent import ENGINES, Args, args_for, check_engine
 from fwagents.runs.folder import read_config
 from fwagents.runs.limits import check_agent
 
@@ -115,6 +115,16 @@ def test_an_option_that_the_engine_does_not_take_is_not_ignored(name):
     check_engine(Args(engine=engine))
     with pytest.raises(ValueError, match=re.escape(f"{options.flag(name)} is {other!r}, expected {default!r}")):
         check_engine(Args(engine=engine, **{name: other}))
+
+
+def test_no_to_what_is_off_is_taken_by_everyone():
+    """So an environment whose defaults normalise can train on Ray."""
+    words = ["--env", "CartPoleNoVel-v1", "--engine", "ray", "--no-normalize"]
+    args = cli.parse(Args, words, default=args_for(words))
+    check_engine(args)
+    assert args.normalize is False
+    with pytest.raises(ValueError, match="--normalize is True, expected False with --engine ray"):
+        check_engine(cli.parse(Args, words[:4], default=args_for(words)))
 
 
 def _types(name):

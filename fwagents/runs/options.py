@@ -192,8 +192,11 @@ def given(args_type: type, argv: Sequence[str]) -> set[str]:
 
 
 def check_taken(args: Any, named: Iterable[str]) -> None:
-    """ValueError if an option was named that does nothing beside the others."""
+    """ValueError if an option was named that does nothing beside the others; to say no to what is off is allowed."""
+    defaults = {field.name: field.default for field in fields(args)}
     for name in named:
+        if getattr(args, name) is False and defaults[name] is False:
+            continue
         taken = metadata(type(args), name, TakenBy)
         for other, values in taken.choices if taken else ():
             if (value := getattr(args, other)) not in values:
