@@ -149,7 +149,7 @@ def turn_rows(steps: Tensor, turns: tuple[float, ...], row: int) -> Tensor:
     share = steps.double().unsqueeze(1) * torch.tensor(turns, dtype=torch.float64)
     angle = (share - share.floor()) * (2 * math.pi)
     pairs = 2 * len(turns)
-    rows = torch.zeros(len(steps), 2, row)
+    rows = torch.zeros(len(steps), 2, row, dtype=torch.float32)
     rows[:, 0] = 1
     rows[:, 0, :pairs] = angle.cos().repeat_interleave(2, 1)
     rows[:, 1, 0:pairs:2] = -angle.sin()
