@@ -71,7 +71,7 @@ def run(script, *args, cwd):
     out, err = io.StringIO(), io.StringIO()
     before = os.getcwd(), sys.argv, list(sys.path), [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     os.chdir(cwd)
-    sys.argv = [str(TRAIN / script), *map(str, args)]
+    sys.argv = [os.path.relpath(TRAIN / script), *map(str, args)]
     sys.path.insert(0, str(TRAIN))
     code = 0
     try:
@@ -88,3 +88,15 @@ def run(script, *args, cwd):
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before[3], strict=True):
             signal.signal(number, handler)
     return Done(code, out.getvalue(), err.getvalue())
+
+
+class Finished:
+    """A command that is one of our scripts, run in this process, by the names of ``subprocess.Popen``."""
+
+    def __init__(self, command, cwd, stdout, **_):
+        done = run(Path(command[1]).name, *command[2:], cwd=cwd)
+        stdout.write((done.stdout + done.stderr).encode())
+        self.returncode = done.returncode
+
+    def poll(self):
+        return self.returncode
