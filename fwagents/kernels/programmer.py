@@ -118,13 +118,13 @@ def layout(T: int, B: int, width: int, conv: int, channels: int, options: Progra
     chunk = chunk_of(row)
     slots = -(-T // chunk)
     units = T * B * H
-    gated = padded(units) if mixed else 0
+    gated = units if mixed else 0
     sections = (
-        padded(T * B * width),
+        T * B * width,
         gated,
         gated,
         gated,
-        padded(units if options.delta else T * B * heads),
+        units if options.delta else T * B * heads,
         B * slots * heads * row * row,
     )
     block = max(1, BLOCK // (B * width * chunk)) * chunk

@@ -95,7 +95,7 @@ def test_threads(threads):
 
 def test_zero_state_is_no_state():
     scan = random_program(20, 3, 7, 20, FAMILY["rotary"], state=False)
-    zeros = dict(recent=torch.zeros(3, 3, 60), W=torch.zeros(3, 2, 10, 10), t=torch.zeros(3, 1))
+    zeros = {"recent": torch.zeros(3, 3, 60), "W": torch.zeros(3, 2, 10, 10), "t": torch.zeros(3, 1)}
     left = program_results(scan)
     right = program_results(scan._replace(inputs=scan.inputs._replace(**zeros)))
     assert max(distance(left, {name: right[name] for name in left}).values()) < TOLERANCE
