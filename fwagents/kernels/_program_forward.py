@@ -479,10 +479,10 @@ def forward(p: ProgramProblem, at: Places, begin_step: int, end_step: int, begin
             prepare_segment(p, at, b, t, n, scratch)
             for head in range(p.heads):
                 W = matrix(p, p.W, b, head)
-                if p.traced and not empty and t % p.chunk == 0:
+                if p.traced and t % p.chunk == 0:
                     kept = p.kept + ((b * p.slots + t // p.chunk) * p.heads + head) * rows
                     for i in range(0, row * row, LANES):
-                        store(kept, i, load(W, i))
+                        store(kept, i, splat(ZERO) if empty else load(W, i))
                 instruct(p, at, b, t, n, reach, head, 0, scratch)
                 run_head(p, at, b, t, n, head, W, empty, scratch)
             if p.gain:
