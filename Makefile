@@ -10,13 +10,13 @@ INSTALL = $(RUN) -m pip install --disable-pip-version-check -c constraints.txt -
 .PHONY: agent watch pictures test test-slow test-gpu test-ray lint wheel-check docs test-lowest test-pythons bench bench-agent learning tables curves report clean
 
 agent: $(VENV)/.train  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
-	$(RUN) train/agent.py --env PartialCatch-v0 $(ARGS)
+	$(RUN) -m fwagents agent --env PartialCatch-v0 $(ARGS)
 
 watch: $(VENV)/.train  ## watch the newest agent play and remember; ARGS="--output play.gif" for a picture of it
-	$(RUN) train/watch.py $(ARGS)
+	$(RUN) -m fwagents watch $(ARGS)
 
 pictures: $(VENV)/.dev  ## every picture of the documentation; trains what is missing; needs chromium on the PATH
-	$(RUN) train/gallery.py $(ARGS)
+	$(RUN) -m experiments.gallery $(ARGS)
 
 test: $(VENV)/.dev  ## the default tests
 	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
@@ -60,13 +60,13 @@ learning: $(VENV)/.dev  ## how well agents play after training, over seeds; runs
 	$(RUN) benchmarks/learning.py $(ARGS)
 
 tables: $(VENV)/.dev  ## the paper's two tables and ours; runs what is missing, for hours; ARGS=--dry-run says how many
-	$(RUN) train/tables.py $(ARGS)
+	$(RUN) -m experiments.tables $(ARGS)
 
 curves: $(VENV)/.dev  ## learning curves of agents; runs what is missing, for hours; ARGS=--dry-run says how many
-	$(RUN) train/curves.py $(ARGS)
+	$(RUN) -m experiments.curves $(ARGS)
 
 report: $(VENV)/.dev  ## tables and figures again, from the results that are there
-	$(RUN) train/report.py
+	$(RUN) -m experiments.report
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

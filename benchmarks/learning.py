@@ -25,7 +25,7 @@ SEEDS = (10, 11, 12, 13, 14)
 SETTINGS: dict[str, list[str]] = {
     "PartialCatch-v0, MemoryPPO, fast weights": ["--env", "PartialCatch-v0"],
     "PartialCatch-v0, MemoryPPO, LSTM": ["--env", "PartialCatch-v0", "--core", "lstm"],
-    "PartialCatch-v0, MemoryA2C, fast weights": ["--env", "PartialCatch-v0", "--algo", "a2c"],
+    "PartialCatch-v0, MemoryA2C, fast weights": ["--env", "PartialCatch-v0", "--algo", "memory_a2c"],
     "PartialCatch-v0, RecurrentPPO, fast weights": ["--env", "PartialCatch-v0", "--algo", "recurrent_ppo"],
     "PartialCatchLarge-v0, MemoryPPO, fast weights": ["--env", "PartialCatchLarge-v0"],
     "PartialCatchLarge-v0, MemoryPPO, LSTM": ["--env", "PartialCatchLarge-v0", "--core", "lstm"],
@@ -40,7 +40,7 @@ class Args:
 
     settings: tuple[str, ...] = tuple(SETTINGS)
     """Which settings to run."""
-    side_by_side: int = 2
+    num_workers: int = 2
     """Runs at a time."""
     log_dir: Path = Path("runs/learning")
     """Where the runs go."""
@@ -76,7 +76,7 @@ def main() -> None:
     runs: list[dict[str, Any]] = json.loads(OUT.read_text()) if OUT.exists() else []
     done = {(r["setting"], r["seed"]) for r in runs}
     missing = [(setting, seed) for setting in args.settings for seed in SEEDS if (setting, seed) not in done]
-    with ThreadPoolExecutor(args.side_by_side) as pool:
+    with ThreadPoolExecutor(args.num_workers) as pool:
         for result in pool.map(lambda job: run(*job, args.log_dir), missing):
             runs.append(result)
             write_results(OUT, runs)

@@ -13,7 +13,6 @@ import contextlib
 import json
 import pickle
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,8 +25,6 @@ import numpy as np
 import tyro
 
 from measuring import ROOT, check_out, machine, publish, table, write_results, write_section
-
-sys.path.insert(0, str(ROOT / "train"))
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
 CLUSTERS = (1, 2, 4, 8, 16, 64, 256, 1024)
@@ -134,7 +131,7 @@ def break_even(model: CostModel, steps_per_runner: int, runners: int, steps_per_
 
 def agent_args(args: Args, **options: Any) -> Any:
     """The options of train/agent.py: the environment's defaults, and over them those given."""
-    from agent import Args as AgentArgs
+    from fwagents.runs.agent import Args as AgentArgs
     from fwagents.settings import defaults_for
 
     return AgentArgs(**{**defaults_for(args.env, "fast_weights"), "env": args.env, **options})
@@ -144,7 +141,7 @@ def time_rllib(args: Args, runners: int) -> dict[str, float]:
     """Median seconds of an iteration, and of the update in it."""
     import ray
 
-    from ray_training import RayRun, connect
+    from fwagents.runs.ray import RayRun, connect
 
     options = agent_args(args, engine="ray", num_workers=runners, num_envs=runners * args.envs_per_runner)
     connect(None, runners)
@@ -180,7 +177,7 @@ def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., A
 
 def time_memory_ppo(args: Args, num_envs: int) -> dict[str, float]:
     """MemoryPPO on as many environments, in one process."""
-    from training import Run
+    from fwagents.runs.run import Run
 
     options = agent_args(args, num_envs=num_envs)
     model = Run(options, {}, {}).model
@@ -200,7 +197,7 @@ def traffic(args: Args) -> dict[str, float]:
     from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
     from fwagents.rllib import KeepOpenings
-    from ray_training import RayRun
+    from fwagents.runs.ray import RayRun
 
     options = agent_args(args, engine="ray", num_workers=0, num_envs=args.envs_per_runner)
     sizes = {}
@@ -223,9 +220,9 @@ def learn(args: Args, engine: str) -> dict[str, Any]:
     options = {"eval_freq": 0, "checkpoint_freq": 0, "total_timesteps": args.learn_steps}
     with tempfile.TemporaryDirectory() as folder:
         if engine == "ray":
-            from ray_training import RayRun as Made
+            from fwagents.runs.ray import RayRun as Made
         else:
-            from training import Run as Made
+            from fwagents.runs.run import Run as Made
         run = Made(agent_args(args, engine=engine, num_workers=2, log_dir=Path(folder), **options), {}, {})
 
         class Enough(Exception):

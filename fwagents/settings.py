@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
-# The agents' options where an environment has none of its own; train/agent.py has the same under the same names.
+# The agents' options where an environment has none of its own; fwagents agent has the same under the same names.
 AGENT: dict[str, Any] = {
     "hidden_size": 128,
     "critic_core": "separate",
@@ -151,7 +151,7 @@ CORE_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def defaults_for(env: str, core: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The options of train/agent.py that suit an environment and a core; empty if there are none.
+    """The options of fwagents agent that suit an environment and a core; empty if there are none.
 
     Args:
         env: Gymnasium id, with or without the module in front of it.

@@ -1,4 +1,4 @@
-"""Scripts of train/ run as a user runs them, but where torch is imported already: that takes seconds."""
+"""Scripts run as a user runs them, but in this process: to start Python and import torch takes seconds."""
 
 import contextlib
 import io
@@ -62,17 +62,17 @@ def _go(script, words, cwd, out, err):
         stream.reconfigure(line_buffering=True)
     os.chdir(cwd)
     sys.argv = [os.path.relpath(TRAIN / script), *words]
-    sys.path.insert(0, str(TRAIN))
+    sys.path.insert(0, str((TRAIN / script).parent))  # as Python does
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run(script, *args, cwd):
-    """Run ``train/<script>`` with these arguments in a folder, in this process."""
+    """Run ``train/<script>``, or the script at an absolute path, with these arguments in a folder."""
     out, err = io.StringIO(), io.StringIO()
     before = os.getcwd(), sys.argv, list(sys.path), [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     os.chdir(cwd)
     sys.argv = [os.path.relpath(TRAIN / script), *map(str, args)]
-    sys.path.insert(0, str(TRAIN))
+    sys.path.insert(0, str((TRAIN / script).parent))  # as Python does
     code = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -94,7 +94,7 @@ class Finished:
     """A command that is one of our scripts, run in this process, by the names of ``subprocess.Popen``."""
 
     def __init__(self, command, cwd, stdout, **_):
-        done = run(Path(command[1]).name, *command[2:], cwd=cwd)
+        done = run(Path(command[1]).resolve(), *command[2:], cwd=cwd)
         stdout.write((done.stdout + done.stderr).encode())
         self.returncode = done.returncode
 

@@ -1,6 +1,7 @@
 """The README and the pages of docs/: their Python runs, and what their commands and links name exists."""
 
 import dataclasses
+import importlib
 import re
 import runpy
 from pathlib import Path
@@ -79,25 +80,32 @@ def test_make_targets_and_extras_exist(page):
         assert extra in extras
 
 
-def options(script, monkeypatch):
-    """The options of a script: the fields of its class Args."""
-    monkeypatch.syspath_prepend(str(script.parent))
-    names = {field.name for field in dataclasses.fields(runpy.run_path(str(script))["Args"])}
-    return {name.replace("_", "-") for name in names} | {"help"}
+def options(words, monkeypatch):
+    """The options of a command, an experiment or a benchmark: the fields of its class Args."""
+    program, name = words[:2]
+    if program == "fwagents":
+        Args = importlib.import_module(f"fwagents.commands.{name}").Args
+    elif name == "-m":
+        Args = importlib.import_module(words[2]).Args
+    else:
+        monkeypatch.syspath_prepend(str((ROOT / name).parent))  # as Python does
+        Args = runpy.run_path(str(ROOT / name))["Args"]
+    return {field.name.replace("_", "-") for field in dataclasses.fields(Args)} | {"help"}
 
 
-@pytest.mark.parametrize(("page", "line"), [pair for pair in commands() if re.match(r"python (train|bench)", pair[1])])
-def test_scripts_have_the_options(page, line, monkeypatch):
+OURS = r"fwagents (?!-)|python (-m experiments|benchmarks/)"
+
+
+@pytest.mark.parametrize(("page", "line"), [pair for pair in commands() if re.match(OURS, pair[1])])
+def test_commands_have_the_options(page, line, monkeypatch):
     words = line.split()
-    script = ROOT / words[1]
-    assert script.exists()
     given = {word.removeprefix("--").removeprefix("no-") for word in words[2:] if word.startswith("--")}
-    assert given <= {name.removeprefix("no-") for name in options(script, monkeypatch)}, line
+    assert given <= {name.removeprefix("no-") for name in options(words, monkeypatch)}, line
 
 
 def test_commands_are_of_a_kind_that_is_tested():
     """Those of RL Zoo run in test_zoo.py."""
-    known = ("make ", "python train/", "python benchmarks/", "python -m fwagents.zoo ", "python -m rl_zoo3.")
+    known = ("make ", "fwagents ", "python benchmarks/", "python -m fwagents.zoo ", "python -m rl_zoo3.")
     for page, line in commands():
         assert line.startswith(
             (*known, "tensorboard --logdir ", "pip install ", "ray start ", "source .venv/bin/activate")

@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 import pytest
 
+from fwagents.runs.agent import Args
+
 from .scripts import TRAIN
 
 # Stands in for NumPy, which whatever is heavy imports first. It swallows the exception, as torch does.
@@ -35,9 +37,6 @@ def folder(tmp_path_factory):
     """A run of an agent, and a module that is interrupted while it is imported."""
     folder = tmp_path_factory.mktemp("interrupted")
     (folder / "numpy.py").write_text(INTERRUPTS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(TRAIN)
-        from agent import Args
     args = {name: str(value) if name == "log_dir" else value for name, value in asdict(Args()).items()}
     (folder / "run").mkdir()
     config = {"args": args, "env_kwargs": {}, "policy_kwargs": {"core_kwargs": {}}}

@@ -25,7 +25,7 @@ from fwagents.sb3 import MemoryA2C, MemoryPPO, make_vec_env
 from fwagents.sb3.callbacks import EpisodeLogCallback
 from fwagents.sb3.checkpoints import CheckpointCallback, newest_whole, read_resume, restore, save_model
 
-from .scripts import TRAIN, Started, run
+from .scripts import Started, run
 
 OPTIONS = [
     *("--env-kwargs", "size=6", "visible_frames=2", "--n-steps", "7", "--num-envs", "4", "--hidden-size", "8"),
@@ -254,14 +254,13 @@ def test_an_environment_that_fails_leaves_a_run_that_goes_on(tmp_path, monkeypat
 
 INTERRUPTED_WHILE_SAVING = """
 import os, signal, sys, time
-sys.path.insert(0, sys.argv[1])
-from interrupts import over, take_interrupts
+from fwagents.runs.interrupts import over, take_interrupts
 take_interrupts()
 try:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(10)
 except KeyboardInterrupt:
-    for _ in range(int(sys.argv[2])):
+    for _ in range(int(sys.argv[1])):
         os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.01)
     print("saved", flush=True)
@@ -273,7 +272,7 @@ sys.exit(3)
 
 @pytest.mark.parametrize(("more", "code", "saved"), [(0, 3, "saved\n"), (1, 3, "saved\n"), (2, 130, "")])
 def test_the_second_interrupt_waits_and_the_third_kills(more, code, saved):
-    command = [sys.executable, "-c", INTERRUPTED_WHILE_SAVING, str(TRAIN), str(more)]
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_SAVING, str(more)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (code, saved)
     assert "Traceback" not in done.stderr
@@ -298,8 +297,7 @@ def test_two_interrupts_end_in_no_traceback(after, tmp_path):
 
 def test_an_interrupt_saves_the_agent_of_now(tmp_path, monkeypatch, capsys):
     """Beside the last model of a closing evaluation that was interrupted, from which the run has gone on."""
-    monkeypatch.syspath_prepend(TRAIN)
-    from training import Run
+    from fwagents.runs.run import Run
 
     class Stopped(Run):
         def __init__(self):
@@ -322,8 +320,7 @@ def test_an_interrupt_saves_the_agent_of_now(tmp_path, monkeypatch, capsys):
 def test_the_interval_stays_within_the_returns(monkeypatch):
     """The interval of the mean lies within the returns seen, so it cannot pass the largest return there is."""
     returns = np.array([1.0] * 97 + [-1.0] * 3)
-    monkeypatch.syspath_prepend(TRAIN)
-    from training import interval
+    from fwagents.runs.run import interval
 
     low, high = interval(returns)
     assert 0.82 < low < 0.94 < high <= 1.0

@@ -4,19 +4,9 @@ import json
 import os
 import sys
 
-import pytest
-
-from .scripts import TRAIN
+from fwagents.runs.folder import new_run_dir
 
 CONFIG = {"args": {"env": "PartialCatch-v0"}}
-
-
-@pytest.fixture
-def new_run_dir(monkeypatch):
-    monkeypatch.syspath_prepend(TRAIN)
-    from runs import new_run_dir
-
-    return new_run_dir
 
 
 def killed_at(operation, function):
@@ -37,7 +27,7 @@ def killed_at(operation, function):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
-def test_a_kill_at_any_operation_leaves_no_run_without_its_config(new_run_dir, tmp_path):
+def test_a_kill_at_any_operation_leaves_no_run_without_its_config(tmp_path):
     operation = 1
     while killed_at(operation, lambda: new_run_dir(tmp_path, "Catch", "gru", 0, CONFIG)):
         for folder in tmp_path.glob("*/[!.]*"):
@@ -46,7 +36,7 @@ def test_a_kill_at_any_operation_leaves_no_run_without_its_config(new_run_dir, t
     assert operation > 10  # it did die on the way
 
 
-def test_runs_of_the_same_second_get_folders_of_their_own(new_run_dir, tmp_path, monkeypatch):
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
     (tmp_path / "Catch-v0").mkdir()
     (tmp_path / "Catch-v0" / "gru-s0-20260101-000000-2").touch()  # a file in the way

@@ -6,8 +6,6 @@ import pytest
 from fwagents.envs import ENVIRONMENTS, SUITE
 from fwagents.settings import DEFAULTS, core_defaults_for, defaults_for
 
-from .scripts import TRAIN
-
 EPISODES = {"KeyValueRecall-v0": 2}  # of a rollout, where it is not one
 CATCH = [name for name, environment in ENVIRONMENTS.items() if "catch" in environment.tags]
 ARGUMENTS = [
@@ -71,7 +69,6 @@ def test_a_retrieval_memory_lasts_as_long_as_its_strings(pairs):
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )
 def test_the_command_line_has_them(words, steps, monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from agent import _args_for
+    from fwagents.runs.agent import args_for
 
-    assert _args_for(words).n_steps == steps
+    assert args_for(words).n_steps == steps

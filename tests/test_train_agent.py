@@ -77,7 +77,14 @@ def test_run_folder(trained):
     assert returns == pytest.approx({"optimal": 1.0, "memoryless": 2 * 24 / 30 - 1, "random": 2 * 2 / 6 - 1})
     for word in ("best memoryless player", "random player", "final_model, sampled", "training return, last"):
         assert word in printed, word
-    for word in ("mean return", "95 % interval", "success", "final_model", "watch.py", "tensorboard.main --logdir"):
+    for word in (
+        "mean return",
+        "95 % interval",
+        "success",
+        "final_model",
+        "fwagents watch",
+        "tensorboard.main --logdir",
+    ):
         assert word in printed, word
 
 
@@ -133,8 +140,7 @@ def test_watch(trained, tmp_path, monkeypatch):
 
 
 def test_pictures_in_a_pipe_are_plain(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from terminal import blocks, plain
+    from fwagents.runs.terminal import blocks, plain
 
     picture = np.zeros((4, 2, 3), np.uint8)
     picture[:2] = 255
@@ -142,8 +148,7 @@ def test_pictures_in_a_pipe_are_plain(monkeypatch):
 
 
 def test_a_page_in_the_terminal_has_bars_for_each_head(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from terminal import LEVELS, page
+    from fwagents.runs.terminal import LEVELS, page
 
     env = gym.make("PartialCatch-v0", size=6, render_mode="ansi")
     kwargs = {"core": "rotary_fast_weights", "hidden_size": 8}
@@ -159,7 +164,7 @@ def test_a_page_in_the_terminal_has_bars_for_each_head(monkeypatch):
     [
         ["--env", "CartPole-v1", "--core", "lstm"],
         ["--env", "Pendulum-v1", "--core", "gru", "--critic-core", "none", "--lr-schedule", "constant"],
-        ["--core", "irnn", "--critic-core", "shared", "--algo", "a2c", "--use-rms-prop"],
+        ["--core", "irnn", "--critic-core", "shared", "--algo", "memory_a2c", "--use-rms-prop"],
         ["--env", "TMaze-v0", "--env-kwargs", "length=3"],
         ["--wrappers", "gymnasium.wrappers:FlattenObservation", "--core", "gru", "--frame-stack", "2", "--normalize"],
         ["--vec-env", "subproc", "--core", "none", "--num-envs", "2"],
@@ -346,7 +351,7 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
     ("script", "option"),
     [
         *[("agent", "--total-timesteps"), ("retrieval", "--hidden-size"), ("glimpses", "--patch-size")],
-        *[("watch", "--no-window"), ("pictures", "--output"), ("export", "--output"), ("gallery", "--agent")],
+        *[("watch", "--no-window"), ("pictures", "--output"), ("export", "--output")],
     ],
 )
 def test_help_needs_no_torch(script, option, tmp_path):

@@ -1,21 +1,13 @@
-"""The commands that scripts print run as they stand, in a shell with no environment active."""
+"""The commands that a run prints run as they stand, in a shell with no environment active."""
 
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from fwagents.runs import shell
 
-from .scripts import TRAIN
-
-
-@pytest.fixture
-def commands(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    import commands
-
-    return commands
+ROOT = Path(__file__).parent.parent
 
 
 def pasted(line, cwd):
@@ -25,25 +17,25 @@ def pasted(line, cwd):
     )
 
 
-def test_a_script_runs_from_a_folder_elsewhere(commands, tmp_path, monkeypatch):
+def test_a_command_runs_from_a_folder_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_dir = Path("my runs/it's [b]one[/b]")
-    line = commands.script("watch.py", run_dir)
+    line = shell.command("watch", run_dir)
     done = pasted(line, tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {run_dir} cannot be shown: {run_dir} is no run: it has no config.json\n", line
 
 
-def test_tensorboard_runs(commands, tmp_path, monkeypatch):
+def test_tensorboard_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = pasted(f"{commands.tensorboard(Path('my runs'))} --version_tb", tmp_path)
+    done = pasted(f"{shell.tensorboard(Path('my runs'))} --version_tb", tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_paths_inside_the_folder_are_short(commands, monkeypatch):
-    monkeypatch.chdir(TRAIN.parent)
-    monkeypatch.setattr(sys, "executable", str(TRAIN.parent / ".venv" / "bin" / "python"))
-    assert commands.script("watch.py", "a b") == ".venv/bin/python train/watch.py 'a b'"
-    assert commands.tensorboard(Path("runs")) == ".venv/bin/python -m tensorboard.main --logdir runs"
+def test_paths_inside_the_folder_are_short(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "executable", str(ROOT / ".venv" / "bin" / "python"))
+    assert shell.command("watch", "a b") == ".venv/bin/python -m fwagents watch 'a b'"
+    assert shell.tensorboard(Path("runs")) == ".venv/bin/python -m tensorboard.main --logdir runs"
     monkeypatch.setattr(sys, "executable", "/elsewhere/bin/python")
-    assert shlex.split(commands.script("watch.py"))[0] == "/elsewhere/bin/python"
+    assert shlex.split(shell.command("watch"))[0] == "/elsewhere/bin/python"

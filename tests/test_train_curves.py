@@ -1,4 +1,4 @@
-"""train/curves.py: searches first, then seeds with the winners; with scripts in place of the training."""
+"""experiments/curves.py: searches first, then seeds with the winners; with scripts in place of the training."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ if "--borrow" in sys.argv:
 last = "--finalists" in sys.argv
 trials = [{}] * int(value("--trials")) + [{"borrowed_from": name} for name in borrowed]
 output.write_text(json.dumps({
-    "env": value("--env"), "core": value("--core"), "steps": int(value("--steps")), "seeds": [100, 101],
+    "env": value("--env"), "core": value("--core"), "steps": int(value("--total-timesteps")), "seeds": [100, 101],
     "winner": {"value": 0.5, "setting": setting}, "trials": trials, "borrowed": borrowed,
     "over": True, "finalists_wanted": int(value("--finalists")) if last else 0,
     "final_steps": int(value("--final-steps")) if last else 0,
@@ -84,10 +84,7 @@ stopped = {"stopped": "loss is nan"} if "--eval-freq" in words else {}
 @pytest.fixture
 def train(monkeypatch):
     """The modules of train/ by their names."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    import agent_cells
-    import curves
-    import jobs
+    from experiments import agent_cells, curves, jobs
 
     monkeypatch.setattr(jobs, "POLL", 0.02)
     return type("Train", (), {"cells": agent_cells, "curves": curves, "jobs": jobs})
@@ -103,7 +100,7 @@ class Bench:
         self.search = train.cells.Search(
             "Game-v0", "lstm", trials=4, steps=50, seconds=120, finalists=2, final_steps=100
         )
-        common = {"env": "Game-v0", "core": "lstm", "algo": "a2c"}
+        common = {"env": "Game-v0", "core": "lstm", "algo": "memory_a2c"}
         more = {"decay": 0.8, "core_kwargs": ["a=1", "b=2"], "use_rms_prop": True}
         self.cells = [
             train.cells.AgentCell("curves", "lstm", "searched", common, self.search, 0.5, seconds=30, seeds=(1, 2)),
@@ -135,14 +132,14 @@ def bench(train, tmp_path):
 def test_the_search_comes_first_then_every_seed_with_its_winner_once(bench):
     # Three finalists train for twice as long as one of the four trials.
     assert bench.curves.minutes_left() == pytest.approx((120 * 10 / 4 + 2 * 30 + 60 + 90) / 60)
-    assert bench.work(side_by_side=1) == 0
+    assert bench.work(num_workers=1) == 0
     journal = bench.journal
     assert [call[0] for call in journal] == ["tune", "tune", *["agent"] * 4]
-    assert journal[0][1:9] == ["--env", "Game-v0", "--core", "lstm", "--trials", "4", "--steps", "50"]
+    assert journal[0][1:9] == ["--env", "Game-v0", "--core", "lstm", "--trials", "4", "--total-timesteps", "50"]
     assert journal[1] == [*journal[0], "--finalists", "2", "--final-steps", "100"]
     first = bench.result("searched-s1")["config"]
     found = {"learning_rate": 0.001, "num_envs": 16, "decay": 0.9, "core_kwargs": ["identity_scale=0.5"]}
-    assert first.items() >= {"env": "Game-v0", "core": "lstm", "algo": "a2c", "seed": 1, **found}.items()
+    assert first.items() >= {"env": "Game-v0", "core": "lstm", "algo": "memory_a2c", "seed": 1, **found}.items()
     own = bench.result("own-s1")["config"]
     assert own.items() >= {"decay": 0.8, "core_kwargs": ["a=1", "b=2"], "learning_rate": 0.002}.items()
     assert "num_envs" not in bench.result("default-s3")["config"], "it trains with the defaults"
@@ -156,7 +153,7 @@ def test_every_search_then_tries_what_the_others_found(bench):
     search = replace(bench.search, cores=("lstm", "gru", "irnn"))
     bench.cells = [replace(bench.cells[0], search=search, seeds=(1,))]
     assert bench.curves.minutes_left() == pytest.approx((3 * 120 * 12 / 4 + 30) / 60)
-    assert bench.work(side_by_side=2) == 0
+    assert bench.work(num_workers=2) == 0
     journal = bench.journal
     assert ["--borrow" in call for call in journal] == [False] * 3 + [True] + [False]
     assert {call[4] for call in journal[:3]} == {"lstm", "gru", "irnn"}
@@ -171,7 +168,7 @@ def test_every_search_then_tries_what_the_others_found(bench):
 
 def test_a_cell_trains_with_the_step_size_of_the_best_trial(bench):
     """Trials come first and once, for all the cells that share them; the step size of the search goes unused."""
-    game = {"env": "KeyValueRecall-v0", "env_kwargs": ["pairs=2"], "core": "lstm", "algo": "a2c"}
+    game = {"env": "KeyValueRecall-v0", "env_kwargs": ["pairs=2"], "core": "lstm", "algo": "memory_a2c"}
     cells = [replace(bench.cells[0], name=f"cell-{n}", options=game, seeds=(1,)) for n in (1, 2)]
     trials = tuple(
         replace(cells[0], name=f"trial-{size}", options={**game, "learning_rate": size}, seeds=(100,))
@@ -179,7 +176,7 @@ def test_a_cell_trains_with_the_step_size_of_the_best_trial(bench):
     )
     bench.cells = [replace(cells[0], name="without"), *(replace(cell, trials=trials) for cell in cells)]
     assert bench.curves.minutes_left() == pytest.approx((120 * 10 / 4 + 6 * 30) / 60)
-    assert bench.work(side_by_side=1) == 0
+    assert bench.work(num_workers=1) == 0
     agents = [call for call in bench.journal if call[0] == "agent"]
     assert [call[call.index("--seed") + 1] for call in agents] == ["100"] * 3 + ["1"] * 3
     assert [bench.result(f"cell-{n}-s1")["config"]["learning_rate"] for n in (1, 2)] == [0.004] * 2
@@ -215,7 +212,7 @@ def test_the_best_step_size_counts_shares_of_what_memory_is_worth(bench):
 
 
 def test_a_result_is_the_curve_the_end_and_how_to_get_it_again(bench):
-    assert bench.work(side_by_side=2) == 0
+    assert bench.work(num_workers=2) == 0
     result = bench.result("searched-s2")
     assert result["steps"] == [10, 20]
     assert result["mean_return"] == pytest.approx([-1 / 3 - 0.02, 2.5 / 3 - 0.02], abs=1e-6), "at a step size of 0.001"
@@ -225,7 +222,7 @@ def test_a_result_is_the_curve_the_end_and_how_to_get_it_again(bench):
 
 
 def test_a_run_that_could_not_go_on_is_kept_as_it_then_played(bench, capsys):
-    options = {"env": "Game-v0", "core": "irnn", "algo": "a2c", "eval_freq": 10, "total_timesteps": 45}
+    options = {"env": "Game-v0", "core": "irnn", "algo": "memory_a2c", "eval_freq": 10, "total_timesteps": 45}
     bench.cells = [bench.train.cells.AgentCell("curves", "irnn", "early", options, seeds=(1,))]
     assert bench.work() == 0
     assert "early seed 1: mean return 0.750 after 20 steps; loss is nan" in capsys.readouterr().out
@@ -236,7 +233,7 @@ def test_a_run_that_could_not_go_on_is_kept_as_it_then_played(bench, capsys):
 
 
 def test_what_is_stopped_goes_on(bench):
-    assert bench.work(side_by_side=1) == 0
+    assert bench.work(num_workers=1) == 0
     (bench.folder / "results" / "curves" / "searched-s2.json").unlink()
     for run in bench.folder.glob("runs/agent/searched-seed-2/*/*"):
         (run / "result.json").unlink()
@@ -246,13 +243,13 @@ def test_what_is_stopped_goes_on(bench):
 
 
 def test_another_winner_is_another_run(bench):
-    assert bench.work(side_by_side=1) == 0
+    assert bench.work(num_workers=1) == 0
     path = bench.folder / "results" / "tuning" / "Game-v0-lstm.json"
     kept = json.loads(path.read_text())
     kept["winner"]["setting"]["num_envs"] = 8
     path.write_text(json.dumps(kept))
     before = len(bench.journal)
-    assert bench.work(side_by_side=1) == 0
+    assert bench.work(num_workers=1) == 0
     assert len(bench.journal) - before == 3
     assert bench.result("searched-s1")["config"]["num_envs"] == 8
 
@@ -298,8 +295,8 @@ def test_with_the_real_scripts(train, tmp_path, monkeypatch):
 def test_the_cells_are_commands_that_exist(train):
     from dataclasses import fields
 
-    from agent import Args
-    from tune import COMMON, CORES
+    from fwagents.runs.agent import Args
+    from fwagents.runs.search import COMMON, CORES
 
     known = {field.name for field in fields(Args)}
     assert len({cell.name for cell in train.cells.CELLS}) == len(train.cells.CELLS)
@@ -339,7 +336,7 @@ def test_dry_run(train, capsys):
     [
         (["--only", "nothing"], "--only has 'nothing', expected some of curves"),
         (["--cells", "TMaze-lstm"], "--cells has 'TMaze-lstm', expected some of TMaze-v0-5-lstm, TMaze-v0-"),
-        (["--side-by-side", "0"], "--side-by-side is 0"),
+        (["--num-workers", "0"], "--num-workers is 0"),
     ],
 )
 def test_bad_options(train, args, message, capsys):

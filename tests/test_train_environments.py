@@ -1,7 +1,5 @@
 """What --wrappers says, with the same wrappers put on by hand as the truth."""
 
-from pathlib import Path
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -28,8 +26,7 @@ def late():
 @pytest.fixture
 def environments(monkeypatch):
     """The module of train/."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "train"))
-    import environments
+    from fwagents.runs import environments
 
     return environments
 

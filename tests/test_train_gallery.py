@@ -1,4 +1,4 @@
-"""train/gallery.py: which runs it takes or trains, which pictures it keeps; no browser is needed for that."""
+"""experiments/gallery.py: which runs it takes or trains, which pictures it keeps; no browser is needed for that."""
 
 import importlib
 import signal
@@ -11,10 +11,9 @@ TRAIN = Path(__file__).parent.parent / "train"
 
 @pytest.fixture
 def gallery(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(TRAIN))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    return importlib.import_module("gallery")
+    return importlib.import_module("experiments.gallery")
 
 
 def files(folder, *names):
@@ -66,7 +65,7 @@ def test_the_documentation_shows_what_there_is():
 
 
 def test_without_a_browser_that_is_said(gallery, monkeypatch):
-    photographs = importlib.import_module("photographs")
+    photographs = importlib.import_module("experiments.photographs")
     monkeypatch.setattr(photographs.shutil, "which", lambda _: None)
     with pytest.raises(FileNotFoundError, match="expected one of chromium"):
         next(photographs.photograph_board(Path("runs"), Path("out")))

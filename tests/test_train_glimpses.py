@@ -10,11 +10,11 @@ from PIL import Image
 
 from fwagents.tasks.training import CHECKPOINT
 
-from .scripts import TRAIN, Started
+from .scripts import Started
 from .scripts import run as run_script
 
 TINY = [
-    *("--data-dir", "mnist", "--validation-images", "40", "--updates", "30", "--eval-every", "10"),
+    *("--data-dir", "mnist", "--validation-images", "40", "--updates", "30", "--eval-freq", "10"),
     *("--batch-size", "8", "--hidden-size", "6"),
 ]
 
@@ -76,7 +76,7 @@ def test_result_file(options, core, label, cwd):
 def test_folders_report_every_class(cwd):
     done = run(
         *("--dataset", "folder", "--data-dir", "faces", "--patch-size", 2, "--validation-images", 10),
-        *("--model", "multilevel", "--hidden-size", 12, "--updates", 60, "--eval-every", 20, "--batch-size", 10),
+        *("--model", "multilevel", "--hidden-size", 12, "--updates", 60, "--eval-freq", 20, "--batch-size", 10),
         *("--learning-rate", 0.01, "--output", "out/faces.json"),
         cwd=cwd,
     )
@@ -129,7 +129,7 @@ def test_killed_and_resumed_equals_unbroken(cwd, tmp_path):
         (["--hidden-size", "0", "--model", "convnet"], "--hidden-size is 0"),
         (["--dataset", "folder", "--data-dir", "mnist"], "mnist/train does not exist"),
         (["--dataset", "folder", "--data-dir", "faces", "--patch-size", "0"], "--patch-size is 0"),
-        (["--resume", "other"], "does not describe a run of train/glimpses.py"),
+        (["--resume", "other"], "does not describe a run of fwagents glimpses"),
         (["--model", "deep"], "invalid choice 'deep'"),
     ],
     ids=lambda p: " ".join(p) if isinstance(p, list) else "",
@@ -139,9 +139,8 @@ def test_a_mistake_is_one_clear_line(args, message, cwd, tmp_path, monkeypatch, 
         (tmp_path / name).symlink_to(cwd / name)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"args": {"pairs": 4}}')
-    monkeypatch.syspath_prepend(str(TRAIN))
     monkeypatch.chdir(tmp_path)
-    from glimpses import main
+    from fwagents.commands.glimpses import main
 
     with pytest.raises(SystemExit) as left:
         main(args if args[0] == "--resume" else [*TINY, *args])
@@ -154,8 +153,7 @@ def test_a_mistake_is_one_clear_line(args, message, cwd, tmp_path, monkeypatch, 
 
 
 def test_folders_need_a_folder(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from glimpses import main
+    from fwagents.commands.glimpses import main
 
     with pytest.raises(SystemExit):
         main(["--dataset", "folder"])

@@ -10,12 +10,11 @@ import torch
 
 from fwagents.tasks.training import CHECKPOINT
 
-from .scripts import TRAIN
 from .scripts import run as run_script
 
 SMALL = [
     *("--file", "text.txt", "--embedding-size", "4", "--batch-size", "4", "--bptt", "10"),
-    *("--updates", "60", "--eval-every", "20", "--learning-rate", "0.02"),
+    *("--updates", "60", "--eval-freq", "20", "--learning-rate", "0.02"),
 ]
 TINY = [*SMALL, "--hidden-size", "8"]
 
@@ -67,13 +66,13 @@ def test_killed_and_resumed_equals_unbroken(cwd):
     whole = run(*options, "--log-dir", "whole", cwd=cwd)
     assert whole.returncode == 0, whole.stderr
     code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "import sys\n"
         "from fwagents.tasks.bptt import LanguageTrainer as T\n"
         "loss = T.loss\n"
         "T.loss = lambda self: loss(self) if self.update < 27 else sys.exit(9)\n"
-        "import language; language.main()"
+        "from fwagents.commands.language import main; main()"
     )
-    command = [sys.executable, "-c", code, str(TRAIN), *options, "--log-dir", "parts"]
+    command = [sys.executable, "-c", code, *options, "--log-dir", "parts"]
     assert subprocess.run(command, cwd=cwd, capture_output=True, check=False, timeout=120).returncode == 9
     folder = only_run(cwd, "parts")
     done = run("--resume", folder.relative_to(cwd), cwd=cwd)
@@ -100,9 +99,8 @@ def test_killed_and_resumed_equals_unbroken(cwd):
     ids=lambda p: p if isinstance(p, str) else "",
 )
 def test_a_mistake_is_one_clear_line(args, message, cwd, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(TRAIN))
     monkeypatch.chdir(cwd)
-    from language import main
+    from fwagents.commands.language import main
 
     before = sorted(cwd.rglob("*"))
     with pytest.raises(SystemExit) as left:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from .sb3.tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
-from .scripts import TRAIN, run
+from .scripts import run
 
 VECTOR, IMAGE = OBSERVATION_SPACES["vector"], OBSERVATION_SPACES["small_image"]
 SPACES = {
@@ -86,8 +86,7 @@ def test_every_observation_trains_resumes_and_is_shown_as_it_was_learned(name, t
     assert done.returncode == 0, done.stderr
     assert set(parts(normalizer_of(folder / "final_model.zip"))) == expected
 
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from players import Player
+    from fwagents.runs.players import Player
 
     player = Player(json.loads((folder / "config.json").read_text()), folder / "final_model.zip")
     assert type(player.policy).__name__ == policy

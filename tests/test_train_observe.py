@@ -12,7 +12,7 @@ from fwagents.envs.wrappers import PreviousStep
 from fwagents.export import load_policy
 from fwagents.sb3 import MemoryPPO
 
-from .scripts import TRAIN, run
+from .scripts import run
 
 OPTIONS = [
     *(
@@ -89,8 +89,7 @@ def test_its_onnx_plays_as_it_does(trained, tmp_path):
 @pytest.mark.parametrize("name", ["PartialCatch-v0", "PendulumNoVel-v1"])
 def test_one_environment_is_told_as_many_are(name, observe, vec_env, monkeypatch):
     """Stacked, into the second episode, with the wrapper put on by hand as the truth of what is stacked."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from environments import Environment
+    from fwagents.runs.environments import Environment
 
     environment = Environment(name, {}, frame_stack=2, observe=observe, vec_env=vec_env)
     one, many = environment.one(), environment.many(1, seed=5)
@@ -113,8 +112,7 @@ def test_one_environment_is_told_as_many_are(name, observe, vec_env, monkeypatch
 
 def test_wrappers_stand_inside(monkeypatch):
     """The reward that is told is the one that they give."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from environments import Environment, wrapper
+    from fwagents.runs.environments import Environment, wrapper
 
     clipped = (wrapper("gymnasium.wrappers:ClipReward(max_reward=0.25)"),)
     env = Environment("CartPole-v1", {}, clipped, observe=("reward",)).many(1, seed=0)
@@ -124,8 +122,7 @@ def test_wrappers_stand_inside(monkeypatch):
 
 def test_the_reward_alone_can_be_named_from_outside(monkeypatch):
     """--wrappers takes it too, as any Gymnasium wrapper."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from environments import Environment, wrapper
+    from fwagents.runs.environments import Environment, wrapper
 
     named = wrapper("fwagents.envs.wrappers:PreviousStep(observe=['reward'])")
     space = Environment("TMaze-v0", {}, (named,)).many(2, seed=0).observation_space
@@ -134,7 +131,7 @@ def test_the_reward_alone_can_be_named_from_outside(monkeypatch):
 
 def test_a_search_is_told_and_goes_on_only_as_it_began(tmp_path):
     pytest.importorskip("optuna")
-    words = ["--steps", "400", "--hidden-size", "4", "--seeds", "100", "--trials", "1", "--core", "gru"]
+    words = ["--total-timesteps", "400", "--hidden-size", "4", "--seeds", "100", "--trials", "1", "--core", "gru"]
     done = run("tune.py", *words, "--observe", "reward", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-gru.json"

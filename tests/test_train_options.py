@@ -1,10 +1,11 @@
 """Every option of every script: its range, who takes it, and what a run's folder may say."""
 
+import ast
 import importlib
 import inspect
 import json
+import re
 import shlex
-import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import get_args, get_origin
@@ -14,20 +15,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fwagents.commands import COMMANDS
 from fwagents.cores import CORES
+from fwagents.runs import algorithms, cli, options, search
+from fwagents.runs.agent import ENGINES, Args, check_engine
+from fwagents.runs.folder import read_config
+from fwagents.runs.limits import check_agent
 
-from .scripts import TRAIN, run
+from .scripts import run
 
-SCRIPTS = ("agent", "retrieval", "glimpses", "language", "tune", "watch", "export", "pictures", "gallery", "curves")
+SCRIPTS = [*(f"fwagents.commands.{name}" for name in COMMANDS), "experiments.gallery", "experiments.curves"]
 ODD = ("nan", "inf", "-inf", "-1", "1e30", str(10**22), "99999999999999999999")
-
-
-@pytest.fixture(scope="module")
-def train():
-    """Import a module of train/."""
-    sys.path.insert(0, str(TRAIN))
-    yield importlib.import_module
-    sys.path.remove(str(TRAIN))
 
 
 def numbers(hint):
@@ -38,8 +36,8 @@ def numbers(hint):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_number_has_a_range_and_nothing_outside_it_passes(script, train, capsys):
-    cli, options, Args = train("cli"), train("options"), train(script).Args
+def test_every_number_has_a_range_and_nothing_outside_it_passes(script, capsys):
+    Args = importlib.import_module(script).Args
     begin = [word for field in fields(Args) if field.default is MISSING for word in _required(field.name)]
     walked = 0
     for name, hint in options.hints(Args).items():
@@ -69,9 +67,8 @@ def _required(name):
     return ["folder"] if name == "run_dir" else [f"--{name}", "pictures"]
 
 
-def test_the_options_of_an_algorithm_are_its_constructor_s(train):
+def test_the_options_of_an_algorithm_are_its_constructor_s():
     """Read from the classes' own signatures; RLlib's APPO has no class here."""
-    options, algorithms, Args = train("options"), train("algorithms"), train("agent").Args
     elsewhere = {"env", "learning_rate"}  # given to every algorithm in another form
     for algo, made in algorithms.ALGORITHMS.items():
         known = set().union(*(inspect.signature(kind).parameters for kind in made.make.__mro__[:3]))
@@ -79,15 +76,75 @@ def test_the_options_of_an_algorithm_are_its_constructor_s(train):
         assert set(made.options) <= truth if algo == "appo" else set(made.options) == truth, algo
 
 
+@pytest.mark.parametrize("args_type", [Args, search.Args])
+def test_every_option_says_who_takes_it(args_type):
+    silent = [name for name in options.hints(args_type) if options.metadata(args_type, name, options.TakenBy) is None]
+    assert not silent, "ALWAYS, or the algorithms and engines that take it"
+
+
+def test_the_options_of_ray_are_those_that_its_configuration_reads():
+    """Read from the source, which needs no Ray."""
+    source = ast.parse((Path(algorithms.__file__).parent / "ray.py").read_text())
+    functions = {node.name: node for node in source.body if isinstance(node, ast.FunctionDef)}
+    read = {
+        node.attr
+        for name in ("algorithm_config", "minibatch_size")
+        for node in ast.walk(functions[name])
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args"
+    }
+    taken = {name: dict(options.metadata(Args, name, options.TakenBy).choices) for name in options.hints(Args)}
+    of_algorithm = {name for name, by in taken.items() if "algo" in by}
+    theirs = {
+        name
+        for name in of_algorithm
+        if {"memory_ppo", "appo"} & set(taken[name]["algo"]) and "ray" in taken[name].get("engine", ("ray",))
+    }
+    assert theirs == read & of_algorithm
+    assert not {name for name in read if "ray" not in taken[name].get("engine", ("ray",))}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Args)])
+def test_an_option_that_the_engine_does_not_take_is_not_ignored(name):
+    """A default of the environment's can set it, too."""
+    by = dict(options.metadata(Args, name, options.TakenBy).choices).get("engine")
+    if by is None:
+        return
+    default = getattr(Args(), name)
+    other = next(v for v in (True, False, 0.5, 3, "cuda", "auto") if v != default and type(v) in _types(name))
+    (engine,) = {"sb3", "ray"} - set(by)
+    check_engine(Args(engine=engine))
+    with pytest.raises(ValueError, match=re.escape(f"{options.flag(name)} is {other!r}, expected {default!r}")):
+        check_engine(Args(engine=engine, **{name: other}))
+
+
+def _types(name):
+    """The plain types that a field can have."""
+    hint = options.hints(Args)[name]
+    parts = {hint, *get_args(hint), *(part for outer in get_args(hint) for part in get_args(outer))}
+    return parts | {part for outer in parts for part in get_args(outer)}
+
+
+@pytest.mark.parametrize(("algo", "engine"), [(a, e) for a in algorithms.MAKERS for e in ("sb3", "ray")])
+def test_an_engine_refuses_an_algorithm_that_it_does_not_train(algo, engine):
+    if engine in ENGINES[algo]:
+        check_engine(Args(algo=algo, engine=engine))
+    else:
+        with pytest.raises(ValueError, match=f"--algo is '{algo}', expected .* with --engine {engine}"):
+            check_engine(Args(algo=algo, engine=engine))
+
+
 IDLE = [
-    ("agent", ["--algo", "a2c", "--n-epochs", "4"], "--n-epochs does nothing with --algo a2c, expected"),
-    ("agent", ["--algo=a2c", "--clip_range=0.2"], "--clip-range does nothing with --algo a2c"),
-    ("agent", ["--use-rms-prop"], "--use-rms-prop does nothing with --algo memory_ppo, expected --algo a2c"),
+    ("agent", ["--algo", "memory_a2c", "--n-epochs", "4"], "--n-epochs does nothing with --algo memory_a2c, expected"),
+    ("agent", ["--algo=memory_a2c", "--clip_range=0.2"], "--clip-range does nothing with --algo memory_a2c"),
+    ("agent", ["--use-rms-prop"], "--use-rms-prop does nothing with --algo memory_ppo, expected --algo memory_a2c"),
     ("agent", ["--num-workers", "2"], "--num-workers does nothing with --engine sb3, expected --engine ray"),
     ("agent", ["--address", "auto"], "--address does nothing with --engine sb3"),
     ("agent", ["--algo", "recurrent_ppo", "--chunk-length", "8"], "--chunk-length does nothing with"),
     ("agent", ["--log-memory-freq", "9"], "--log-memory-freq does nothing with --no-log-memory, expected --log-memory"),
     ("agent", ["--algo", "appo", "--engine", "ray", "--gae-lambda", "1"], "--gae-lambda does nothing with --algo appo"),
+    ("agent", ["--engine", "ray", "--normalize"], "--normalize does nothing with --engine ray, expected --engine sb3"),
+    ("agent", ["--engine", "ray", "--device", "cpu"], "--device does nothing with --engine ray"),
+    ("agent", ["--engine", "ray", "--algo", "memory_a2c"], "--algo is 'memory_a2c', expected memory_ppo or appo with"),
     ("tune", ["--engine", "ray", "--finalists", "1"], "--finalists does nothing with --engine ray"),
     ("tune", ["--num-workers", "1"], "--num-workers does nothing with --engine optuna"),
     ("language", ["--parameters", "9999", "--hidden-size", "9"], "--hidden-size does nothing with --parameters 9999"),
@@ -137,15 +194,14 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("word", ["false", "no", "off", "False", "NO", "true", "yes", "On"])
-def test_words_for_booleans(word, train):
-    assert train("cli").key_values("--x", [f"a={word}"]) == {"a": word.lower() in ("true", "yes", "on")}
+def test_words_for_booleans(word):
+    assert cli.key_values("--x", [f"a={word}"]) == {"a": word.lower() in ("true", "yes", "on")}
 
 
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("env", ["PartialCatch-v0", "CartPole-v1"])
-def test_the_estimate_takes_no_memory_and_knows_every_core(core, env, train):
-    args = train("agent").Args(env=env, core=core)
-    train("limits").check_agent(args, {}, {})
+def test_the_estimate_takes_no_memory_and_knows_every_core(core, env):
+    check_agent(Args(env=env, core=core), {}, {})
 
 
 @pytest.mark.parametrize("name", ["a[/b]c", "[red]", ":smile: $x"])
@@ -161,10 +217,10 @@ def test_a_path_is_printed_as_it_is_and_commands_are_quoted(name, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def config(train, tmp_path_factory):
+def config(tmp_path_factory):
     """A good config.json, and a folder with a model's name in it."""
     folder = tmp_path_factory.mktemp("run")
-    args = {**vars(train("agent").Args()), "log_dir": "runs"}
+    args = {**vars(Args()), "log_dir": "runs"}
     policy_kwargs = {"core": "fast_weights", "hidden_size": 8, "core_kwargs": {}, "critic_core": "shared"}
     (folder / "best_model.zip").touch()
     (folder / "out").mkdir()
@@ -212,9 +268,8 @@ JSON = st.recursive(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_mutated_config_is_refused_in_one_line_or_is_a_config(data, train, config):
+def test_a_mutated_config_is_refused_in_one_line_or_is_a_config(data, config):
     folder, good = config
-    Args, read_config = train("agent").Args, train("runs").read_config
     changed = json.loads(json.dumps(good))
     where = data.draw(st.sampled_from([changed, changed["args"], changed["policy_kwargs"]]))
     name = data.draw(st.sampled_from([*where, "unknown"]))

@@ -10,19 +10,18 @@ import pytest
 from PIL import Image
 
 TRAIN = Path(__file__).parent.parent / "train"
-SUPERVISED = ["--hidden-size", "6", "--batch-size", "4", "--updates", "2", "--eval-every", "1", "--log-dir", "runs"]
+SUPERVISED = ["--hidden-size", "6", "--batch-size", "4", "--updates", "2", "--eval-freq", "1", "--log-dir", "runs"]
 
 
 @pytest.fixture
 def script(monkeypatch, tmp_path):
     """Runs a script's main in an empty folder; returns the exit code."""
-    monkeypatch.syspath_prepend(str(TRAIN))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def run(name, *args):
         try:
-            importlib.import_module(name).main([str(arg) for arg in args])
+            importlib.import_module(f"fwagents.commands.{name}").main([str(arg) for arg in args])
         except SystemExit as exit_:
             return exit_.code
         return 0
@@ -88,5 +87,5 @@ def test_what_is_no_run(script, capsys):
     Path("other", "config.json").write_text(json.dumps({"args": {"lr": 1}}))
     for folder in ("nowhere", "other"):
         assert script("pictures", folder, "--output", "out") == 2
-        assert "is no run of train/agent.py" in capsys.readouterr().err
+        assert "is no run of fwagents agent" in capsys.readouterr().err
     assert not Path("out").exists()

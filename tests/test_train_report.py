@@ -1,4 +1,4 @@
-"""train/report.py on results that are made up here: their numbers appear, and what is missing is marked."""
+"""experiments/report.py on results that are made up here: their numbers appear, and what is missing is marked."""
 
 import json
 import re
@@ -17,9 +17,7 @@ SECTIONS = ("retrieval", "harder", "glimpses", "language")
 @pytest.fixture
 def train(monkeypatch):
     """The modules of train/ by their names."""
-    monkeypatch.syspath_prepend(str(ROOT / "train"))
-    import cells
-    import report
+    from experiments import cells, report
 
     return type("Train", (), {"cells": cells, "report": report})
 
@@ -216,7 +214,7 @@ def test_figures(train, results, tmp_path):
 
 
 def test_every_series_has_a_look_of_its_own(train):
-    from figures import STYLES
+    from experiments.figures import STYLES
 
     for place in range(3):
         looks = [style[place] for style in STYLES.values()]
@@ -228,7 +226,7 @@ def test_every_series_has_a_look_of_its_own(train):
 @pytest.fixture
 def curves(tmp_path, train):
     """Writes runs of agents: a cell's name, and each seed's curve; it ends as it plays at the end."""
-    from agent_results import named, result_path
+    from experiments.agent_results import named, result_path
 
     def write(name, *runs, stopped=(), **other):
         cell = named(name)
@@ -267,7 +265,7 @@ def test_learning_curves(train, curves, tmp_path):
 def test_the_share_of_pairs_won_is_rliables():
     from rliable.metrics import probability_of_improvement
 
-    from curves_report import larger
+    from experiments.curves_report import larger
 
     rng = np.random.default_rng(0)
     for n, m in [(1, 1), (5, 5), (3, 7)]:
@@ -288,7 +286,7 @@ def test_a_report_says_the_same_every_time(train, curves, tmp_path):
 
 
 def test_runs_with_other_options_are_not_reported(train, curves, tmp_path):
-    """As they are when a budget has changed: train/curves.py will run them anew."""
+    """As they are when a budget has changed: experiments/curves.py will run them anew."""
     curves("PartialCatchLarge-v0-gru-memory_ppo", [0.0, 0.5], total_timesteps=2_000_000)
     assert "PartialCatchLarge-v0, MemoryPPO: not run" in report(train, tmp_path, "curves")["curves"]
     curves("CartPoleNoVel-v1-gru", [0.0, 0.5], hidden_size=64)

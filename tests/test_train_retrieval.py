@@ -15,11 +15,11 @@ from torch import nn
 from fwagents.tasks.data import Examples, Splits
 from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
 
-from .scripts import TRAIN, Started
+from .scripts import Started
 from .scripts import run as run_script
 
 TINY = [
-    *("--hidden-size", "6", "--pairs", "2", "--alphabet", "abcd", "--batch-size", "8", "--eval-every", "20"),
+    *("--hidden-size", "6", "--pairs", "2", "--alphabet", "abcd", "--batch-size", "8", "--eval-freq", "20"),
     *("--train-strings", "300", "--validation-strings", "60", "--test-strings", "50", "--learning-rate", "0.01"),
 ]
 
@@ -120,7 +120,7 @@ def test_an_interrupt_says_how_to_go_on(interrupt, tmp_path):
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted after" in printed
-    assert f"train/retrieval.py --resume {run_dir(tmp_path).relative_to(tmp_path)}" in printed
+    assert f"-m fwagents retrieval --resume {run_dir(tmp_path).relative_to(tmp_path)}" in printed
 
 
 def test_a_search_leaves_the_test_set_alone(tmp_path):
@@ -210,7 +210,7 @@ def test_a_run_that_diverges_says_so(tmp_path):
         (["--output", "file/result.json"], "file"),
         (["--resume", "nowhere"], "nowhere is no run"),
         (["--resume", "empty"], "empty is no run"),
-        (["--resume", "other"], "does not describe a run of train/retrieval.py"),
+        (["--resume", "other"], "does not describe a run of fwagents retrieval"),
         (["--resume", "other", "--seed", "1"], "--resume takes every option from"),
     ],
     ids=lambda p: " ".join(p) if isinstance(p, list) else "",
@@ -221,9 +221,8 @@ def test_a_mistake_is_one_clear_line(args, message, tmp_path, monkeypatch, capsy
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"args": {"env": "PartialCatch-v0"}}')
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.syspath_prepend(str(TRAIN))
     monkeypatch.chdir(tmp_path)
-    from retrieval import main
+    from fwagents.commands.retrieval import main
 
     with pytest.raises(SystemExit) as left:
         main(args)
@@ -251,7 +250,7 @@ def test_any_flipped_bit_is_harmless_or_found(tmp_path):
     """In the numbers too, whose checksums torch does not look at."""
     torch.manual_seed(0)
     examples = Examples(torch.randn(40, 3), torch.randint(0, 2, (40,)))
-    options = TrainingOptions(updates=4, eval_every=2)
+    options = TrainingOptions(updates=4, eval_freq=2)
 
     def trainer():
         return Trainer(nn.Linear(3, 2), Splits(examples, examples, examples), options, tmp_path)

@@ -1,6 +1,4 @@
-"""How far states tell keys apart, train/settling.py."""
-
-from pathlib import Path
+"""How far states tell keys apart, experiments/settling.py."""
 
 import pytest
 import torch
@@ -9,8 +7,7 @@ import torch
 @pytest.fixture
 def settling(monkeypatch):
     """The module."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "train"))
-    import settling
+    from experiments import settling
 
     return settling
 

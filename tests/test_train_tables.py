@@ -1,4 +1,4 @@
-"""train/tables.py: what is missing is run once, in order, and goes on; with a script in place of the training."""
+"""experiments/tables.py: what is missing is run once, in order, and goes on; with a script in place of the training."""
 
 import json
 import os
@@ -61,10 +61,7 @@ result = {
 @pytest.fixture
 def train(monkeypatch):
     """The modules of train/ by their names."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    import cells
-    import jobs
-    import tables
+    from experiments import cells, jobs, tables
 
     monkeypatch.setattr(jobs, "POLL", 0.02)
     return type("Train", (), {"cells": cells, "jobs": jobs, "tables": tables})
@@ -151,7 +148,7 @@ HARDER = [
 
 def test_searches_come_first_then_the_seeds_with_the_winner_each_once(bench):
     """0.5 diverges and comes last; twice 0.00125 and decay 0.8 have the lowest NLL; the harder cell begins there."""
-    assert bench.work(side_by_side=1) == 0
+    assert bench.work(num_workers=1) == 0
     assert bench.settings() == [*TRIALS, *HARDER[:2], REPORTED[0], HARDER[2], REPORTED[1]]
     assert all("--no-test" in call for call in bench.journal[:10])
     assert not any("--no-test" in call for call in bench.journal[10:])
@@ -170,14 +167,14 @@ def test_searches_come_first_then_the_seeds_with_the_winner_each_once(bench):
 
 
 def test_a_table_alone_brings_the_searches_it_needs_and_no_more(bench):
-    assert bench.work(side_by_side=1, only=("harder",)) == 0
+    assert bench.work(num_workers=1, only=("harder",)) == 0
     assert bench.settings() == [*TRIALS, *HARDER]
 
 
 def test_the_search_alone(bench):
-    assert bench.work(side_by_side=1, only=("retrieval",), search_only=True) == 0
+    assert bench.work(num_workers=1, only=("retrieval",), search_only=True) == 0
     assert bench.settings() == TRIALS
-    assert bench.work(side_by_side=2, only=("retrieval",)) == 0
+    assert bench.work(num_workers=2, only=("retrieval",)) == 0
     assert sorted(bench.settings(8)) == sorted(REPORTED)
 
 
@@ -190,7 +187,7 @@ def test_what_is_stopped_goes_on(bench, capsys):
     assert bench.settings() == TRIALS[:2] or bench.settings() == [TRIALS[1], TRIALS[0]]
     assert not (bench.folder / "results").exists()
     (bench.folder / "wait").unlink()
-    assert bench.work(side_by_side=1, only=("retrieval",)) == 0
+    assert bench.work(num_workers=1, only=("retrieval",)) == 0
     resumed = [call for call in bench.journal[2:] if call[0] == "--resume"]
     assert len(resumed) == 2
     assert bench.journal[2:4] == resumed
@@ -228,14 +225,14 @@ def test_what_fails_is_said_once_and_the_rest_goes_on(bench, train, capsys):
 def test_another_budget_is_another_result(bench, train):
     from dataclasses import replace
 
-    assert bench.work(side_by_side=1, only=("retrieval",)) == 0
+    assert bench.work(num_workers=1, only=("retrieval",)) == 0
     before = len(bench.journal)
     bench.cells[0] = replace(bench.cells[0], updates=150)
-    assert bench.work(side_by_side=1, only=("retrieval",)) == 0
+    assert bench.work(num_workers=1, only=("retrieval",)) == 0
     assert [setting[3] for setting in bench.settings(before)] == ["150", "150"]
     before = len(bench.journal)
     bench.cells[0] = replace(bench.cells[0], search_updates=60, seeds=(0, 1, 2))
-    assert bench.work(side_by_side=1, only=("retrieval",)) == 0
+    assert bench.work(num_workers=1, only=("retrieval",)) == 0
     assert [setting[3] for setting in bench.settings(before)] == ["60"] * 8 + ["150"]
 
 
@@ -252,7 +249,7 @@ def test_a_setting_is_tried_with_every_seed_and_judged_by_the_mean(bench, train)
     assert train.tables.winner(trials, rates) == rates[1]
     bench.cells[0] = replace(bench.cells[0], stages=(rates,), search_seeds=(100, 101))
     assert bench.tables().left(bench.cells[0])[0] == 6
-    assert bench.work(side_by_side=1, only=("retrieval",), search_only=True) == 0
+    assert bench.work(num_workers=1, only=("retrieval",), search_only=True) == 0
     assert [(setting[0], setting[4]) for setting in bench.settings()] == [
         (str(rate["learning_rate"]), seed) for rate in rates for seed in ("100", "101")
     ]
@@ -305,7 +302,7 @@ def test_the_cells_are_commands_that_exist(train, monkeypatch):
     cells = train.cells.CELLS
     assert len({cell.name for cell in cells}) == len(cells)
     for cell in cells:
-        known = {field.name for field in fields(import_module(cell.script).Args)}
+        known = {field.name for field in fields(import_module(f"fwagents.commands.{cell.script}").Args)}
         choices = [choice for stage in cell.stages for choice in stage]
         for options in (cell.options, cell.start, *choices):
             assert set(options) <= known, cell.name
@@ -328,15 +325,15 @@ def test_dry_run_lists_every_cell(train, capsys):
     assert "Left: at most about" in printed
 
 
-LISTS = [path for path in (*TRAIN.glob("*.py"), *ROOT.glob("benchmarks/*.py")) if "BoardArgs)" in path.read_text()]
+LISTS = [path for path in ROOT.glob("experiments/*.py") if "BoardArgs)" in path.read_text()]
 TARGETS = [
     target
     for target, recipe in re.findall(r"^([\w-]+):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    if any(path.name in recipe for path in LISTS)
+    if any(f"experiments.{path.stem}" in recipe for path in LISTS)
 ]
 
 
-@pytest.mark.parametrize("words", [*(["python", path.name] for path in LISTS), *(["make", name] for name in TARGETS)])
+@pytest.mark.parametrize("words", [*(["python", path.stem] for path in LISTS), *(["make", name] for name in TARGETS)])
 def test_a_dry_run_writes_nothing(words, tmp_path):
     """In a copy of the repository, where every file stays as it was."""
     root = tmp_path / "copy"
@@ -351,7 +348,7 @@ def test_a_dry_run_writes_nothing(words, tmp_path):
         (root / ".venv" / stamp).touch()
     before = {path: path.is_file() and (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("*")}
     program, name = words
-    command = [python, root / "train" / name, "--dry-run"] if program == "python" else [*words, "ARGS=--dry-run"]
+    command = [python, "-m", f"experiments.{name}", "--dry-run"] if program == "python" else [*words, "ARGS=--dry-run"]
     quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=root, env=quiet, capture_output=True, text=True, check=True)
     assert "Left: at most about" in done.stdout
@@ -359,7 +356,7 @@ def test_a_dry_run_writes_nothing(words, tmp_path):
 
 
 def test_what_has_run_is_reported_and_what_has_not_is_not(train, tmp_path, monkeypatch):
-    import report
+    from experiments import report
 
     class Done(train.jobs.Board):
         """A board on which nothing is missing, or nothing succeeds."""
@@ -392,7 +389,7 @@ def test_what_has_run_is_reported_and_what_has_not_is_not(train, tmp_path, monke
     [
         (["--only", "retrieval", "nothing"], "--only has 'nothing', expected some of retrieval"),
         (["--cells", "lstm-3"], "--cells has 'lstm-3', expected some of lstm-"),
-        (["--side-by-side", "0"], "--side-by-side is 0"),
+        (["--num-workers", "0"], "--num-workers is 0"),
         (["--minutes", "long"], "--minutes"),
     ],
 )

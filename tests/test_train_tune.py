@@ -9,7 +9,7 @@ import pytest
 from .scripts import TRAIN, Started
 from .scripts import run as run_script
 
-TINY = ["--env", "PartialCatch-v0", "--steps", "400", "--hidden-size", "4", "--seeds", "100", "101"]
+TINY = ["--env", "PartialCatch-v0", "--total-timesteps", "400", "--hidden-size", "4", "--seeds", "100", "101"]
 
 
 def run(*args, cwd):
@@ -56,7 +56,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
         assert trial["value"] == pytest.approx(sum(trial["areas"]) / 2)
         assert -1 <= trial["value"] <= 1
 
-    other = run(*TINY[:2], "--steps", "500", cwd=tmp_path)
+    other = run(*TINY[:2], "--total-timesteps", "500", cwd=tmp_path)
     assert other.returncode == 2
     assert "holds a search with steps 400, expected 500" in other.stderr
     assert json.loads(path.read_text()) == result
@@ -144,13 +144,17 @@ def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(tmp_path):
 
 
 COMMITTED = TRAIN.parent / "results" / "tuning" / "PartialCatch-v0-gru.json"
-AGAIN = ["--steps", "500000", "--seeds", "100", "101"]  # the committed search
+AGAIN = ["--total-timesteps", "500000", "--seeds", "100", "101"]  # the committed search
 
 
 @pytest.mark.parametrize(
     ("content", "words", "message"),
     [
-        (COMMITTED.read_text(), ["--steps", "3000", "--seeds", "100"], "a search with steps 500000, expected 3000"),
+        (
+            COMMITTED.read_text(),
+            ["--total-timesteps", "3000", "--seeds", "100"],
+            "a search with steps 500000, expected 3000",
+        ),
         (COMMITTED.read_text(), [*AGAIN, "--core", "lstm"], "a search with core 'gru', expected 'lstm'"),
         (COMMITTED.read_text(), AGAIN, "kept.json is of a search whose kept.sqlite3 is gone"),
         ('{"winner": 1}', AGAIN, "kept.json is not the result of such a search"),
@@ -188,7 +192,7 @@ def test_a_user_s_search_leaves_the_committed_results_alone(tmp_path):
         (["--trials", "0"], "--trials is 0, expected at least 1"),
         (["--core", "lstmm"], "invalid choice 'lstmm'"),
         (["--env", "NoSuch-v0", "--trials", "1"], "NoSuch"),
-        (["--steps", "20", "--env", "Pendulum-v1", "--trials", "1"], "no episode ended in 20 steps"),
+        (["--total-timesteps", "20", "--env", "Pendulum-v1", "--trials", "1"], "no episode ended in 20 steps"),
     ],
     ids=lambda p: " ".join(p) if isinstance(p, list) else "",
 )
@@ -202,9 +206,8 @@ def test_a_mistake_is_one_clear_line(args, message, tmp_path):
 
 
 def test_every_core_gets_the_same_search(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
     from fwagents.cores import CORES
-    from tune import space
+    from fwagents.runs.search import space
 
     spaces = {core: space(core) for core in CORES}
     for core, parts in spaces.items():
@@ -213,8 +216,7 @@ def test_every_core_gets_the_same_search(monkeypatch):
 
 
 def test_the_area_under_a_curve(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from tune import area
+    from fwagents.runs.search import area
 
     # Four pieces of 25: means 1, none, 4 and 6; the second lies between its neighbours.
     steps, returns = [10, 20, 60, 70, 100], [0.0, 2.0, 3.0, 5.0, 6.0]

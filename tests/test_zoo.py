@@ -23,7 +23,7 @@ from fwagents.zoo.__main__ import compute_settings, with_settings
 from fwagents.zoo.hyperparams import ATARI, hyperparams_for, translated
 
 TRAIN = Path(__file__).parent.parent / "train"
-ALGORITHMS = {"ppo_lstm": "recurrent_ppo", "memory_ppo": "memory_ppo", "memory_a2c": "a2c"}
+ALGORITHMS = {"ppo_lstm": "recurrent_ppo", "memory_ppo": "memory_ppo", "memory_a2c": "memory_a2c"}
 SAME = ["n_steps", "n_envs", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm"]
 SAME_PPO = [*SAME, "n_epochs"]
 
@@ -31,10 +31,9 @@ SAME_PPO = [*SAME, "n_epochs"]
 @pytest.fixture
 def run_for(monkeypatch):
     """What train/agent.py trains."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from agent import Args
-    from cli import core_options
-    from training import Run
+    from fwagents.runs.agent import Args
+    from fwagents.runs.cli import core_options
+    from fwagents.runs.run import Run
 
     def make(env, algo):
         args = Args(**{**defaults_for(env, "fast_weights"), "env": env, "algo": ALGORITHMS[algo], "normalize": False})

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the source distribution and from it the wheel, has both checked, installs the wheel into a clean environment,
 # and uses it from another directory: every registered id is made, single and batched, and an agent trains for 1,000
-# steps. Then, in another clean environment with the extra "zoo" alone, every command of docs/rl-zoo.md runs, cut short.
+# steps, in Python and by the console script, which then plays it. Then, in another clean environment with the extra "zoo" alone, every command of docs/rl-zoo.md runs, cut short.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=$(mktemp -d)
@@ -28,10 +28,19 @@ for name in ENVIRONMENTS:
     gymnasium.make_vec(name, num_envs=2).reset()
     gymnasium.make(f"fwagents.envs:{name}").reset()
 assert RetrievalTask().encode(["c9k8j3f1??c"]).labels.tolist() == [9]
-model = RecurrentPPO("FastWeightPolicy", "PartialCatch-v0", n_steps=250).learn(1000)
+model = RecurrentPPO("MemoryPolicy", "PartialCatch-v0", n_steps=250).learn(1000)
 assert model.num_timesteps == 1000, model.num_timesteps
 print(f"the wheel of fwagents {fwagents.__version__} made {len(ENVIRONMENTS)} environments and trained 1,000 steps")
 PY
+
+fwagents="$dir/venv/bin/fwagents"
+"$fwagents" agent --env PartialCatch-v0 --total-timesteps 1000 --num-envs 4 --final-episodes 4 --eval-freq 500 --eval-episodes 4
+"$fwagents" watch --no-window --episodes 1 --fps 1000 > watched.txt
+"$fwagents" retrieval --updates 20 --train-strings 100 --validation-strings 10 --test-strings 10 --eval-freq 10
+"$fwagents" | grep -q "fwagents agent"
+test -f runs/PartialCatch-v0/*/best_model.zip
+test -f runs/retrieval/*/result.json
+echo "the console script of the wheel trained an agent and a memory for retrieval"
 
 "${PYTHON:-python3}" -m venv "$dir/zoo"
 wheel=$(echo "$dir"/fwagents-*.whl)

@@ -12,9 +12,6 @@ from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtr
 from fwagents.sb3.policies import (
     AGENT_CORE_KWARGS,
     POLICIES,
-    FastWeightCnnPolicy,
-    FastWeightMultiInputPolicy,
-    FastWeightPolicy,
     MemoryCnnPolicy,
     MemoryMultiInputPolicy,
     MemoryPolicy,
@@ -26,9 +23,6 @@ from fwagents.sb3.vec_env import make_vec_env
 __all__ = [
     "AGENT_CORE_KWARGS",
     "DenseExtractor",
-    "FastWeightCnnPolicy",
-    "FastWeightMultiInputPolicy",
-    "FastWeightPolicy",
     "ImageExtractor",
     "MemoryA2C",
     "MemoryCnnPolicy",

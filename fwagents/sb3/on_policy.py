@@ -56,7 +56,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
         policy_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
-        """An untrained agent with the settings of ``fwagents/settings.py``: that of ``train/agent.py --env ID``.
+        """An untrained agent with the settings of ``fwagents/settings.py``: that of ``fwagents agent --env ID``.
 
         Its environments are made here; ``get_env()`` gives them.
 

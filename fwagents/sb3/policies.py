@@ -357,15 +357,7 @@ def map_observations(function: Callable[[Any], Any], obs: Any) -> Any:
     return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)
 
 
-# Fast weights are the default core, so these are the same classes under the name of what they hold.
-FastWeightPolicy = MemoryPolicy
-FastWeightCnnPolicy = MemoryCnnPolicy
-FastWeightMultiInputPolicy = MemoryMultiInputPolicy
-
 POLICIES: Mapping[str, type[MemoryPolicy]] = {
-    "FastWeightPolicy": FastWeightPolicy,
-    "FastWeightCnnPolicy": FastWeightCnnPolicy,
-    "FastWeightMultiInputPolicy": FastWeightMultiInputPolicy,
     "MemoryPolicy": MemoryPolicy,
     "MemoryCnnPolicy": MemoryCnnPolicy,
     "MemoryMultiInputPolicy": MemoryMultiInputPolicy,

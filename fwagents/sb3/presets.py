@@ -1,4 +1,4 @@
-"""Agents with the settings that train well on an environment, as ``train/agent.py --env ID`` makes them."""
+"""Agents with the settings that train well on an environment, as ``fwagents agent --env ID`` makes them."""
 
 import ast
 import inspect

@@ -42,7 +42,7 @@ class TrainingOptions:
         lr_schedule: "constant", or "cosine" or "linear" down to zero over the updates, or "warmup": cosine, but for a
             rise from zero over the first tenth.
         max_grad_norm: norm at which gradients are clipped; None for never.
-        eval_every: updates between two validations; a checkpoint follows each.
+        eval_freq: updates between two validations; a checkpoint follows each.
         patience: validations in a row that are no better and end training; None for none.
         solved_evals: validations in a row without any error that end training; None for none.
         seed: of the order of the examples.
@@ -56,13 +56,13 @@ class TrainingOptions:
     learning_rate: float = 1e-3
     lr_schedule: Literal["cosine", "warmup", "linear", "constant"] = "cosine"
     max_grad_norm: float | None = 5.0
-    eval_every: int = 1000
+    eval_freq: int = 1000
     patience: int | None = None
     solved_evals: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch_size", "eval_every"):
+        for name in ("updates", "batch_size", "eval_freq"):
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         for name in ("patience", "solved_evals"):
             if getattr(self, name) is not None:
@@ -250,7 +250,7 @@ class Trainer:
 
     def _learn(self, writer: SummaryWriter, bar: "tqdm[Any]") -> float:
         """Updates up to the next validation; returns their mean loss."""
-        end = min(self.options.updates, self.update + self.options.eval_every)
+        end = min(self.options.updates, self.update + self.options.eval_freq)
         total, losses = 0.0, []
         first = self.update
         while self.update < end:

@@ -10,7 +10,7 @@ ATARI: dict[str, Any] = {
     **{"total_timesteps": 10_000_000, "num_envs": 8, "n_steps": 128, "learning_rate": 2.5e-4, "ent_coef": 0.01},
     **{"hidden_size": 256, "critic_core": "shared", "gae_lambda": 0.95, "gamma": 0.99},
 }
-# Options of train/agent.py by their names in RL Zoo; those of the policy; and those that it takes as they are.
+# Options of fwagents agent by their names in RL Zoo; those of the policy; and those that it takes as they are.
 RENAMED = {"num_envs": "n_envs", "total_timesteps": "n_timesteps"}
 OF_POLICY = ("hidden_size", "critic_core")
 AS_THEY_ARE = (
@@ -59,7 +59,7 @@ def hyperparams_for(algo: str, env_kwargs: Mapping[str, Any] | None = None) -> d
 
 
 def translated(algo: str, setting: dict[str, Any]) -> Settings:
-    """One environment's options of train/agent.py as RL Zoo's."""
+    """One environment's options of fwagents agent as RL Zoo's."""
     taken = {name: setting[name] for name in (*AS_THEY_ARE, *OPTIONS[algo]) if name in setting}
     if algo == "ppo_lstm":
         # Its own default is 128 steps, whatever the rollout; ours is the whole of it.

@@ -190,9 +190,8 @@ def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path):
 
 
 def test_the_agent_that_does_not_play_has_few_environments(monkeypatch):
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from agent import Args
-    from ray_training import RayRun, check_finite
+    from fwagents.runs.agent import Args
+    from fwagents.runs.ray import RayRun, check_finite
 
     run = RayRun(Args(num_envs=64, n_steps=8, batch_size=16, critic_core="shared"), {}, {})
     assert run.model.n_envs == run.venv.num_envs == 2
@@ -208,14 +207,17 @@ def test_the_agent_that_does_not_play_has_few_environments(monkeypatch):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--normalize"], "--normalize is True, expected False with --engine ray"),
-        (["--algo", "a2c"], "--algo is 'a2c', expected memory_ppo or appo with --engine ray"),
+        (["--normalize"], "--normalize does nothing with --engine ray, expected --engine sb3"),
+        (["--algo", "memory_a2c"], "--algo is 'memory_a2c', expected memory_ppo or appo with --engine ray"),
         (["--num-workers", "3"], "--num-workers is 3, expected 0 or a divisor of --num-envs, 8"),
         (
             ["--vec-env", "subproc"],
             "--vec-env is 'subproc', expected auto or dummy with --engine ray: runners are processes",
         ),
-        (["--engine", "sb3", "--algo", "appo"], "--algo is 'appo', which needs --engine ray"),
+        (
+            ["--engine", "sb3", "--algo", "appo"],
+            "--algo is 'appo', expected memory_ppo or memory_a2c or recurrent_ppo with --engine sb3",
+        ),
     ],
     ids=lambda p: p if isinstance(p, str) else "",
 )

@@ -13,7 +13,7 @@ pytest.importorskip("ray.tune")
 
 from ..scripts import TRAIN
 
-TINY = ["--engine", "ray", "--steps", "2000", "--hidden-size", "4", "--seeds", "100", "101", "--trials", "3"]
+TINY = ["--engine", "ray", "--total-timesteps", "2000", "--hidden-size", "4", "--seeds", "100", "101", "--trials", "3"]
 
 
 def command(*args):
@@ -43,7 +43,7 @@ def test_a_search_tries_all_and_knows_what_it_has_done(tmp_path):
     again = run(*TINY, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert json.loads(path.read_text())["trials"] == result["trials"]
-    other = run(*TINY, "--steps", "500", cwd=tmp_path)
+    other = run(*TINY, "--total-timesteps", "500", cwd=tmp_path)
     assert other.returncode == 2
     assert "holds a search with steps 2000, expected 500" in other.stderr
 

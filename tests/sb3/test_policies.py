@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from fwagents.cores import CORES, FastWeights, make_core
-from fwagents.sb3 import FastWeightPolicy, MemoryA2C, MemoryPolicy, MemoryPPO
+from fwagents.sb3 import MemoryA2C, MemoryPolicy, MemoryPPO
 from fwagents.sb3.packing import PackedCore
 
 from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv, until
@@ -68,12 +68,12 @@ def test_spaces(obs, action):
 
 
 def test_policy_by_name_and_by_class():
-    for policy in ("FastWeightPolicy", "MemoryPolicy", FastWeightPolicy, MemoryPolicy):
+    for policy in ("MemoryPolicy", MemoryPolicy):
         model = RecurrentPPO(policy, RecallEnv(), n_steps=8, policy_kwargs=SMALL)
         assert isinstance(model.policy.actor_core, FastWeights)
-    cnn = make(obs="image").policy_class, RecurrentPPO.policy_aliases["FastWeightCnnPolicy"]
+    cnn = make(obs="image").policy_class, RecurrentPPO.policy_aliases["MemoryCnnPolicy"]
     assert cnn[0] is cnn[1]
-    multi = make(obs="dict").policy_class, RecurrentPPO.policy_aliases["FastWeightMultiInputPolicy"]
+    multi = make(obs="dict").policy_class, RecurrentPPO.policy_aliases["MemoryMultiInputPolicy"]
     assert multi[0] is multi[1]
 
 

@@ -7,22 +7,19 @@ from stable_baselines3.common.vec_env import VecNormalize
 from fwagents.sb3 import MemoryA2C, MemoryPPO
 from fwagents.settings import DEFAULTS
 
-from ..scripts import TRAIN
-
-CLASSES = {"memory_ppo": MemoryPPO, "a2c": MemoryA2C}
+CLASSES = {"memory_ppo": MemoryPPO, "memory_a2c": MemoryA2C}
 # Another id stands for all that have no settings of their own.
 CASES = [(env, "fast_weights", "memory_ppo") for env in (*DEFAULTS, "Acrobot-v1")]
-CASES += [("PartialCatch-v0", "lstm", "memory_ppo"), ("CartPoleNoVel-v1", "fast_weights", "a2c")]
+CASES += [("PartialCatch-v0", "lstm", "memory_ppo"), ("CartPoleNoVel-v1", "fast_weights", "memory_a2c")]
 
 
 def script_agent(monkeypatch, *argv):
     """The untrained agent of train/agent.py."""
-    monkeypatch.syspath_prepend(str(TRAIN))
-    from agent import Args, _args_for
-    from cli import core_options, parse
-    from training import Run
+    from fwagents.runs.agent import Args, args_for
+    from fwagents.runs.cli import core_options, parse
+    from fwagents.runs.run import Run
 
-    args = parse(Args, argv, default=_args_for(argv))
+    args = parse(Args, argv, default=args_for(argv))
     return Run(args, {}, core_options(args)).model
 
 

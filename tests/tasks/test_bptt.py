@@ -24,7 +24,7 @@ def trainer(folder, core="gru", characters=200, bptt=5, **options):
     corpus = read_corpus(folder / "text.txt")
     torch.manual_seed(1)
     model = LanguageModel(make_core(core, 3, 4), len(corpus.vocabulary))
-    options = {"updates": 20, "batch_size": 4, "eval_every": 5, "learning_rate": 0.01, **options}
+    options = {"updates": 20, "batch_size": 4, "eval_freq": 5, "learning_rate": 0.01, **options}
     return LanguageTrainer(model, corpus, TrainingOptions(**options), folder, bptt=bptt)
 
 

@@ -43,7 +43,7 @@ class Net(nn.Module):
 
 def trainer(tmp_path, make=Net, train=10, **options):
     torch.manual_seed(3)
-    options = {"updates": 12, "batch_size": 4, "eval_every": 3, **options}
+    options = {"updates": 12, "batch_size": 4, "eval_freq": 3, **options}
     return Trainer(make(), splits(train), TrainingOptions(**options), tmp_path)
 
 
@@ -273,7 +273,7 @@ def test_checkpoints_that_cannot_be_read_are_named(tmp_path):
     [
         ({"updates": 0}, "updates is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"eval_every": -1}, "eval_every is -1"),
+        ({"eval_freq": -1}, "eval_freq is -1"),
         ({"patience": 0}, "patience is 0"),
         ({"solved_evals": 0}, "solved_evals is 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),

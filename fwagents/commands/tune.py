@@ -1,0 +1,38 @@
+"""Search for what trains an agent well on an environment; every core gets the same search, from what is used now.
+
+``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --total-timesteps 200000``
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fwagents.runs.cli import fail, parse
+from fwagents.runs.interrupts import INTERRUPTED
+from fwagents.runs.search import Args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, search, write."""
+    args = parse(Args, argv, prog="fwagents tune")
+    if not args.seeds:
+        fail("--seeds is empty, expected at least one")
+    try:
+        if args.engine == "ray":
+            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
+            from fwagents.runs import ray_search
+
+            ray_search.search(args)
+            return
+        try:
+            importlib.import_module("optuna")
+        except ImportError:
+            fail('the search needs Optuna: pip install "fwagents[tune]"')
+        from fwagents.runs import optuna_search
+
+        optuna_search.search(args)
+    except (ValueError, TypeError, AssertionError, OSError, ImportError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on.", file=sys.stderr)
+        sys.exit(INTERRUPTED)

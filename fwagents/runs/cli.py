@@ -1,0 +1,138 @@
+"""Command lines from dataclasses: exit code 2 for whatever cannot be understood or cannot be."""
+
+import ast
+import errno
+import json
+import sys
+import threading
+from collections.abc import Collection, Sequence
+from types import TracebackType
+from typing import Any, Literal, NoReturn, TypeVar
+
+import tyro
+
+from fwagents.runs.options import check_outputs, check_taken, check_values, flag, given
+
+T = TypeVar("T")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a user's share of it, the largest file that may be
+# The keys of fwagents.cores.CORES, so that help and mistakes need no torch.
+CoreName = Literal[
+    "fast_weights",
+    "rotary_fast_weights",
+    "irnn",
+    "lstm",
+    "gru",
+    "associative_lstm",
+    "sum_rule",
+    "delta_net",
+    "gated_delta_net",
+    "hebbian",
+    "ffm",
+    "none",
+]
+CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # those with a flag of their own
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+# Errors of ast.literal_eval for a text that is no literal or nests too deep.
+NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+
+
+def parse(
+    args_type: type[T],
+    argv: Sequence[str] | None,
+    default: T | None = None,
+    beside_resume: Collection[str] = (),
+    prog: str | None = None,
+) -> T:
+    """The dataclass filled from the command line, every option checked; a mistake has exit code 2.
+
+    Args:
+        args_type: the options, with their ranges; see ``options.py``.
+        argv: the command line; None is this process's.
+        default: values of the options that are not given.
+        beside_resume: options that ``--resume`` leaves room for.
+        prog: the program's name in the help; None is this process's.
+
+    From now on a full disk, whenever it is met, is one line that names the file.
+    """
+    sys.excepthook, threading.excepthook = _explain, _explain_in_thread
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parsed(args_type, argv, default, prog)
+    named = given(args_type, argv)
+    try:
+        check_values(args_type, vars(args))
+        if getattr(args, "resume", None) is None:
+            check_taken(args, named)
+            check_outputs(args)
+        elif named - {"resume", *beside_resume}:
+            but = " or ".join(["", *map(flag, beside_resume)]).replace(" or ", " but ", 1)
+            raise ValueError(f"--resume takes every option{but} from the run's own config.json, expected no other")
+    except ValueError as error:
+        fail(str(error))
+    return args
+
+
+def _parsed(args_type: type[T], argv: Sequence[str], default: T | None, prog: str | None) -> T:
+    """The dataclass filled by tyro, which says in a box what it does not understand, and leaves with exit code 2."""
+    for option, word in zip(["", *argv], argv, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):  # a path of "" would be the present folder
+            fail(f"{option if not word else word[:-1]} is '', expected something that is not empty")
+    if default is None:
+        return tyro.cli(args_type, prog=prog, args=argv)
+    return tyro.cli(args_type, prog=prog, args=argv, default=default)
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """In place of Python's own: the exit code is 1 all the same."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _explain_in_thread(found: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread stops at a full disk, and its writer raises the same error where it is used next."""
+    if not (isinstance(found.exc_value, OSError) and found.exc_value.errno in FULL):
+        threading.__excepthook__(found)
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and leave with exit code 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def core_options(args: Any) -> dict[str, Any]:
+    """Options of the core: --core-kwargs, and those that have a flag of their own, where given."""
+    flags = {name: getattr(args, name) for name in CORE_OPTIONS}
+    given = {name: value for name, value in flags.items() if value is not None}
+    others = key_values("--core-kwargs", args.core_kwargs)
+    for name in given.keys() & others:
+        fail(f"--core-kwargs has {name}, expected it once: {flag(name)} is {given[name]!r}")
+    return others | given
+
+
+def key_values(option: str, words: Sequence[str]) -> dict[str, Any]:
+    """``["size=20", "mode=easy"]`` -> ``{"size": 20, "mode": "easy"}``.
+
+    A value is a Python literal that JSON can hold, or true, yes, on, false, no or off, in any case; else it is text.
+    """
+    result: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key.isidentifier():
+            fail(f"{option} got {word!r}, expected name=value")
+        if key in result:
+            fail(f"{option} got {word!r}, expected {key} once")
+        result[key] = _value(text)
+    return result
+
+
+def _value(text: str) -> Any:
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value)
+    except NO_LITERAL:
+        return text
+    return value

@@ -1,0 +1,71 @@
+"""The console script: its list, its mistakes, its help and its completion."""
+
+import importlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fwagents.__main__ import main
+from fwagents.commands import COMMANDS
+from fwagents.runs.interrupts import SIGNALS
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """A command leaves signals ignored behind, since its process ends with it."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_every_command_has_its_file_and_its_script():
+    files = {path.stem for path in (ROOT / "fwagents" / "commands").glob("[!_]*.py")}
+    assert set(COMMANDS) == files == {path.stem for path in (ROOT / "train").glob("*.py")}
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"]], ids=str)
+def test_alone_it_lists_the_commands(argv, capsys):
+    main(argv)
+    printed = capsys.readouterr().out
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("  fwagents")] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("word", ["agnet", "--env", "Agent", ""])
+def test_an_unknown_command_is_one_line(word, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([word])
+    said = capsys.readouterr()
+    assert (left.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert said.err == f"error: command is {word!r}, expected one of {', '.join(COMMANDS)}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_every_command(shell, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--tyro-print-completion", shell])
+    printed = capsys.readouterr().out
+    assert not left.value.code
+    for name in COMMANDS:
+        assert name in printed
+    assert "--total-timesteps" in printed
+
+
+def test_the_module_is_the_console_script(tmp_path):
+    command = [sys.executable, "-m", "fwagents", "watch", "nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "nowhere is no run" in done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_names_the_command(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module(f"fwagents.commands.{name}").main(["--help"])
+    assert not left.value.code
+    assert capsys.readouterr().out.startswith(f"usage: fwagents {name} ")
