@@ -132,9 +132,9 @@ def break_even(model: CostModel, steps_per_runner: int, runners: int, steps_per_
 def agent_args(args: Args, **options: Any) -> Any:
     """The options of train/agent.py: the environment's defaults, and over them those given."""
     from fwagents.runs.agent import Args as AgentArgs
-    from fwagents.settings import defaults_for
+    from fwagents.runs.agent import options_for
 
-    return AgentArgs(**{**defaults_for(args.env, "fast_weights"), "env": args.env, **options})
+    return AgentArgs(**{**options_for(args.env, "fast_weights"), "env": args.env, **options})
 
 
 def time_rllib(args: Args, runners: int) -> dict[str, float]:

@@ -148,7 +148,7 @@ CORE_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "num_envs": 16,
     },
     # As many weights as an LSTM of 64. Every frame matters here, and none for long: W begins near zero.
-    ("CartPoleNoVel-v1", "fast_weights"): {"hidden_size": 128, "core_kwargs": ("identity_scale=0.05",)},
+    ("CartPoleNoVel-v1", "fast_weights"): {"hidden_size": 128, "core_kwargs": {"identity_scale": 0.05}},
 }
 
 

@@ -69,3 +69,29 @@ def test_the_help_names_the_command(name, capsys):
         importlib.import_module(f"fwagents.commands.{name}").main(["--help"])
     assert not left.value.code
     assert capsys.readouterr().out.startswith(f"usage: fwagents {name} ")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "named"),
+    [
+        ("agent", ["--core", "lstmm"], "lstmm"),
+        ("agent", ["--total-timesteps", "many"], "--total-timesteps"),
+        ("agent", ["--inner-steps", "many"], "--inner-steps"),
+        ("agent", ["--sede", "1"], "--sede"),
+        ("glimpses", ["--model", "deep"], "deep"),
+        ("retrieval", ["--learning-rate", "fast"], "--learning-rate"),
+        ("retrieval", ["--lr-schedule", "step"], "step"),
+        ("tune", ["--core", "lstmm"], "lstmm"),
+        ("watch", ["run", "other"], "other"),
+        ("export", [], "equired"),
+    ],
+    ids=str,
+)
+def test_what_is_no_option_is_named_in_tyros_own_box(name, words, named, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module(f"fwagents.commands.{name}").main(words)
+    said = capsys.readouterr()
+    assert (left.value.code, said.out) == (2, "")
+    assert named in said.err
+    assert not list(tmp_path.iterdir())

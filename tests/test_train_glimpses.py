@@ -130,7 +130,6 @@ def test_killed_and_resumed_equals_unbroken(cwd, tmp_path):
         (["--dataset", "folder", "--data-dir", "mnist"], "mnist/train does not exist"),
         (["--dataset", "folder", "--data-dir", "faces", "--patch-size", "0"], "--patch-size is 0"),
         (["--resume", "other"], "does not describe a run of fwagents glimpses"),
-        (["--model", "deep"], "invalid choice 'deep'"),
     ],
     ids=lambda p: " ".join(p) if isinstance(p, list) else "",
 )

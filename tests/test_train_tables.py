@@ -390,7 +390,6 @@ def test_what_has_run_is_reported_and_what_has_not_is_not(train, tmp_path, monke
         (["--only", "retrieval", "nothing"], "--only has 'nothing', expected some of retrieval"),
         (["--cells", "lstm-3"], "--cells has 'lstm-3', expected some of lstm-"),
         (["--num-workers", "0"], "--num-workers is 0"),
-        (["--minutes", "long"], "--minutes"),
     ],
 )
 def test_a_mistake_is_one_clear_line(args, message, train, capsys):

@@ -190,7 +190,6 @@ def test_a_user_s_search_leaves_the_committed_results_alone(tmp_path):
     ("args", "message"),
     [
         (["--trials", "0"], "--trials is 0, expected at least 1"),
-        (["--core", "lstmm"], "invalid choice 'lstmm'"),
         (["--env", "NoSuch-v0", "--trials", "1"], "NoSuch"),
         (["--total-timesteps", "20", "--env", "Pendulum-v1", "--trials", "1"], "no episode ended in 20 steps"),
     ],

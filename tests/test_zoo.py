@@ -17,7 +17,7 @@ pytest.importorskip("rl_zoo3")
 from stable_baselines3.common.utils import LinearSchedule
 
 from fwagents.sb3 import MemoryCnnPolicy, MemoryMultiInputPolicy, MemoryPolicy, MemoryPPO, make_vec_env
-from fwagents.settings import DEFAULTS, defaults_for
+from fwagents.settings import DEFAULTS
 from fwagents.zoo import sampling
 from fwagents.zoo.__main__ import compute_settings, with_settings
 from fwagents.zoo.hyperparams import ATARI, hyperparams_for, translated
@@ -31,12 +31,12 @@ SAME_PPO = [*SAME, "n_epochs"]
 @pytest.fixture
 def run_for(monkeypatch):
     """What train/agent.py trains."""
-    from fwagents.runs.agent import Args
+    from fwagents.runs.agent import Args, options_for
     from fwagents.runs.cli import core_options
     from fwagents.runs.run import Run
 
     def make(env, algo):
-        args = Args(**{**defaults_for(env, "fast_weights"), "env": env, "algo": ALGORITHMS[algo], "normalize": False})
+        args = Args(**{**options_for(env, "fast_weights"), "env": env, "algo": ALGORITHMS[algo], "normalize": False})
         return Run(args, {}, core_options(args)).model
 
     return make
@@ -112,7 +112,7 @@ def test_the_policy_suits_the_observations_where_there_is_no_entry(algo, observa
     ids=str,
 )
 def test_options_of_the_policy_that_are_not_given_stay(given, expected):
-    setting = translated("memory_ppo", {**ATARI, "core_kwargs": ["decay=0.9"]})
+    setting = translated("memory_ppo", {**ATARI, "core_kwargs": {"decay": 0.9}})
     setting.update({"n_steps": 7, "policy_kwargs": given})
     assert setting["policy_kwargs"] == expected
     assert (setting["n_steps"], setting["gamma"]) == (7, 0.99)

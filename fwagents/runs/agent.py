@@ -4,10 +4,10 @@
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fwagents.runs.cli import CoreName, key_values
 from fwagents.runs.options import (
@@ -173,4 +173,11 @@ def args_for(argv: Sequence[str]) -> Args:
     parser.add_argument("--core", nargs="?", default=Args.core)
     known = parser.parse_known_args(argv)[0]
     env, core = known.env or Args.env, known.core or Args.core  # what is missing is reported when all is parsed
-    return Args(**{"env": env, **defaults_for(env, core, key_values("--env-kwargs", known.env_kwargs))})
+    return Args(**{"env": env, **options_for(env, core, key_values("--env-kwargs", known.env_kwargs))})
+
+
+def options_for(env: str, core: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """:func:`fwagents.settings.defaults_for` as fields of :class:`Args`, which hold the core's options as words."""
+    found = defaults_for(env, core, env_kwargs)
+    words = tuple(f"{name}={value!r}" for name, value in found.get("core_kwargs", {}).items())
+    return {**found, "core_kwargs": words}

@@ -15,7 +15,6 @@ from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from fwagents.runs.algorithms import ALGORITHMS, load_model
@@ -48,6 +47,7 @@ from fwagents.sb3.faults import EnvironmentFault
 from fwagents.sb3.logging import run_logger
 from fwagents.sb3.normalizing import normalized
 from fwagents.sb3.policies import policy_for
+from fwagents.sb3.presets import scheduled
 
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
@@ -83,7 +83,6 @@ class Run:
         self.venv = self.environment.many(args.num_envs, args.seed)
         if args.normalize:
             self.venv = normalized(self.venv, args.norm_obs_keys, gamma=args.gamma)
-        rate = args.learning_rate
         algorithm = ALGORITHMS[args.algo]
         self.policy_kwargs = {
             "core": args.core,
@@ -94,7 +93,7 @@ class Run:
         self.model: BaseAlgorithm = algorithm.make(
             policy_for(self.venv.observation_space),
             self.venv,
-            learning_rate=LinearSchedule(rate, 0.1 * rate, 1.0) if args.lr_schedule == "linear" else rate,
+            learning_rate=scheduled(args.learning_rate, args.lr_schedule),
             policy_kwargs=dict(self.policy_kwargs),  # SB3 adds classes to it, which are no JSON
             **{name: getattr(args, name) for name in algorithm.options},
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from fwagents.runs.cli import CoreName, key_values
+from fwagents.runs.cli import CoreName
 from fwagents.runs.folder import read_json
 from fwagents.runs.options import ALWAYS, Count, CountOrNone, OutputFile, Seed, TakenBy, Threads, Units
 from fwagents.settings import AGENT_CORE, defaults_for
@@ -111,9 +111,9 @@ def result_path(args: Args) -> Path:
 
 def describe(args: Args) -> dict[str, Any]:
     """What makes two searches the same."""
-    settings = {name: getattr(args, name) for name in ("env", "core", "algo", "hidden_size")}
-    more = {"steps": args.total_timesteps, "observe": list(args.observe), "seeds": list(args.seeds)}
-    return {**settings, **more, "space": described_space(args.core), "objective": OBJECTIVE}
+    searched = {"env": args.env, "core": args.core, "algo": args.algo, "steps": args.total_timesteps}
+    agent = {"hidden_size": args.hidden_size, "observe": list(args.observe), "seeds": list(args.seeds)}
+    return {**searched, **agent, "space": described_space(args.core), "objective": OBJECTIVE}
 
 
 def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
@@ -172,7 +172,7 @@ def known_settings(args: Args) -> list[dict[str, Any]]:
         known = {**vars(AgentArgs()), **defaults}
         known |= {name: option.default for name, option in signature(CLASSES[args.core]).parameters.items()}
         known |= AGENT_CORE_KWARGS.get(args.core, {})
-        known |= key_values("core_kwargs", defaults.get("core_kwargs", ()))
+        known |= defaults.get("core_kwargs", {})
         setting = {
             name: known[name]
             for name, part in space(args.core).items()
@@ -186,10 +186,11 @@ def known_settings(args: Args) -> list[dict[str, Any]]:
 def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[int, float], None] | None = None) -> float:
     """Train once; the area under the curve of returns, reported also after every piece (1, 2, ...) of the run."""
     from fwagents.runs.agent import Args as AgentArgs
+    from fwagents.runs.agent import options_for
     from fwagents.runs.run import Run
 
     own = {name: value for name, value in setting.items() if name in CORES.get(args.core, {})}
-    options = {**defaults_for(args.env, args.core), **{name: setting[name] for name in COMMON}}
+    options = {**options_for(args.env, args.core), **{name: setting[name] for name in COMMON}}
     options |= {"env": args.env, "core": args.core, "algo": args.algo, "seed": seed, "threads": args.threads}
     options |= {"total_timesteps": args.total_timesteps, "hidden_size": args.hidden_size, "observe": args.observe}
     model = Run(AgentArgs(**options), {}, own).model

@@ -1,11 +1,11 @@
 """Agents with the settings that train well on an environment, as ``fwagents agent --env ID`` makes them."""
 
-import ast
 import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -33,22 +33,12 @@ def agent_for(
     env_kwargs = dict(env_kwargs or {})
     found = {**AGENT, **defaults_for(env_id, core, env_kwargs)}
     setting = {**found, **given}
-    core_kwargs = setting.get("core_kwargs", ())
-    if not isinstance(core_kwargs, Mapping):  # the table holds words of a command line
-        core_kwargs = {
-            name: ast.literal_eval(value) for name, _, value in (word.partition("=") for word in core_kwargs)
-        }
     observe = setting.get("observe", ())
     env: VecEnv = make_vec_env(env_id, setting["num_envs"], seed=seed, observe=observe, env_kwargs=env_kwargs)
     policy = policy_for(env.observation_space)
     if setting["normalize"]:
         env = normalized(env, (), gamma=setting["gamma"])
-    rate = setting["learning_rate"]
-    if setting["lr_schedule"] not in ("linear", "constant"):
-        raise ValueError(f"lr_schedule is {setting['lr_schedule']!r}, expected 'linear' or 'constant'")
-    if setting["lr_schedule"] == "linear" and not callable(rate):
-        rate = LinearSchedule(rate, 0.1 * rate, 1.0)
-    of_policy = {name: setting[name] for name in OF_POLICY}
+    of_policy = {name: setting[name] for name in OF_POLICY} | {"core_kwargs": setting.get("core_kwargs", {})}
     # The tables also hold budgets and other algorithms' options. A constructor is given only what it knows of them, but
     # all that the caller gave, so that it refuses a name that is wrong.
     known = _arguments(algorithm)
@@ -60,11 +50,31 @@ def agent_for(
         env,
         **{
             **options,
-            "learning_rate": rate,
+            "learning_rate": scheduled(setting["learning_rate"], setting["lr_schedule"]),
             "seed": seed,
-            "policy_kwargs": {"core": core, **of_policy, "core_kwargs": core_kwargs, **(policy_kwargs or {})},
+            "policy_kwargs": {
+                "core": core,
+                **of_policy,
+                "core_kwargs": setting.get("core_kwargs", {}),
+                **(policy_kwargs or {}),
+            },
         },
     )
+
+
+def scheduled(rate: float | Schedule, schedule: str) -> float | Schedule:
+    """A learning rate as SB3's algorithms take it.
+
+    Args:
+        rate: at the start; a function of the progress that remains stays as it is.
+        schedule: "constant", or "linear", which falls to a tenth of the rate over the run.
+
+    Raises:
+        ValueError: the schedule is another.
+    """
+    if schedule not in ("linear", "constant"):
+        raise ValueError(f"lr_schedule is {schedule!r}, expected 'linear' or 'constant'")
+    return rate if schedule == "constant" or callable(rate) else LinearSchedule(rate, 0.1 * rate, 1.0)
 
 
 def _arguments(algorithm: type[OnPolicyAlgorithm]) -> set[str]:

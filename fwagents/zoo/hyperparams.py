@@ -65,7 +65,7 @@ def translated(algo: str, setting: dict[str, Any]) -> Settings:
         # Its own default is 128 steps, whatever the rollout; ours is the whole of it.
         taken.setdefault("batch_size", setting["n_steps"] * setting["num_envs"])
     policy = {name: setting[name] for name in OF_POLICY if name in setting}
-    core = dict(_pair(word) for word in setting.get("core_kwargs", ()))
+    core = setting.get("core_kwargs", {})
     return Settings(
         {
             "policy": "fwagents.sb3.MemoryPolicy",
@@ -75,8 +75,3 @@ def translated(algo: str, setting: dict[str, Any]) -> Settings:
             "policy_kwargs": {"core": AGENT_CORE, **policy, **({"core_kwargs": core} if core else {})},
         }
     )
-
-
-def _pair(word: str) -> tuple[str, float]:
-    name, _, value = word.partition("=")
-    return name, float(value)
