@@ -508,6 +508,7 @@ def backward(
             tail = integer(g.tail, b)
             for ahead in range(max(t - p.chunk, begin_step), t):
                 prefetch_floats(projection(p, b, ahead), 3 * width)
+                prefetch_floats(g.z + (ahead * p.batch + b) * p.width * FLOAT, 3 * width)
             for head in range(p.heads):
                 G = matrix(p, g.G, b, head)
                 kept = 0 if empty else p.kept + ((b * p.slots + t // p.chunk) * p.heads + head) * rows
