@@ -1,6 +1,7 @@
 """The compiled scan of the fast-weight programmers against a loop over their steps in float64."""
 
 import copy
+import multiprocessing
 
 import pytest
 import torch
@@ -235,3 +236,20 @@ def test_a_step_changes_w_where_it_lies_and_follows_the_weights(make):
     torch.testing.assert_close(found, core(x[4:], middle)[0], rtol=1e-4, atol=1e-5)
     assert stepper._steps.W is W
     assert all(map(torch.equal, middle, kept))
+
+
+def arrays_of(seed):
+    found = program_results(random_program(48, 16, 5, 64, FAMILY["rotary"], starts=0.05, seed=seed))
+    return {name: x.detach().numpy() for name, x in found.items()}
+
+
+def test_forked_workers():
+    """The parent has used the scan's threads before; a worker has one, as torch's own do not survive a fork."""
+    torch.set_num_threads(2)
+    arrays_of(0)
+    torch.set_num_threads(1)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        found = pool.map_async(arrays_of, [1, 2]).get(timeout=60)
+    for seed, arrays in zip([1, 2], found, strict=True):
+        truth = loop_results(random_program(48, 16, 5, 64, FAMILY["rotary"], starts=0.05, seed=seed))
+        assert max(distance({name: torch.from_numpy(x) for name, x in arrays.items()}, truth).values()) < TOLERANCE
