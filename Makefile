@@ -22,7 +22,7 @@ test: $(VENV)/.dev  ## the default tests
 	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.dev  ## the tests that take longer than a minute
-	$(RUN) -m pytest -m "slow and not gpu" $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -m "slow and not gpu" $(ARGS)
 
 test-gpu: $(VENV)/.dev  ## the tests that need a GPU and a CUDA build of torch
 	$(RUN) -m pytest -m gpu $(ARGS)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
+AGENT_CORE = "rotary_fast_weights"  # an agent's memory where nobody names one
+
 # The agents' options where an environment has none of its own; fwagents agent has the same under the same names.
 AGENT: dict[str, Any] = {
     "hidden_size": 128,

@@ -28,8 +28,8 @@ class Started:
 
     def __init__(self, script, *args, cwd):
         (out, its_out), (err, its_err) = FORKS.Pipe(duplex=False), FORKS.Pipe(duplex=False)
-        words = [str(TRAIN / script), *map(str, args)]
-        self._process = FORKS.Process(target=_go, args=(words, str(cwd), its_out, its_err), daemon=True)
+        words = [str(word) for word in args]
+        self._process = FORKS.Process(target=_go, args=(script, words, str(cwd), its_out, its_err), daemon=True)
         self._process.start()
         its_out.close()
         its_err.close()
@@ -56,13 +56,14 @@ class Started:
             return self.stdout.read(), self.stderr.read()
 
 
-def _go(words, cwd, out, err):
+def _go(script, words, cwd, out, err):
     for stream, end in ((sys.stdout, out), (sys.stderr, err)):
         os.dup2(end.fileno(), stream.fileno())
         stream.reconfigure(line_buffering=True)
     os.chdir(cwd)
-    sys.argv = words
-    runpy.run_path(words[0], run_name="__main__")
+    sys.argv = [os.path.relpath(TRAIN / script), *words]
+    sys.path.insert(0, str((TRAIN / script).parent))  # as Python does
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run(script, *args, cwd):
@@ -70,8 +71,8 @@ def run(script, *args, cwd):
     out, err = io.StringIO(), io.StringIO()
     before = os.getcwd(), sys.argv, list(sys.path), [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     os.chdir(cwd)
-    sys.argv = [str(TRAIN / script), *map(str, args)]
-    sys.path.insert(0, str(Path(sys.argv[0]).parent))  # as Python does
+    sys.argv = [os.path.relpath(TRAIN / script), *map(str, args)]
+    sys.path.insert(0, str((TRAIN / script).parent))  # as Python does
     code = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -87,3 +88,15 @@ def run(script, *args, cwd):
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before[3], strict=True):
             signal.signal(number, handler)
     return Done(code, out.getvalue(), err.getvalue())
+
+
+class Finished:
+    """A command that is one of our scripts, run in this process, by the names of ``subprocess.Popen``."""
+
+    def __init__(self, command, cwd, stdout, **_):
+        done = run(Path(command[1]).resolve(), *command[2:], cwd=cwd)
+        stdout.write((done.stdout + done.stderr).encode())
+        self.returncode = done.returncode
+
+    def poll(self):
+        return self.returncode

@@ -95,6 +95,15 @@ def test_without_its_additions_it_is_gated_delta_net():
     torch.testing.assert_close(rotary(x)[0], gated(x)[0], rtol=0, atol=0)
 
 
+def test_the_projections_to_queries_and_keys_begin_four_times_as_large():
+    """By the spread of a uniform distribution, bound / sqrt(3); torch's bound is 1 / sqrt(D)."""
+    core, torchs = RotaryFastWeights(400, 64), 400**-0.5 / 3**0.5
+    for parameter in (core.projection.weight, core.projection.bias):
+        queries_and_keys, values = parameter[: 2 * 64], parameter[2 * 64 : 3 * 64]
+        assert queries_and_keys.std().item() == pytest.approx(4 * torchs, rel=0.25)
+        assert values.std().item() == pytest.approx(torchs, rel=0.25)
+
+
 def program_after(core, x, t=0.0):
     """The program of inputs x [T, B, D] that follow t steps of an episode."""
     state = core.initial_state(x.shape[1])

@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import pytest
 
 import fwagents.envs  # noqa: F401  # registers them
+
+from .scripts import Finished
 
 TRAIN = Path(__file__).parent.parent / "train"
 
@@ -261,8 +264,9 @@ def test_what_is_not_installed_is_left_out(train, monkeypatch, capsys):
     assert [line.split()[0] for line in said.splitlines()[1:-1]] == ["ours"]
 
 
-def test_with_the_real_scripts(train, tmp_path):
+def test_with_the_real_scripts(train, tmp_path, monkeypatch):
     """A search of one trial, then one seed of a tiny net."""
+    monkeypatch.setattr(train.jobs, "subprocess", SimpleNamespace(Popen=Finished, DEVNULL=None))
     pytest.importorskip("optuna")
     search = train.cells.Search(
         "PartialCatch-v0", "lstm", trials=1, steps=1500, seeds=(100,), finalists=1, final_steps=2000

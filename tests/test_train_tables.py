@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from .scripts import Finished
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ROOT / "train"
@@ -270,8 +273,9 @@ def test_what_is_left_and_how_long_it_takes(bench):
     assert bench.train.jobs.in_words(12.4) == "at most about 12 min"
 
 
-def test_with_the_real_script(train, tmp_path):
+def test_with_the_real_script(train, tmp_path, monkeypatch):
     """One trial and one seed of a tiny net."""
+    monkeypatch.setattr(train.jobs, "subprocess", SimpleNamespace(Popen=Finished, DEVNULL=None))
     options = {"core": "fast_weights", "hidden_size": 4, "pairs": 2, "train_strings": 300, "validation_strings": 50}
     options |= {"test_strings": 50, "batch_size": 8, "test_curve": True, "core_kwargs": ["norm_per_step=True"]}
     stages = (({"learning_rate": 0.01},),)

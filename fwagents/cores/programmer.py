@@ -53,9 +53,9 @@ class FastWeightProgrammer(MemoryCore[Any]):
     The convolution lets one layer tie this step's key to an earlier one's value. With ``output_gate`` the read goes
     through an :class:`~fwagents.cores.output_gate.OutputGate`, which has a way past the memory.
 
-    In float32 on the CPU one compiled kernel runs the family, :mod:`fwagents.kernels.programmer`, unless the environment
-    variable FWAGENTS_BACKEND names another. Elsewhere :meth:`torch_form` does: W is a linear function of what is
-    written, so a stretch of steps needs no loop, see :func:`execute`.
+    In float32 on the CPU one compiled scan runs the family, :mod:`fwagents.kernels.programmer`, unless
+    FWAGENTS_BACKEND in the environment names another backend. Elsewhere :meth:`torch_form` does: W is a linear
+    function of what is written, so a stretch of steps needs no loop, see :func:`execute`.
 
     Args:
         input_size: D.

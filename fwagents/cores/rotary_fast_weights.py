@@ -15,6 +15,10 @@ from fwagents.kernels.program_reference import ProgramOptions
 
 Turned = Literal["half", "all", "none"]
 
+# The factor of the initial projections to q and k. These are normalised, so a step of an optimizer turns them the
+# further the shorter they are before it: as short as torch makes them, a control task fell back at every other update.
+KEY_SCALE = 4.0
+
 
 class RotaryState(NamedTuple):
     """Projections in the convolution's reach ``recent [B, c-1, 3H]``, fast weights ``W [B, heads, d, d]``, and the
@@ -62,8 +66,9 @@ class RotaryFastWeights(GatedDeltaNet):
         silu: put silu behind the convolution, as in ``GatedDeltaNet``.
 
     Shapes:
-        state ``(recent [B, c-1, 3H], W [B, heads, d, d], t [B, 1])``; parameters are those of ``GatedDeltaNet`` and of
-        :class:`~fwagents.cores.output_gate.OutputGate`.
+        state ``(recent [B, c-1, 3H], W [B, heads, d, d], t [B, 1])``; the parameters have the shapes and the
+        initialisation of ``GatedDeltaNet`` and :class:`~fwagents.cores.output_gate.OutputGate`, but the rows of C and b
+        for q and k begin four times as large.
 
     Raises:
         ValueError: an option is not as above.
@@ -108,6 +113,13 @@ class RotaryFastWeights(GatedDeltaNet):
         self.periods: list[float] = periods.tolist()
         turned[first::every] = 1
         self.turns: list[list[float]] = (turned / periods).tolist()  # a step [heads, d/2]
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights."""
+        super().reset_parameters()
+        with torch.no_grad():
+            for parameter in (self.projection.weight, self.projection.bias):
+                parameter[: 2 * self.hidden_size] *= KEY_SCALE
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -17,12 +17,11 @@ from fwagents.export.normalization import Normalization
 from fwagents.export.spaces import described_size, space_from_json, space_to_json
 from fwagents.files import replacing
 from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
-from fwagents.sb3.policies import MemoryCnnPolicy, MemoryMultiInputPolicy, MemoryPolicy
+from fwagents.sb3.policies import POLICIES, MemoryPolicy
 from fwagents.sb3.previous_step import check_observe
 
 FORMAT = "fwagents policy 3"
-POLICIES = {cls.__name__: cls for cls in (MemoryPolicy, MemoryCnnPolicy, MemoryMultiInputPolicy)}
-# The classes that a file may name; there are no others, so that a file cannot have code imported.
+# The classes that a file may name, beside the policies; there are no others, so that a file cannot have code imported.
 EXTRACTORS = {
     cls.__name__: cls
     for cls in (DenseExtractor, ImageExtractor, MultiInputExtractor, FlattenExtractor, NatureCNN, CombinedExtractor)

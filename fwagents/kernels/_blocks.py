@@ -168,7 +168,7 @@ def add_transposed(row: int, x: int, out: int) -> None:
     stay_apart()
     for r in range(0, row, LANES):
         for c in range(0, row, LANES):
-            add_transposed_tile(x + (c * row + r) * FLOAT, out + (r * row + c) * FLOAT, row)
+            add_transposed_tile(x + (c * row + r) * FLOAT, row, out + (r * row + c) * FLOAT, row)
 
 
 @inlined

@@ -188,7 +188,7 @@ def build_program() -> ProgramKernels:
     """The same for the fast-weight programmers."""
     i, none = types.int64, types.void
     problem, gradients, places = _named(ProgramProblem), _named(ProgramGradients), _named(Places)
-    with event.install_listener("numba:compile", _Notice("fast-weight-programmer", 10)):
+    with event.install_listener("numba:compile", _Notice("fast-weight-programmer", 30)):
         return ProgramKernels(
             forward=_compile(_program_forward.forward, none, [problem, places, *[i] * 5]),
             mix=_compile(_program_forward.mix, none, [i] * 10),

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fwagents.kernels._blocks import FLOAT, add_combination, add_product, clear, set_scaled
-from fwagents.kernels._problem import GROUP
+from fwagents.kernels._blocks import FLOAT, add_combination, add_product, clear, prefetch_floats, set_scaled
 from fwagents.kernels._program import MEMORY, Places, ProgramGradients, ProgramProblem
 from fwagents.kernels._program_forward import (
     LEAST_LENGTH,
@@ -32,6 +31,7 @@ from fwagents.kernels._program_forward import (
     prepare_segment,
     projection,
     put,
+    take,
     take_matrix,
     transpose,
 )
@@ -39,12 +39,10 @@ from fwagents.kernels._simd import (
     LANES,
     PANEL,
     called,
-    dots_tile,
     first,
     inlined,
     integer,
     load,
-    load_first,
     scalar,
     set_integer,
     set_scalar,
@@ -55,7 +53,6 @@ from fwagents.kernels._simd import (
     total,
 )
 
-_weighted = dots_tile(1, True)
 PLAIN = PANEL * LANES  # distance of panels in a matrix of plain rows
 BLOCK = 4  # rows of a triangular product that go together
 
@@ -102,15 +99,21 @@ def upper(n: int, vectors: int, a: int, a_row: int, b: int, out: int) -> None:
 
 
 @called
-def scores(n: int, chunk: int, vectors: int, left: int, x: int, y: int, diagonal: bool, out: int) -> None:
-    """``out[t, s] = left[t, s] (x(t) . y(s))`` below the diagonal or on it, zero elsewhere; [n, chunk]."""
+def scores(n: int, chunk: int, size: int, row: int, left: int, x: int, y: int, diagonal: bool, out: int) -> None:
+    """``out[t, s] = left[t, s] (x(t) . y(s))`` below the diagonal or on it, zero elsewhere; [n, chunk].
+
+    x has padded rows of ``size`` floats, y is transposed: [size, chunk].
+    """
     stay_apart()
-    row = vectors * LANES
+    across = (n + LANES - 1) // LANES * LANES
     for t in range(n):
-        line = t * chunk * FLOAT
-        for s in range(0, t + 1, GROUP):
-            at = line + s * FLOAT
-            _weighted(vectors, y + s * row * FLOAT, row, x + t * row * FLOAT, 0, left + at, out + at, 0)
+        for s in range(0, across, LANES):
+            store(out, t * chunk + s, splat(ZERO))
+    add_product(n, across // LANES, size, x, row, 1, y, chunk, PLAIN, out, chunk)
+    for t in range(n):
+        for s in range(0, across, LANES):
+            at = t * chunk + s
+            store(out, at, load(left, at) * load(out, at))
         if not diagonal:
             set_scalar(out, t * chunk + t, ZERO)
 
@@ -141,30 +144,30 @@ def gradients_at_reads(p: ProgramProblem, at: Places, b: int, t: int, n: int, dy
         out, d, x = scratch + (at.reads + i * across) * FLOAT, dy + place, p.reads + place
         if p.gain == 0:
             for v in range(0, across, LANES):
-                store(out, v, load_first(d, v, size - v))
+                store(out, v, take(d, v, size - v))
             continue
         sums = splat(ZERO)
         for v in range(0, size, LANES):
-            sums = sums + load_first(x, v, size - v)
+            sums = sums + take(x, v, size - v)
         mean = splat(total(sums) / count)
         squares = splat(ZERO)
         for v in range(0, size, LANES):
-            c = first(load_first(x, v, size - v) - mean, size - v)
+            c = first(take(x, v, size - v) - mean, size - v)
             squares = squares + c * c
         scale = splat(ONE / np.float32(sqrt(total(squares) / count + np.float32(p.norm_eps))))
         sums = along = splat(ZERO)
         for v in range(0, size, LANES):
-            normed = first(load_first(x, v, size - v) - mean, size - v) * scale
-            dv = load_first(d, v, size - v)
-            put(norm, v, load_first(norm, v, size - v) + dv * normed, size)
-            put(norm + size * FLOAT, v, load_first(norm + size * FLOAT, v, size - v) + dv, size)
-            dv = dv * load_first(p.gain, v, size - v)
+            normed = first(take(x, v, size - v) - mean, size - v) * scale
+            dv = take(d, v, size - v)
+            put(norm, v, take(norm, v, size - v) + dv * normed, size)
+            put(norm + size * FLOAT, v, take(norm + size * FLOAT, v, size - v) + dv, size)
+            dv = dv * take(p.gain, v, size - v)
             sums = sums + dv
             along = along + dv * normed
             store(out, v, dv)
         mean_d, mean_along = splat(total(sums) / count), splat(total(along) / count)
         for v in range(0, across, LANES):
-            normed = first(load_first(x, v, size - v) - mean, size - v) * scale
+            normed = first(take(x, v, size - v) - mean, size - v) * scale
             store(out, v, first(scale * (load(out, v) - mean_d - normed * mean_along), size - v))
 
 
@@ -183,9 +186,9 @@ def recall(p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, scr
             share = splat(ONE / scalar(p.sums, place * p.heads + head))
         for v in range(0, row, LANES):
             here = i * row + v
-            store(scratch, at.dr + here, share * load_first(dr, v, size - v))
+            store(scratch, at.dr + here, share * take(dr, v, size - v))
             if p.delta:
-                e = load_first(errors, v, size - v)
+                e = take(errors, v, size - v)
                 store(scratch, at.errors + here, e)
                 store(scratch, at.u + here, rate * e)
             else:
@@ -194,9 +197,9 @@ def recall(p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, scr
             r = p.reads + (place * p.heads + head) * size * FLOAT
             sums = splat(ZERO)
             for v in range(0, row, LANES):
-                sums = sums + load(scratch, at.dr + i * row + v) * load_first(r, v, size - v)
+                sums = sums + load(scratch, at.dr + i * row + v) * take(r, v, size - v)
             set_scalar(scratch, at.dr + i * row + size, -total(sums))
-    for i in range(n, (n + GROUP - 1) // GROUP * GROUP):  # scored along with the others
+    for i in range(n, (n + LANES - 1) // LANES * LANES):  # scored along with the others
         clear(p.vectors, scratch + (at.u + i * row) * FLOAT)
         clear(p.vectors, scratch + (at.k + i * row) * FLOAT)
 
@@ -240,18 +243,21 @@ def turn_back(
     # Through G.
     add_product(n, vectors, p.size, k, row, 1, G, row, PLAIN, du, row)
     scale_rows(p, n, du, last, 1, du)
-    transpose(row, G, other)
+    transpose(row, row, G, other, row)
     scale_rows(p, n, u, last, 1, scaled_u)
     add_product(n, vectors, p.out, scaled_u, row, 1, other, row, PLAIN, dk, row)
     # Inside the segment.
-    scores(n, chunk, vectors, left, q, k, True, qk)
-    scores(n, chunk, vectors, left, dr, u, True, drive)
+    across = (n + LANES - 1) // LANES * LANES
+    columns_k, columns_u = scaled_dr, scaled_u  # in places that are free until later, or from now on
+    transpose(across, row, k, columns_k, chunk)
+    transpose(across, row, u, columns_u, chunk)
+    scores(n, chunk, p.size, row, left, q, columns_k, True, qk)
+    scores(n, chunk, p.out, row, left, dr, columns_u, True, drive)
     upper(n, vectors, qk, chunk, dr, du)
     upper(n, vectors, drive, chunk, q, dk)
     lower(n, vectors, drive, chunk, k, dq)
-    scale_rows(p, n, dr, since, 1, scaled_dr)
     if p.delta:
-        scores(n, chunk, vectors, left, k, k, False, kk)
+        scores(n, chunk, p.size, row, left, k, columns_k, False, kk)
         for i in range(n - 1, -1, -1):
             if i + 1 < n:
                 below = (i + 1) * row * FLOAT
@@ -260,12 +266,13 @@ def turn_back(
                 )  # fmt: skip
             rate = gate(p, at.gates, head, 0, i, scratch)
             set_scaled(vectors, -rate, du + i * row * FLOAT, de + i * row * FLOAT)
-        scores(n, chunk, vectors, left, de, u, False, correction)
+        scores(n, chunk, p.out, row, left, de, columns_u, False, correction)
         upper(n, vectors, correction, chunk, k, dk)
         lower(n, vectors, correction, chunk, k, dk)
         scale_rows(p, n, de, since, 1, scaled_de)
+    scale_rows(p, n, dr, since, 1, scaled_dr)
     if kept:
-        transpose(row, kept, other)
+        transpose(row, row, kept, other, row)
         add_product(n, vectors, p.out, scaled_dr, row, 1, other, row, PLAIN, dq, row)
         if p.delta:
             add_product(n, vectors, p.out, scaled_de, row, 1, other, row, PLAIN, dk, row)
@@ -304,7 +311,7 @@ def gate_gradients(
             dr = scratch + at.dr * FLOAT + here
             sums = splat(ZERO)
             for c in range(0, row, LANES):
-                sums = sums + load(dr, c) * load_first(r, c, size - c)
+                sums = sums + load(dr, c) * take(r, c, size - c)
                 sums = sums + load(de, c) * (load(v, c) - load(errors, c))
             product = product + total(sums) - beta * through
             closed = scalar(scratch, at.shut + i * across + p.heads + head)
@@ -364,9 +371,9 @@ def unconvolve(
             size = p.size - v
             x = splat(ZERO)
             for j in range(p.conv):
-                x = x + load_first(p.taps, (past - j) * channels + column + v, size) * load(rows, (i + j) * row + v)
+                x = x + take(p.taps, (past - j) * channels + column + v, size) * load(rows, (i + j) * row + v)
             if recent_out and tail and last >= 0:
-                x = x + load_first(recent_out, (b * past + last) * channels + column + v, size)
+                x = x + take(recent_out, (b * past + last) * channels + column + v, size)
             put(out + column * FLOAT, v, x, p.size)
     for j in range(p.conv):
         begin = max(j - reach, 0)
@@ -374,9 +381,9 @@ def unconvolve(
             size = p.size - v
             x = splat(ZERO)
             for i in range(begin, n):
-                x = x + load_first(projection(p, b, t + i - j), column + v, size) * load(rows, i * row + v)
+                x = x + take(projection(p, b, t + i - j), column + v, size) * load(rows, i * row + v)
             to = dtaps + ((past - j) * channels + column) * FLOAT
-            put(to, v, load_first(to, v, size) + x, p.size)
+            put(to, v, take(to, v, size) + x, p.size)
     for i in range(past):
         for v in range(0, row, LANES):
             store(carry, i * row + v, load(rows, i * row + v))
@@ -399,9 +406,9 @@ def recent_gradients(p: ProgramProblem, g: ProgramGradients, b: int) -> None:
                     x = splat(ZERO)
                     for j in range(past - i, p.conv):
                         at = (past - j) * channels + column + v
-                        x = x + load_first(p.taps, at, size) * load(carry, (j + i - past) * row + v)
+                        x = x + take(p.taps, at, size) * load(carry, (j + i - past) * row + v)
                     if g.recent_out and tail and last >= 0:
-                        x = x + load_first(g.recent_out, (b * past + last) * channels + column + v, size)
+                        x = x + take(g.recent_out, (b * past + last) * channels + column + v, size)
                     put(to, v, x, p.size)
 
 
@@ -499,6 +506,9 @@ def backward(
             prepare_segment(p, at, b, t, n, scratch)
             gradients_at_reads(p, at, b, t, n, g.y, norm, scratch)
             tail = integer(g.tail, b)
+            for ahead in range(max(t - p.chunk, begin_step), t):
+                prefetch_floats(projection(p, b, ahead), 3 * width)
+                prefetch_floats(g.z + (ahead * p.batch + b) * p.width * FLOAT, 3 * width)
             for head in range(p.heads):
                 G = matrix(p, g.G, b, head)
                 kept = 0 if empty else p.kept + ((b * p.slots + t // p.chunk) * p.heads + head) * rows

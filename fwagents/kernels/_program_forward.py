@@ -65,6 +65,14 @@ def projection(p: ProgramProblem, b: int, t: int) -> int:
 
 
 @inlined
+def take(x: int, v: int, size: int) -> Any:
+    """The ``size`` floats at ``v``, zero in the lanes beyond them."""
+    if size >= LANES:  # a mask takes three instructions
+        return load(x, v)
+    return load_first(x, v, size)
+
+
+@inlined
 def put(to: int, v: int, x: Any, size: int) -> None:
     """Store the lanes at ``v`` that lie before ``size``."""
     if v + LANES <= size:
@@ -108,7 +116,7 @@ def sigmoids(p: ProgramProblem, b: int, t: int, n: int, gates: int, shut: int) -
     for i in range(n):
         z = projection(p, b, t + i) + 3 * p.heads * p.size * FLOAT
         for v in range(0, across, LANES):
-            e = exp(splat(ZERO) - load_first(z, v, count - v))
+            e = exp(splat(ZERO) - take(z, v, count - v))
             opened = one / (one + e)
             store(gates, i * across + v, opened)
             store(shut, i * across + v, e * opened)
@@ -137,10 +145,10 @@ def convolve(p: ProgramProblem, b: int, t: int, n: int, reach: int, column: int,
         many = min(reach + i, p.conv - 1)
         for v in range(0, row, LANES):
             size = p.size - v
-            x = load_first(z, column + v, size) * load_first(p.taps, (p.conv - 1) * channels + column + v, size)
+            x = take(z, column + v, size) * take(p.taps, (p.conv - 1) * channels + column + v, size)
             for j in range(1, many + 1):
-                past = load_first(projection(p, b, t + i - j), column + v, size)
-                x = x + past * load_first(p.taps, (p.conv - 1 - j) * channels + column + v, size)
+                past = take(projection(p, b, t + i - j), column + v, size)
+                x = x + past * take(p.taps, (p.conv - 1 - j) * channels + column + v, size)
             if p.silu:
                 e = exp(splat(ZERO) - x)
                 opened = one / (one + e)
@@ -352,16 +360,16 @@ def layer_norm(p: ProgramProblem, b: int, t: int, n: int) -> None:
         x, out = p.reads + place, p.normed + place
         sums = splat(ZERO)
         for v in range(0, size, LANES):
-            sums = sums + load_first(x, v, size - v)
+            sums = sums + take(x, v, size - v)
         mean = splat(total(sums) / count)
         squares = splat(ZERO)
         for v in range(0, size, LANES):
-            d = first(load_first(x, v, size - v) - mean, size - v)
+            d = first(take(x, v, size - v) - mean, size - v)
             squares = squares + d * d
         scale = splat(ONE / np.float32(sqrt(total(squares) / count + np.float32(p.norm_eps))))
         for v in range(0, size, LANES):
-            d = (load_first(x, v, size - v) - mean) * scale
-            d = d * load_first(p.gain, v, size - v) + load_first(p.shift, v, size - v)
+            d = (take(x, v, size - v) - mean) * scale
+            d = d * take(p.gain, v, size - v) + take(p.shift, v, size - v)
             put(out, v, d, size)
 
 
@@ -373,14 +381,14 @@ def matrix(p: ProgramProblem, base: int, b: int, head: int) -> int:
 
 
 @called
-def transpose(row: int, x: int, out: int) -> None:
-    """Out = x transposed, square matrices of padded rows."""
+def transpose(rows: int, row: int, x: int, out: int, out_row: int) -> None:
+    """Out = x transposed, for so many rows of ``row`` floats, both multiples of LANES."""
     stay_apart()
-    for i in range(row):
-        clear(row // LANES, out + i * row * FLOAT)
     for r in range(0, row, LANES):
-        for c in range(0, row, LANES):
-            add_transposed_tile(x + (c * row + r) * FLOAT, out + (r * row + c) * FLOAT, row)
+        for i in range(LANES):
+            clear(rows // LANES, out + (r + i) * out_row * FLOAT)
+        for c in range(0, rows, LANES):
+            add_transposed_tile(x + (c * row + r) * FLOAT, row, out + (r * out_row + c) * FLOAT, out_row)
 
 
 @inlined
@@ -390,15 +398,15 @@ def take_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
     for e in range(row):
         for v in range(0, row, LANES):
             some = p.size - v if e < p.out else 0
-            store(scratch, e * row + v, load_first(x, e * p.size + v, some))
-    transpose(row, scratch, out)
+            store(scratch, e * row + v, take(x, e * p.size + v, some))
+    transpose(row, row, scratch, out, row)
 
 
 @inlined
 def give_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
     """The inverse of :func:`take_matrix`."""
     row = p.vectors * LANES
-    transpose(row, x, scratch)
+    transpose(row, row, x, scratch, row)
     for e in range(p.out):
         for v in range(0, row, LANES):
             put(out + e * p.size * FLOAT, v, load(scratch, e * row + v), p.size)
@@ -434,7 +442,7 @@ def end_row(p: ProgramProblem, b: int, scratch: int) -> None:
         out = p.recent_out + (b * (p.conv - 1) + i) * channels * FLOAT
         for v in range(0, channels, LANES):
             if p.conv - 1 - i <= reach:
-                put(out, v, load_first(projection(p, b, t), v, channels - v), channels)
+                put(out, v, take(projection(p, b, t), v, channels - v), channels)
             else:
                 put(out, v, splat(ZERO), channels)
     if p.t_out:
@@ -472,17 +480,17 @@ def forward(p: ProgramProblem, at: Places, begin_step: int, end_step: int, begin
                 set_integer(p.memory, MEMORY * b, 0)
                 set_integer(p.memory, MEMORY * b + 1, 0)
                 set_integer(p.memory, MEMORY * b + 2, 1)
-            if after < p.steps:
-                prefetch_floats(projection(p, b, after), p.width)
+            for ahead in range(t + p.chunk, min(after + p.chunk, end_step)):
+                prefetch_floats(projection(p, b, ahead), 3 * p.heads * p.size)
             empty = fresh or (t == 0 and p.W_in == 0 and p.held == 0)
             reach = integer(p.memory, MEMORY * b)
             prepare_segment(p, at, b, t, n, scratch)
             for head in range(p.heads):
                 W = matrix(p, p.W, b, head)
-                if p.traced and not empty and t % p.chunk == 0:
+                if p.traced and t % p.chunk == 0:
                     kept = p.kept + ((b * p.slots + t // p.chunk) * p.heads + head) * rows
                     for i in range(0, row * row, LANES):
-                        store(kept, i, load(W, i))
+                        store(kept, i, splat(ZERO) if empty else load(W, i))
                 instruct(p, at, b, t, n, reach, head, 0, scratch)
                 run_head(p, at, b, t, n, head, W, empty, scratch)
             if p.gain:
@@ -517,11 +525,11 @@ def mix(
         line = i * size * FLOAT
         for v in range(0, size, LANES):
             some = size - v
-            e = exp(splat(ZERO) - load_first(gates, v, some))
+            e = exp(splat(ZERO) - take(gates, v, some))
             g = one / (one + e)
-            skip, m = load_first(skips, v, some), load_first(mixed + line, v, some)
+            skip, m = take(skips, v, some), take(mixed + line, v, some)
             if dout:
-                d = load_first(dout + line, v, some)
+                d = take(dout + line, v, some)
                 to = dz + (i * width + column) * FLOAT
                 put(dmixed + line, v, d * g, size)
                 put(to, v, d * (m - skip) * g * (e * g), size)

@@ -422,9 +422,9 @@ def dots_tile(m: int, weighted: bool) -> Callable[..., None]:
     return tile
 
 
-@_intrinsic(types.void, _address, _address, types.intp)
-def add_transposed_tile(builder: Any, x: Any, out: Any, row: Any) -> Any:
-    """Out += x transposed for LANES rows of LANES floats, ``row`` floats apart in both."""
+@_intrinsic(types.void, _address, types.intp, _address, types.intp)
+def add_transposed_tile(builder: Any, x: Any, row: Any, out: Any, out_row: Any) -> Any:
+    """Out += x transposed for LANES rows of LANES floats, ``row`` and ``out_row`` floats apart."""
     lines = [_read(builder, x, builder.mul(row, _index(i))) for i in range(LANES)]
     d = 1
     while d < LANES:
@@ -436,6 +436,6 @@ def add_transposed_tile(builder: Any, x: Any, out: Any, row: Any) -> Any:
                 lines[i], lines[i + d] = _shuffle(builder, a, b, left), _shuffle(builder, a, b, right)
         d *= 2
     for i, line in enumerate(lines):
-        at = _pointer(builder, out, builder.mul(row, _index(i)))
+        at = _pointer(builder, out, builder.mul(out_row, _index(i)))
         builder.store(builder.fadd(builder.load(at, align=4), line), at, align=4)
     return ir.Constant(ir.IntType(8).as_pointer(), None)

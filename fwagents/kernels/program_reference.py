@@ -94,8 +94,10 @@ def loop_form(inputs: ProgramInputs, options: ProgramOptions) -> ProgramResult:
             W = torch.where(opens.view(B, 1, 1, 1), zero_W, W)
             t = torch.where(opens.view(B, 1), zero_t, t)
         t = t + 1
-        projected, gates, mixing = F.linear(x[step], inputs.weight, inputs.bias).split(
-            [channels, options.gates * heads, len(inputs.weight) - channels - options.gates * heads], -1
+        projected, gates, mixing = torch.split(
+            F.linear(x[step], inputs.weight, inputs.bias),
+            [channels, options.gates * heads, len(inputs.weight) - channels - options.gates * heads],
+            dim=-1,
         )
         reach = torch.cat([recent, projected.unsqueeze(1)], 1)
         recent = reach[:, 1:]

@@ -36,13 +36,13 @@ class ProgramSteps:
         self.held = {
             name: torch.empty_like(x, memory_format=torch.contiguous_format) for name, x in self._now().items()
         }
-        self.t_in, self.t = torch.empty(batch, 1), torch.empty(batch, 1)
-        inputs = ProgramInputs(x=torch.empty(1, batch, width), t=self.t_in, **self.held)
+        self.t_in, self.t = borrowed(batch, 1), borrowed(batch, 1)
+        inputs = ProgramInputs(x=borrowed(1, batch, width), t=self.t_in, **self.held)
         self.plan = plan = layout_of(inputs, options)
-        self.recent = torch.empty(batch, plan.conv - 1, 3 * plan.H)
+        self.recent = borrowed(batch, plan.conv - 1, 3 * plan.H)
         self.W = borrowed(batch, options.heads, plan.row, plan.row)
-        self.start = torch.empty(batch, dtype=torch.bool)
-        workspace, self.y = borrowed(sum(plan.sections[:-1])), torch.empty(batch, plan.H)
+        self.start = torch.empty(batch, dtype=torch.bool, device="cpu")
+        workspace, self.y = borrowed(sum(plan.sections[:-1])), borrowed(batch, plan.H)
         problem, self.memory, self.turned, self.alive = describe(inputs, options, plan, workspace, self.y)
         self.problem = problem._replace(
             held=1,

@@ -118,13 +118,13 @@ def layout(T: int, B: int, width: int, conv: int, channels: int, options: Progra
     chunk = chunk_of(row)
     slots = -(-T // chunk)
     units = T * B * H
-    gated = padded(units) if mixed else 0
+    gated = units if mixed else 0
     sections = (
-        padded(T * B * width),
+        T * B * width,
         gated,
         gated,
         gated,
-        padded(units if options.delta else T * B * heads),
+        units if options.delta else T * B * heads,
         B * slots * heads * row * row,
     )
     block = max(1, BLOCK // (B * width * chunk)) * chunk
@@ -132,6 +132,7 @@ def layout(T: int, B: int, width: int, conv: int, channels: int, options: Progra
 
 
 def layout_of(inputs: ProgramInputs, options: ProgramOptions) -> Layout:
+    """The layout for the shapes of these inputs."""
     (T, B, _), (conv, channels) = inputs.x.shape, inputs.taps.shape
     return layout(T, B, len(inputs.weight), conv, channels, options, inputs.gain is not None)
 
@@ -149,7 +150,7 @@ def turn_rows(steps: Tensor, turns: tuple[float, ...], row: int) -> Tensor:
     share = steps.double().unsqueeze(1) * torch.tensor(turns, dtype=torch.float64)
     angle = (share - share.floor()) * (2 * math.pi)
     pairs = 2 * len(turns)
-    rows = torch.zeros(len(steps), 2, row)
+    rows = torch.zeros(len(steps), 2, row, dtype=torch.float32)
     rows[:, 0] = 1
     rows[:, 0, :pairs] = angle.cos().repeat_interleave(2, 1)
     rows[:, 1, 0:pairs:2] = -angle.sin()
@@ -172,7 +173,7 @@ def describe(inputs: ProgramInputs, options: ProgramOptions, plan: Layout, trace
     at = [trace.data_ptr()]
     for floats in plan.sections:
         at.append(at[-1] + 4 * floats)
-    memory = torch.empty(plan.B, MEMORY, dtype=torch.int64)
+    memory = torch.empty(plan.B, MEMORY, dtype=torch.int64, device="cpu")
     tables = turn_tables(options.turns, plan.row) if turned else None
     before = turn_rows(inputs.t.detach().view(-1), options.turns, plan.row) if turned and inputs.t is not None else None
     problem = ProgramProblem(
@@ -223,7 +224,7 @@ def forward_pass(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Returns y, recent, W, t and the trace, which is empty unless asked for."""
     compiled, plan, inputs = kernels(), layout_of(inputs, options), _dense(inputs)
-    T, B, H, width = plan.T, plan.B, plan.H, plan.width
+    T, B, H = plan.T, plan.B, plan.H
     x = inputs.x.view(T * B, -1)
     trace, y = borrowed(sum(plan.sections[:-1]) + (plan.sections[-1] if traced else 0)), borrowed(T, B, H)
     recent, W = borrowed(B, plan.conv - 1, 3 * H), borrowed(B, options.heads, plan.out, plan.size)
@@ -313,7 +314,7 @@ def backward_pass(
     scratch = borrowed(count, at.floats)
     G, carry = borrowed(B, heads, row, row), borrowed(B, heads, 3, plan.conv - 1, row)
     scale = x.new_zeros(B, heads) if dW is None else (dW * W).sum((2, 3))
-    tail = torch.empty(B, dtype=torch.int64)
+    tail = torch.empty(B, dtype=torch.int64, device="cpu")
     dtaps, dnorm = borrowed(count, plan.conv, 3 * H), borrowed(count, 2, H)
     d_recent = None if inputs.recent is None else torch.empty_like(inputs.recent)
     d_W = None if inputs.W is None else torch.empty_like(inputs.W)
@@ -500,13 +501,14 @@ def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, 
     if torch.is_grad_enabled():
         found = list(differentiable(loop_form(inputs, ctx.options), gradients[:4], inputs, wanted))
     else:
-        given = (*gradients[:3], y, W, trace)
+        dy, drecent, dW, dt, *_ = gradients
+        given = dy, drecent, dW, y, W, trace
         with torch.autocast("cpu", enabled=False):
             if ctx.direct:
                 found = backward_pass(*given, inputs, ctx.options, wanted)
             else:
                 found = list(_backward(*given, *inputs, *ctx.options, wanted[0]))
-        found[6] = _gradient_at_t(gradients[3], inputs.start)
+        found[6] = _gradient_at_t(dt, inputs.start)
     found = [d if wants else None for d, wants in zip(found, wanted, strict=False)]
     return *found, *(None,) * (len(wanted) - len(found))
 

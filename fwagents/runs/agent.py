@@ -25,7 +25,7 @@ from fwagents.runs.options import (
     Within,
     check_idle,
 )
-from fwagents.settings import defaults_for
+from fwagents.settings import AGENT_CORE, defaults_for
 
 # Every option says who takes it. An algorithm takes what its constructor takes; see algorithms.py.
 EVERY = ("memory_ppo", "memory_a2c", "recurrent_ppo", "appo")
@@ -58,7 +58,7 @@ class Args:
     that is 1 at the start of an episode, where they are zeros; see fwagents.envs.wrappers.PreviousStep."""
     vec_env: Annotated[Literal["auto", "dummy", "subproc"], ALWAYS] = "auto"
     """Environments as one batch where there is a native one; in a loop; or each in a process of its own."""
-    core: Annotated[CoreName, ALWAYS] = "fast_weights"
+    core: Annotated[CoreName, ALWAYS] = AGENT_CORE
     """The memory."""
     hidden_size: Annotated[Units, ALWAYS] = 128
     """Units of the memory."""

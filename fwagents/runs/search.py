@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from fwagents.runs.cli import CoreName
 from fwagents.runs.folder import read_json
 from fwagents.runs.options import ALWAYS, Count, CountOrNone, OutputFile, Seed, TakenBy, Threads, Units
-from fwagents.settings import defaults_for
+from fwagents.settings import AGENT_CORE, defaults_for
 
 OPTUNA = TakenBy(engine=("optuna",))
 RAY = TakenBy(engine=("ray",))
@@ -63,7 +63,7 @@ class Args:
 
     env: Annotated[str, ALWAYS] = "PartialCatch-v0"
     """Any Gymnasium id; "module:Id" imports the module first."""
-    core: Annotated[CoreName, ALWAYS] = "fast_weights"
+    core: Annotated[CoreName, ALWAYS] = AGENT_CORE
     """The memory."""
     algo: Annotated[Literal["memory_ppo", "memory_a2c", "recurrent_ppo"], ALWAYS] = "memory_ppo"
     """The algorithm."""

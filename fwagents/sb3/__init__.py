@@ -12,6 +12,7 @@ from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtr
 from fwagents.sb3.policies import (
     AGENT_CORE_KWARGS,
     POLICIES,
+    FastWeightPolicy,
     MemoryCnnPolicy,
     MemoryMultiInputPolicy,
     MemoryPolicy,
@@ -23,6 +24,7 @@ from fwagents.sb3.vec_env import make_vec_env
 __all__ = [
     "AGENT_CORE_KWARGS",
     "DenseExtractor",
+    "FastWeightPolicy",
     "ImageExtractor",
     "MemoryA2C",
     "MemoryCnnPolicy",

@@ -23,6 +23,7 @@ from fwagents.sb3.presets import agent_for
 from fwagents.sb3.states import MemoryStates, map_states
 from fwagents.sb3.stepping import PolicyStepper
 from fwagents.sb3.vec_env import GymnasiumVecEnv
+from fwagents.settings import AGENT_CORE
 
 Self = TypeVar("Self", bound="MemoryRollouts")
 
@@ -50,7 +51,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
         cls: type[Self],
         env_id: str,
         *,
-        core: str = "fast_weights",
+        core: str = AGENT_CORE,
         seed: int | None = 0,
         env_kwargs: Mapping[str, Any] | None = None,
         policy_kwargs: Mapping[str, Any] | None = None,

@@ -23,6 +23,7 @@ from fwagents.sb3.spaces import check_observations, check_start
 from fwagents.sb3.states import MemoryStates
 from fwagents.sb3.threads import check_threads
 from fwagents.sb3.unchecked import unchecked
+from fwagents.settings import AGENT_CORE
 
 if TYPE_CHECKING:
     from fwagents.sb3.buffers import Chunks, MemoryRolloutBuffer
@@ -50,7 +51,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         observation_space: observation space.
         action_space: Box, Discrete, MultiDiscrete or MultiBinary.
         lr_schedule: learning rate as a function of the remaining progress.
-        core: name of a core in ``fwagents.cores.CORES``.
+        core: name of a core in ``fwagents.cores.CORES``; :class:`~fwagents.cores.RotaryFastWeights` by default.
         hidden_size: units of the core.
         core_kwargs: options of the core, on top of ``AGENT_CORE_KWARGS[core]``.
         critic_core: where the value's memory comes from.
@@ -80,7 +81,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        core: str = "fast_weights",
+        core: str = AGENT_CORE,
         hidden_size: int = 128,
         core_kwargs: Mapping[str, Any] | None = None,
         critic_core: CriticCore = "separate",
@@ -340,6 +341,13 @@ def _check_names(kwargs: Mapping[str, Any], core_kwargs: Mapping[str, Any]) -> N
             raise TypeError(f"core_kwargs has {name!r}, expected it in policy_kwargs, beside core_kwargs")
 
 
+class FastWeightPolicy(MemoryPolicy):
+    """:class:`MemoryPolicy` on the cell of Ba et al. (2016), :class:`~fwagents.cores.FastWeights`."""
+
+    def __init__(self, *args: Any, core: str = "fast_weights", **kwargs: Any) -> None:
+        super().__init__(*args, core=core, **kwargs)
+
+
 class MemoryCnnPolicy(MemoryPolicy):
     """:class:`MemoryPolicy` for images of any size: the encoder is an :class:`ImageExtractor`."""
 
@@ -359,6 +367,7 @@ def map_observations(function: Callable[[Any], Any], obs: Any) -> Any:
 
 POLICIES: Mapping[str, type[MemoryPolicy]] = {
     "MemoryPolicy": MemoryPolicy,
+    "FastWeightPolicy": FastWeightPolicy,
     "MemoryCnnPolicy": MemoryCnnPolicy,
     "MemoryMultiInputPolicy": MemoryMultiInputPolicy,
 }

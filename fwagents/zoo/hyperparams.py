@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fwagents.settings import DEFAULTS, defaults_for
+from fwagents.settings import AGENT_CORE, DEFAULTS, defaults_for
 
 GENERAL: dict[str, Any] = {"total_timesteps": 500_000, "num_envs": 32, "n_steps": 32, "learning_rate": 1e-3}
 ATARI: dict[str, Any] = {
@@ -49,7 +49,7 @@ def hyperparams_for(algo: str, env_kwargs: Mapping[str, Any] | None = None) -> d
         algo: "ppo_lstm" (sb3-contrib's RecurrentPPO), "memory_ppo" or "memory_a2c".
         env_kwargs: arguments of the environment that is to be trained in; those left out have their registered values.
     """
-    found = {env: translated(algo, {**GENERAL, **defaults_for(env, "fast_weights", env_kwargs)}) for env in DEFAULTS}
+    found = {env: translated(algo, {**GENERAL, **defaults_for(env, AGENT_CORE, env_kwargs)}) for env in DEFAULTS}
     general = {"policy": "fwagents.zoo.policies.SuitedPolicy"}
     atari = {
         "policy": "fwagents.sb3.MemoryCnnPolicy",
@@ -72,6 +72,6 @@ def translated(algo: str, setting: dict[str, Any]) -> Settings:
             **taken,
             **{new: setting[old] for old, new in RENAMED.items()},
             "learning_rate": f"lin_{setting['learning_rate']}",
-            "policy_kwargs": {"core": "fast_weights", **policy, **({"core_kwargs": core} if core else {})},
+            "policy_kwargs": {"core": AGENT_CORE, **policy, **({"core_kwargs": core} if core else {})},
         }
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-CORES = ("fast_weights", "lstm", "gru")
+CORES = ("rotary_fast_weights", "fast_weights", "lstm", "gru")
 
 
 def sample_memory_ppo_params(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from fwagents.sb3 import MemoryA2C, MemoryPPO
 
-from .tiny_envs import RandomEnv
+from .tiny_envs import RandomEnv, until
 
 ALGORITHMS = [MemoryPPO, MemoryA2C]
 SMALL = {"hidden_size": 8}
@@ -50,8 +50,9 @@ def test_says_what_it_is_shown(algorithm, kind):
     model = algorithm(
         "MemoryPolicy", env, gamma=0.4, learning_rate=0.005, seed=3, policy_kwargs=policy, chunk_length=8, **more
     )
-    model.learn(8_000)
-    evaluate_policy(model, env, n_eval_episodes=20, reward_threshold=90, warn=False)
+    test_env = DummyVecEnv([IDENTITIES[kind]] * 8)
+    model.learn(8_000, until(95, test_env, episodes=20))
+    evaluate_policy(model, test_env, n_eval_episodes=20, reward_threshold=90, warn=False)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -53,11 +53,16 @@ class RecallEnv(gym.Env):
         return self._observation(), (1.0 if action == self.cue else -1.0) if last else 0.0, last, False, {}
 
 
-def until(reward, venv):
-    """A callback that stops training once 100 greedy episodes bring more than ``reward`` on average."""
+def until(reward, venv, episodes=100):
+    """A callback that stops training once so many greedy episodes bring at least ``reward`` on average."""
     stop = StopTrainingOnRewardThreshold(reward, verbose=0)
     return EvalCallback(
-        venv, callback_on_new_best=stop, n_eval_episodes=100, eval_freq=1024 // venv.num_envs, verbose=0, warn=False
+        venv,
+        callback_on_new_best=stop,
+        n_eval_episodes=episodes,
+        eval_freq=1024 // venv.num_envs,
+        verbose=0,
+        warn=False,
     )
 
 
