@@ -11,8 +11,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from fwagents.cores import CORES, FastWeights, make_core
-from fwagents.sb3 import MemoryA2C, MemoryPolicy, MemoryPPO
+from fwagents.cores import CORES, FastWeights, RotaryFastWeights, make_core
+from fwagents.sb3 import FastWeightPolicy, MemoryA2C, MemoryPolicy, MemoryPPO
 from fwagents.sb3.packing import PackedCore
 
 from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv, until
@@ -68,9 +68,14 @@ def test_spaces(obs, action):
 
 
 def test_policy_by_name_and_by_class():
-    for policy in ("MemoryPolicy", MemoryPolicy):
-        model = RecurrentPPO(policy, RecallEnv(), n_steps=8, policy_kwargs=SMALL)
-        assert isinstance(model.policy.actor_core, FastWeights)
+    for name, policy, core in [
+        ("MemoryPolicy", MemoryPolicy, RotaryFastWeights),
+        ("FastWeightPolicy", FastWeightPolicy, FastWeights),
+    ]:
+        for given in (name, policy):
+            model = RecurrentPPO(given, RecallEnv(), n_steps=8, policy_kwargs={"hidden_size": 8})
+            assert type(model.policy) is policy
+            assert type(model.policy.actor_core) is core
     cnn = make(obs="image").policy_class, RecurrentPPO.policy_aliases["MemoryCnnPolicy"]
     assert cnn[0] is cnn[1]
     multi = make(obs="dict").policy_class, RecurrentPPO.policy_aliases["MemoryMultiInputPolicy"]
