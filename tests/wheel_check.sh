@@ -37,7 +37,8 @@ fwagents="$dir/venv/bin/fwagents"
 "$fwagents" agent --env PartialCatch-v0 --total-timesteps 1000 --num-envs 4 --final-episodes 4 --eval-freq 500 --eval-episodes 4
 "$fwagents" watch --no-window --episodes 1 --fps 1000 > watched.txt
 "$fwagents" retrieval --updates 20 --train-strings 100 --validation-strings 10 --test-strings 10 --eval-freq 10
-"$fwagents" | grep -q "fwagents agent"
+"$fwagents" > commands.txt
+grep -q "fwagents agent" commands.txt
 test -f runs/PartialCatch-v0/*/best_model.zip
 test -f runs/retrieval/*/result.json
 echo "the console script of the wheel trained an agent and a memory for retrieval"
