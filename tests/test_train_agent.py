@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
 
 def test_run_folder(trained):
     folder, printed = trained
-    assert folder.name.startswith("fast_weights-s3-")
+    assert folder.name.startswith("rotary_fast_weights-s3-")
     names = {p.name for p in folder.iterdir()}
     assert {"config.json", "result.json", "progress.csv", "monitor.csv", "evaluations.npz"} <= names
     assert {"best_model.zip", "final_model.zip", "checkpoints"} <= names
