@@ -233,7 +233,7 @@ SUITE_SETTING: Setting = {
 }
 # The agents' fast rate of 0.03 was found where nothing is to be associated; the rate of 1 is retrieval's.
 STRONG: Setting = {"decay": 0.95, "fast_lr": 1.0}
-SUITE_PLAYERS = {**PLAYERS, "strong": ("fast_weights", STRONG)}
+SUITE_PLAYERS = {**PLAYERS, "strong": ("fast_weights", STRONG), "rotary": ("rotary_fast_weights", {})}
 SUITE_OWN: dict[str, Setting] = {"TMaze-v0": {"gamma": 0.98, "gae_lambda": 1.0}}
 # The step sizes that every core tries, where, and on which seed: no search on one game knows what serves on another.
 STEP_SIZES = (0.001, 0.003)

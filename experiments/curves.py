@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import rotary
 from experiments.agent_cells import CELLS, AgentCell, Search, Setting
 from experiments.agent_results import kept_runs, result_path, share
 from experiments.jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
@@ -249,7 +250,7 @@ def last_part(search: Search, lent: Sequence[Path]) -> Setting:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, then list or run."""
     args = parse(Args, argv)
-    cells = wanted(args, CELLS, lambda cell: cell.group)
+    cells = wanted(args, [*CELLS, *rotary.CELLS], lambda cell: cell.group)
     absent = {module for cell in cells if (module := module_of(cell)) and find_spec(module) is None}
     if absent:
         print(f"Left out, since these are not installed: {', '.join(sorted(absent))}")

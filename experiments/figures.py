@@ -34,6 +34,7 @@ STYLES = {
     "no_reads": ("no fast memory (S = 0)", "#44AA99", "h", "--"),
     "paper_constants": ("fast weights, the paper's constants", "#996633", "X", "--"),
     "strong": ("fast weights, a rate of 1", "#117733", "d", "-"),
+    "rotary": ("rotary fast weights", "#882255", "<", "-"),
     "strong_small": ("fast weights, a rate of 1, W = 0.05 I at first", "#8877DD", "p", "-"),
 }
 NAMES = {label: style[0] for label, style in STYLES.items()}

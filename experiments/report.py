@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import curves_report, elsewhere_report, figures, inner_steps_report, suite_report, tuning_report
+from experiments import (
+    curves_report,
+    elsewhere_report,
+    figures,
+    inner_steps_report,
+    rotary,
+    suite_report,
+    tuning_report,
+)
 from experiments.cells import CELLS, FEATURES, PAIRS, SIZES, Cell
 from experiments.document import picture, table, write_section
 from experiments.figures import NAMES
@@ -343,6 +351,11 @@ def suite(args: Args, results: Results) -> str:
     return suite_report.section(args.results, args.figures)
 
 
+def rotary_fast_weights(args: Args, results: Results) -> str:
+    """The default memory's targets and ablations."""
+    return rotary.section(args.results)
+
+
 def elsewhere(args: Args, results: Results) -> str:
     """Environments that others wrote."""
     return elsewhere_report.section(args.results)
@@ -361,6 +374,7 @@ SECTIONS = {
     "tuning": tuning,
     "curves": curves,
     "suite": suite,
+    "rotary": rotary_fast_weights,
     "elsewhere": elsewhere,
     "inner-steps": inner_steps,
 }

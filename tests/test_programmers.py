@@ -147,7 +147,7 @@ def test_a_gate_that_is_shut_forgets_without_overflow():
     [
         ("hidden_size is 6, expected a multiple of num_heads, 4", {"num_heads": 4}),
         ("num_heads is 0", {"num_heads": 0}),
-        ("conv_size is 1, expected an integer of at least 2", {"conv_size": 1}),
+        ("conv_size is 0, expected an integer of at least 1", {"conv_size": 0}),
         ("gate_bias is nan", {"gate_bias": float("nan")}),
     ],
 )

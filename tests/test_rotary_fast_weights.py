@@ -48,7 +48,7 @@ def plain(core, x, recent, W, t, turns):
             if turns[n]:
                 query, key = turned(query, t, periods), turned(key, t, periods)
             left = alphas[n] * W[n]
-            W[n] = left + betas[n] * np.outer(v[n] - left @ key, key)
+            W[n] = left + betas[n] * np.outer(v[n] - core.delta_rule * left @ key, key)
             read.append(W[n] @ query)
         read = np.concatenate(read)
         if core.output_gate is not None:
@@ -68,6 +68,8 @@ def plain(core, x, recent, W, t, turns):
         (8, {}, [False, True, False, True]),
         (8, {"rotary": "all", "num_heads": 1, "output_gate": False, "max_period": 9.0}, [True]),
         (8, {"rotary": "none", "num_heads": 2, "conv_size": 2, "gate_bias": (1.0, 2.0)}, [False, False]),
+        (8, {"conv_size": 1, "gate_bias": 30.0}, [False, True, False, True]),
+        (8, {"delta_rule": False}, [False, True, False, True]),
         (10, {"rotary": "all", "num_heads": 2}, [True, True]),  # an odd number a head
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fwagents.cores.base import MemoryCore, boolean, integer, positive_int
+from fwagents.cores.base import MemoryCore, boolean, positive_int
 from fwagents.cores.output_gate import EPSILON, OutputGate
 from fwagents.cores.stepper import Stepper
 from fwagents.kernels import chosen_backend, programmer
@@ -61,7 +61,7 @@ class FastWeightProgrammer(MemoryCore[Any]):
         input_size: D.
         hidden_size: H, a multiple of num_heads.
         num_heads: fast nets side by side.
-        conv_size: steps that the convolution reaches over (c), at least 2.
+        conv_size: steps that the convolution reaches over (c); 1 for no convolution.
         output_gate: put an output gate behind the read.
 
     Shapes:
@@ -85,7 +85,7 @@ class FastWeightProgrammer(MemoryCore[Any]):
         self.num_heads = num_heads
         if hidden_size % num_heads:
             raise ValueError(f"hidden_size is {hidden_size}, expected a multiple of num_heads, {num_heads}")
-        self.conv_size = conv_size = integer("conv_size", conv_size, 2)
+        self.conv_size = conv_size = positive_int("conv_size", conv_size)
         self.output_gate = OutputGate(self.input_size, hidden_size) if boolean("output_gate", output_gate) else None
         self.projection = nn.Linear(self.input_size, 3 * hidden_size + self.gates_per_head * num_heads)
         self.taps = nn.Parameter(torch.empty(conv_size, 3 * hidden_size))
@@ -203,7 +203,10 @@ class FastWeightProgrammer(MemoryCore[Any]):
         }
 
     def _compiles(self, *tensors: Tensor | None) -> bool:
-        return chosen_backend("auto") == "numba" and programmer.covers(*tensors, *self.parameters())
+        # Its convolution keeps at least one projection.
+        return (
+            self.conv_size > 1 and chosen_backend("auto") == "numba" and programmer.covers(*tensors, *self.parameters())
+        )
 
     def _compiled(self, x: Tensor, state: Any, start: Tensor | None) -> tuple[Tensor, Any]:
         inputs = ProgramInputs(x=x, start=start, **state._asdict(), **self.program_weights())

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fwagents.cores.base import finite_float, positive_int
+from fwagents.cores.base import boolean, finite_float, positive_int
 from fwagents.cores.gated_delta_net import GatedDeltaNet
 from fwagents.cores.programmer import Program
 from fwagents.kernels.program_reference import ProgramOptions
@@ -64,6 +64,7 @@ class RotaryFastWeights(GatedDeltaNet):
             over the heads, so that with four heads their memories halve in 5, 38, 280 and 2,000 steps.
         output_gate: put the output gate behind the read; without it y(t) = r(t).
         silu: put silu behind the convolution, as in ``GatedDeltaNet``.
+        delta_rule: replace what is stored under a key; False adds beta v k^T to it, and runs in plain torch.
 
     Shapes:
         state ``(recent [B, c-1, 3H], W [B, heads, d, d], t [B, 1])``; the parameters have the shapes and the
@@ -89,6 +90,7 @@ class RotaryFastWeights(GatedDeltaNet):
         gate_bias: float | Sequence[float] | None = None,
         output_gate: bool = True,
         silu: bool = False,
+        delta_rule: bool = True,
     ) -> None:
         positive_int("num_heads", num_heads)
         if gate_bias is None:
@@ -98,7 +100,8 @@ class RotaryFastWeights(GatedDeltaNet):
         self.rotary = rotary
         self.min_period = finite_float("min_period", min_period, 2.0)
         self.max_period = finite_float("max_period", max_period, self.min_period)
-        self.silu = silu
+        self.silu = boolean("silu", silu)
+        self.delta_rule = boolean("delta_rule", delta_rule)
         super().__init__(
             input_size,
             hidden_size,
@@ -125,6 +128,16 @@ class RotaryFastWeights(GatedDeltaNet):
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of recent, W and t for one row."""
         return (*super().state_shapes, (1,))
+
+    def rule(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
+        """The gated delta rule; without ``delta_rule`` beta scales what is added."""
+        program = super().rule(q, k, v, gates)
+        if self.delta_rule or program.rate is None:
+            return program
+        return program._replace(value=program.rate.unsqueeze(-1) * program.value, rate=None)
+
+    def _compiles(self, *tensors: Tensor | None) -> bool:
+        return self.delta_rule and super()._compiles(*tensors)
 
     def torch_form(self, x: Tensor, state: RotaryState) -> tuple[Tensor, RotaryState]:
         """A stretch without resets in plain torch; see :meth:`MemoryCore.scan`."""

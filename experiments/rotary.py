@@ -1,0 +1,300 @@
+"""Rotary fast weights: whether an agent's default memory meets its targets, and what each of its parts is for.
+
+The targets were set before the runs, from probes on other seeds. Every row has the core as it is by default; the step
+size is the one that wins the memory suite's trials, or the environment's own setting. The ablations leave out one part
+at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from experiments.agent_cells import (
+    ELSEWHERE,
+    ROLLOUTS,
+    SEEDS,
+    SUITE_OWN,
+    SUITE_SETTING,
+    AgentCell,
+    Setting,
+    suite_trials,
+    watched,
+)
+from experiments.agent_results import Run, about, kept_runs
+from experiments.document import listed, table
+from fwagents.envs import SUITE
+
+CORE = "rotary_fast_weights"
+SOLVED = 0.9
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row of the table of targets.
+
+    Attributes:
+        what: the row's name.
+        wanted: what was to be reached, in words.
+        others: what other cores reach there, in words.
+        cell: who trains where.
+        value: a run's number, or None where it never got there.
+        met: whether the numbers of all seeds meet the target.
+    """
+
+    what: str
+    wanted: str
+    others: str
+    cell: AgentCell
+    value: Callable[[Run], float | None]
+    met: Callable[[list[float | None]], bool]
+
+
+def reached(run: Run) -> float | None:
+    """The steps at which a run's evaluation first was at the level that counts as solved."""
+    pairs = zip(run["steps"], run["mean_return"], strict=True)
+    return next((float(at) for at, value in pairs if value >= SOLVED), None)
+
+
+def right(run: Run) -> float:
+    """The share of right answers at the end, of returns that are their share less the share of wrong ones."""
+    return (1 + float(run["final"]["mean_return"])) / 2
+
+
+def final(run: Run) -> float:
+    """The mean return at the end."""
+    return float(run["final"]["mean_return"])
+
+
+def middle(values: list[float | None]) -> float:
+    """The median, where never is later than any step."""
+    return median(float("inf") if value is None else value for value in values)
+
+
+def by_steps(limit: float) -> Callable[[list[float | None]], bool]:
+    """Whether the median of steps is at most so many."""
+    return lambda values: middle(values) <= limit
+
+
+def at_least(level: float, seeds: int | None = None) -> Callable[[list[float | None]], bool]:
+    """Whether the median reaches the level, or so many seeds do."""
+    if seeds is None:
+        return lambda values: middle(values) >= level
+    return lambda values: sum(value is not None and value >= level for value in values) >= seeds
+
+
+def cell(name: str, options: Setting, seconds: float, core: str = CORE) -> AgentCell:
+    """A cell of the targets."""
+    every = {"core": core, "checkpoint_freq": 100_000, "final_episodes": 1000, "eval_freq": 0}
+    return AgentCell("rotary", "rotary", f"rotary-{name}", {**every, **options}, seconds=seconds, seeds=SEEDS)
+
+
+def of_suite(env: str, difficulty: int, steps: int, seconds: float) -> AgentCell:
+    """A game of the memory suite, with the step size that its trials choose."""
+    setting = {
+        **{"env": env, "env_kwargs": [f"{SUITE[env].parameter}={difficulty}"]},
+        **{"n_steps": ROLLOUTS[env].get(difficulty, difficulty + 16), **SUITE_SETTING, **SUITE_OWN.get(env, {})},
+        **{"total_timesteps": steps, "final_episodes": 1000},
+    }
+    return replace(cell(f"{env}-{difficulty}", setting, seconds), trials=suite_trials(env, "rotary"))
+
+
+_CARDS: Setting = {**ELSEWHERE["POPGym RepeatPrevious Easy"], "total_timesteps": 200_000}
+# The settings at which other cores solve RepeatPrevious: an answer a step, no action changes what comes later.
+_PREVIOUS: Setting = {**_CARDS, "gamma": 0.0, "gae_lambda": 0.0, "learning_rate": 3e-3, "ent_coef": 0.03}
+_FIRST: Setting = {**_CARDS, "env": ELSEWHERE["POPGym RepeatFirst Easy"]["env"]}
+_STEPS = "steps to 0.9, median"
+TARGETS: tuple[Target, ...] = (
+    Target(
+        f"PartialCatch-v0, {_STEPS}",
+        "400,000",
+        "fast weights 800,000; S = 0 about 550,000; LSTM 1,300,000",
+        cell("catch", {"env": "PartialCatch-v0", **watched(1_000_000, 20_000)}, 90.0),
+        reached,
+        by_steps(400_000),
+    ),
+    Target(
+        "PartialCatch-v0, return after 1,000,000 steps",
+        "0.95 on 5 of 5",
+        "fast weights 0.95 after 3,000,000",
+        cell("catch", {"env": "PartialCatch-v0", **watched(1_000_000, 20_000)}, 90.0),
+        final,
+        at_least(0.95, 5),
+    ),
+    Target(
+        f"PartialCatchLarge-v0, {_STEPS}",
+        "1,500,000",
+        "fast weights 3,000,000; LSTM never",
+        cell("large", {"env": "PartialCatchLarge-v0", **watched(2_500_000, 100_000)}, 300.0),
+        reached,
+        by_steps(1_500_000),
+    ),
+    Target(
+        "KeyValueRecall-v0, 4 pairs, 300,000 steps, right answers",
+        "0.90",
+        "0.34",
+        of_suite("KeyValueRecall-v0", 4, 300_000, 60.0),
+        right,
+        at_least(0.90),
+    ),
+    Target(
+        "KeyValueRecall-v0, 8 pairs, 600,000 steps, right answers",
+        "0.85",
+        "0.20 after 300,000",
+        of_suite("KeyValueRecall-v0", 8, 600_000, 120.0),
+        right,
+        at_least(0.85),
+    ),
+    Target(
+        "RepeatPrevious-v0, delay 16, 300,000 steps, right answers",
+        "0.95",
+        "0.41",
+        of_suite("RepeatPrevious-v0", 16, 300_000, 60.0),
+        right,
+        at_least(0.95),
+    ),
+    Target(
+        "RepeatPrevious-v0, delay 32, 600,000 steps, right answers",
+        "0.85",
+        "not run",
+        of_suite("RepeatPrevious-v0", 32, 600_000, 120.0),
+        right,
+        at_least(0.85),
+    ),
+    Target(
+        "MemoryChain-v0, length 80, 300,000 steps, right answers",
+        "1.00",
+        "1.00",
+        of_suite("MemoryChain-v0", 80, 300_000, 60.0),
+        right,
+        at_least(0.995),
+    ),
+    Target(
+        "TMaze-v0, length 40, 300,000 steps, return",
+        "4.0, the most there is, on 5 of 5",
+        "2.3",
+        of_suite("TMaze-v0", 40, 300_000, 60.0),
+        final,
+        at_least(3.99, 5),
+    ),
+    Target(
+        "TMaze-v0, length 80, 300,000 steps, return",
+        "4.0 on 3 of 5",
+        "a guess",
+        of_suite("TMaze-v0", 80, 300_000, 60.0),
+        final,
+        at_least(3.99, 3),
+    ),
+    Target(
+        "POPGym RepeatPreviousEasy, 200,000 steps, return",
+        "0.98",
+        "1.00 (LSTM, GRU, delta nets); fast weights 0.06",
+        cell("RepeatPreviousEasy", _PREVIOUS, 60.0),
+        final,
+        at_least(0.98),
+    ),
+    Target(
+        "POPGym RepeatFirstEasy, 200,000 steps, return",
+        "1.00",
+        "1.00 (fast weights, delta nets); LSTM, GRU -0.56",
+        cell("RepeatFirstEasy", _FIRST, 60.0),
+        final,
+        at_least(0.995),
+    ),
+    Target(
+        "CartPoleNoVel-v1, 50,000 steps, return",
+        "495",
+        "500 (LSTM, GRU)",
+        cell("cart-pole", {"env": "CartPoleNoVel-v1", "total_timesteps": 50_000}, 60.0),
+        final,
+        at_least(495.0),
+    ),
+    Target(
+        "PendulumNoVel-v1, 200,000 steps, return",
+        "-205",
+        "-205",
+        cell("pendulum", ELSEWHERE["Pendulum-v1 without velocity"], 150.0),
+        final,
+        at_least(-205.0),
+    ),
+)
+
+# By label: what is left out, and the options that leave it out. Without its memory a layer on the present input is all
+# that the core is, which the core "none" is too.
+PARTS: dict[str, tuple[str, Setting]] = {
+    "whole": ("nothing", {}),
+    "unread": ("the memory", {"core": "none"}),
+    "timeless": ("the time code", {"core_kwargs": ["rotary=none"]}),
+    "timed": ("heads without the time code", {"core_kwargs": ["rotary=all"]}),
+    "one_head": ("all heads but one", {"core_kwargs": ["num_heads=1", "rotary=all"]}),
+    "ungated": ("the output gate", {"core_kwargs": ["output_gate=False"]}),
+    "adding": ("the delta rule", {"core_kwargs": ["delta_rule=False"]}),
+    "undecayed": ("the decay", {"core_kwargs": ["gate_bias=30.0"]}),
+    "unconvolved": ("the convolution", {"core_kwargs": ["conv_size=1"]}),
+}
+ABLATED: dict[str, tuple[AgentCell, Callable[[Run], float]]] = {
+    "KeyValueRecall, 4 pairs": (of_suite("KeyValueRecall-v0", 4, 300_000, 60.0), right),
+    "RepeatPrevious, delay 16": (of_suite("RepeatPrevious-v0", 16, 300_000, 60.0), right),
+    "PartialCatch": (cell("catch-short", {"env": "PartialCatch-v0", "total_timesteps": 500_000}, 50.0), final),
+    "CartPoleNoVel": (cell("cart-pole", {"env": "CartPoleNoVel-v1", "total_timesteps": 50_000}, 60.0), final),
+}
+
+
+def without(label: str, whole: AgentCell) -> AgentCell:
+    """The cell without that part, trained with the settings of the whole core."""
+    _, options = PARTS[label]
+    kept = replace(whole, group="ablation", label=label, name=f"{whole.name}-{label}", seeds=SEEDS[:3])
+    return replace(kept, options={**_settled(whole), **options})
+
+
+def _settled(whole: AgentCell) -> Setting:
+    """The options with those of the environment that a core without settings of its own would not have."""
+    from fwagents.settings import defaults_for
+
+    env = whole.options["env"]
+    own = {} if env in SUITE else defaults_for(env, CORE)
+    budgets = ("total_timesteps", "eval_freq", "checkpoint_freq")
+    return {**{name: value for name, value in own.items() if name not in budgets}, **whole.options}
+
+
+CELLS: list[AgentCell] = [
+    *{target.cell.name: target.cell for target in TARGETS}.values(),
+    *(without(label, whole) for label in PARTS for whole, _ in ABLATED.values()),
+]
+
+
+def said(value: float | None) -> str:
+    """A number of a run as the table has it."""
+    if value is None:
+        return "never"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def section(results: Path) -> str:
+    """The tables of what was run.
+
+    Args:
+        results: folder of the results.
+    """
+    kept = {each.name: kept_runs(results, each) for each in CELLS}
+    parts = [about(CELLS, (run for runs in kept.values() for run in runs))]
+    rows = [_row(target, kept[target.cell.name]) for target in TARGETS]
+    parts.append(table(("where", "target", "other cores", "each seed", "met"), rows))
+    parts.append("What each part is for: the core without it, each seed.")
+    parts.append(table(("without", *ABLATED), [_ablation(label, results) for label in PARTS]))
+    return "\n\n".join(parts)
+
+
+def _row(target: Target, runs: Sequence[Run]) -> tuple[str, ...]:
+    values = [target.value(run) for run in runs]
+    whole = len(values) == len(target.cell.seeds)
+    verdict = ("yes" if target.met(values) else "no") if whole else "not run" if not values else "runs are missing"
+    return target.what, target.wanted, target.others, ", ".join(map(said, values)), verdict
+
+
+def _ablation(label: str, results: Path) -> tuple[str, ...]:
+    found = [
+        listed([value(run) for run in kept_runs(results, without(label, whole))], ".0f" if "Cart" in name else ".2f")
+        for name, (whole, value) in ABLATED.items()
+    ]
+    return PARTS[label][0], *found
