@@ -150,8 +150,8 @@ CORE_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     # Found by hand on seeds 101 and 102: with four epochs it needs half of the steps.
     ("PartialCatch-v0", "rotary_fast_weights"): {"n_epochs": 4, "total_timesteps": 1_000_000},
     ("PartialCatchLarge-v0", "rotary_fast_weights"): {"n_epochs": 4, "total_timesteps": 3_000_000},
-    # sb3-contrib's for its recurrent agent, with a rate that falls; with the LSTM's a seed in three fell back at the end.
-    # Found by hand on seeds 201 to 203.
+    # sb3-contrib's for its recurrent agent, with a rate that falls; with the LSTM's a seed in three fell back at the
+    # end. Found by hand on seeds 201 to 203.
     ("CartPoleNoVel-v1", "rotary_fast_weights"): {
         "learning_rate": 7e-4,
         "vf_coef": 0.5,
