@@ -6,9 +6,9 @@ environment's or the task's arguments is a function of them, whose own defaults 
 
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, Final
 
-AGENT_CORE = "rotary_fast_weights"  # an agent's memory where nobody names one
+AGENT_CORE: Final = "rotary_fast_weights"  # an agent's memory where nobody names one
 
 # The agents' options where an environment has none of its own; fwagents agent has the same under the same names.
 AGENT: dict[str, Any] = {

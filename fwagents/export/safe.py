@@ -4,7 +4,7 @@ SB3's zip holds pickles, and loading one runs whatever code it holds. These hold
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -212,7 +212,7 @@ def _safetensors() -> Any:
     return safetensors.torch
 
 
-def _name(cls: type, known: dict[str, Any], option: str) -> str:
+def _name(cls: type, known: Mapping[str, Any], option: str) -> str:
     name: str = cls.__name__
     if known.get(name) is not cls:
         raise ValueError(f"{option} is {name}, expected one of {', '.join(known)}")
