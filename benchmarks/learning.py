@@ -22,14 +22,15 @@ OUT = ROOT / "results" / "learning.json"
 DOCUMENT = ROOT / "docs" / "results.md"
 # Seeds that nothing was tuned on.
 SEEDS = (10, 11, 12, 13, 14)
+CELL = ("--core", "fast_weights")
 SETTINGS: dict[str, list[str]] = {
-    "PartialCatch-v0, MemoryPPO, fast weights": ["--env", "PartialCatch-v0"],
+    "PartialCatch-v0, MemoryPPO, fast weights": ["--env", "PartialCatch-v0", *CELL],
     "PartialCatch-v0, MemoryPPO, LSTM": ["--env", "PartialCatch-v0", "--core", "lstm"],
-    "PartialCatch-v0, MemoryA2C, fast weights": ["--env", "PartialCatch-v0", "--algo", "memory_a2c"],
-    "PartialCatch-v0, RecurrentPPO, fast weights": ["--env", "PartialCatch-v0", "--algo", "recurrent_ppo"],
-    "PartialCatchLarge-v0, MemoryPPO, fast weights": ["--env", "PartialCatchLarge-v0"],
+    "PartialCatch-v0, MemoryA2C, fast weights": ["--env", "PartialCatch-v0", *CELL, "--algo", "memory_a2c"],
+    "PartialCatch-v0, RecurrentPPO, fast weights": ["--env", "PartialCatch-v0", *CELL, "--algo", "recurrent_ppo"],
+    "PartialCatchLarge-v0, MemoryPPO, fast weights": ["--env", "PartialCatchLarge-v0", *CELL],
     "PartialCatchLarge-v0, MemoryPPO, LSTM": ["--env", "PartialCatchLarge-v0", "--core", "lstm"],
-    "CartPoleNoVel-v1, MemoryPPO, fast weights": ["--env", "CartPoleNoVel-v1"],
+    "CartPoleNoVel-v1, MemoryPPO, fast weights": ["--env", "CartPoleNoVel-v1", *CELL],
     "CartPoleNoVel-v1, MemoryPPO, LSTM": ["--env", "CartPoleNoVel-v1", "--core", "lstm"],
 }
 

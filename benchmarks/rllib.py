@@ -134,7 +134,7 @@ def agent_args(args: Args, **options: Any) -> Any:
     from fwagents.runs.agent import Args as AgentArgs
     from fwagents.runs.agent import options_for
 
-    return AgentArgs(**{**options_for(args.env, "fast_weights"), "env": args.env, **options})
+    return AgentArgs(**{**options_for(args.env, "fast_weights"), "env": args.env, "core": "fast_weights", **options})
 
 
 def time_rllib(args: Args, runners: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ from fwagents.runs.options import OutputFolder, Seed
 
 # How each run is trained, and the pictures of it that the documentation shows.
 COMMANDS = {
-    "agent": ("--env", "PartialCatch-v0", "--seed", "10", "--log-memory"),
+    "agent": ("--env", "PartialCatch-v0", "--core", "fast_weights", "--seed", "10", "--log-memory"),
     "retrieval": (
         *("--hidden-size", "50", "--updates", "100000", "--learning-rate", "1e-3", "--lr-schedule", "warmup"),
         *("--decay", "0.95", "--fast-lr", "1.0"),

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fwagents.inspection import trace
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.sb3.board import CHARTS
+from fwagents.settings import AGENT_CORE
 
 from .scripts import TRAIN, Started, run
 
@@ -33,6 +34,7 @@ TINY = [
     "--total-timesteps",
     "600",
 ]
+CELL = ["--core", "fast_weights"]
 FILTER = "gymnasium.wrappers:FilterObservation"
 
 
@@ -49,7 +51,7 @@ def trained(tmp_path_factory):
 
 def test_run_folder(trained):
     folder, printed = trained
-    assert folder.name.startswith("rotary_fast_weights-s3-")
+    assert folder.name.startswith(f"{AGENT_CORE}-s3-")
     names = {p.name for p in folder.iterdir()}
     assert {"config.json", "result.json", "progress.csv", "monitor.csv", "evaluations.npz"} <= names
     assert {"best_model.zip", "final_model.zip", "checkpoints"} <= names
@@ -94,7 +96,7 @@ def test_tensorboard_and_csv(trained):
     events.Reload()
     tags = set(events.Tags()["scalars"])
     assert {
-        *("rollout/ep_rew_mean", "rollout/success_rate", "time/fps", "memory/A_norm", "memory/h_norm"),
+        *("rollout/ep_rew_mean", "rollout/success_rate", "time/fps", "memory/W_norm", "memory/recent_norm"),
         *("train/loss", "train/value_loss", "train/entropy_loss", "eval/mean_reward", "eval/success_rate"),
     } <= tags
     with (folder / "progress.csv").open() as file:
@@ -170,8 +172,9 @@ def test_a_page_in_the_terminal_has_bars_for_each_head(monkeypatch):
         ["--vec-env", "subproc", "--core", "none", "--num-envs", "2"],
         ["--algo", "recurrent_ppo"],
         ["--chunk-length", "10", "--refresh-states"],
-        ["--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
-        ["--inner-steps", "adaptive", "--core-kwargs", "tolerance=0.2", "max_inner_steps=3"],
+        ["--core-kwargs", "num_heads=2", "rotary=all"],
+        [*CELL, "--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
+        [*CELL, "--inner-steps", "adaptive", "--core-kwargs", "tolerance=0.2", "max_inner_steps=3"],
         ["--env", "ale_py:ALE/Pong-v5", "--wrappers", "gymnasium.wrappers:TimeLimit(max_episode_steps=9)"],
         ["--env", "minigrid:MiniGrid-MemoryS7-v0", "--wrappers", f"{FILTER}(filter_keys=['image', 'direction'])"],
         ["--env", "minigrid:MiniGrid-MemoryS7-v0", "--wrappers", "minigrid.wrappers:ImgObsWrapper"],
@@ -311,7 +314,7 @@ def test_watch_what_cannot_be_drawn_as_text(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("tolerance", "reads"), [(1e9, 1), (1e-12, 3 - 1 / 200)])
 def test_an_adaptive_memory_s_reads_are_counted(tolerance, reads, tmp_path):
     """One where any move is small, three where none is, but two at the first of 200 steps: nothing is stored."""
-    options = ["--inner-steps", "adaptive", "--core-kwargs", f"tolerance={tolerance}", "max_inner_steps=3"]
+    options = [*CELL, "--inner-steps", "adaptive", "--core-kwargs", f"tolerance={tolerance}", "max_inner_steps=3"]
     done = run("agent.py", *TINY, "--env", "PendulumNoVel-v1", "--normalize", "--n-steps", "20", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs" / "PendulumNoVel-v1").iterdir()
@@ -375,7 +378,7 @@ def test_pictures_of_the_memory_in_tensorboard(core, tmp_path):
     events.Reload()
     assert set(events.Tags()["images"]) == {"memory/attention", "memory/film"}
     assert [event.step for event in events.Images("memory/film")] == [640]  # the end of a run too short for more
-    if core == "fast_weights":  # other cores have no A
+    if core != "gru":  # which has no matrix
         curves = set(events.Tags()["scalars"])
         assert all(curves & set(tags) for charts in CHARTS.values() for tags in charts.values()), "no chart is empty"
 

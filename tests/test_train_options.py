@@ -162,9 +162,21 @@ IDLE = [
 WRONG = [
     ("agent", ["--env-kwargs", "size=10", "size=11"], "--env-kwargs got 'size=11', expected size once"),
     ("agent", ["--decay", "0.5", "--core-kwargs", "decay=0.6"], "--core-kwargs has decay, expected it once"),
-    ("agent", ["--core-kwargs", "layer_norm=abc"], "layer_norm is 'abc', expected True or False"),
-    ("agent", ["--core-kwargs", "normalize_storage=abc"], "normalize_storage is 'abc', expected True or False"),
-    ("agent", ["--core-kwargs", "norm_per_step='x'"], "norm_per_step is 'x', expected True or False"),
+    (
+        "agent",
+        ["--core", "fast_weights", "--core-kwargs", "layer_norm=abc"],
+        "layer_norm is 'abc', expected True or False",
+    ),
+    (
+        "agent",
+        ["--core", "fast_weights", "--core-kwargs", "normalize_storage=abc"],
+        "normalize_storage is 'abc', expected True or False",
+    ),
+    (
+        "agent",
+        ["--core", "fast_weights", "--core-kwargs", "norm_per_step='x'"],
+        "norm_per_step is 'x', expected True or False",
+    ),
     ("agent", ["--log-dir", ""], "--log-dir is '', expected"),
     ("agent", ["--log-dir="], "--log-dir is '', expected"),
     ("retrieval", ["--output", ""], "--output is '', expected"),
@@ -180,6 +192,13 @@ WRONG = [
     ("agent", ["--vec-env", "subproc", "--num-envs", "1000000"], "in processes would take"),
     ("retrieval", ["--hidden-size", "1000000"], "--hidden-size 1000000"),
     ("retrieval", ["--train-strings", "1000000000"], "strings would take"),
+    (
+        "agent",
+        ["--decay", "0.9"],
+        "core 'rotary_fast_weights' has no option 'decay', an option of fast_weights; it has",
+    ),
+    ("agent", ["--hidden-size", "30"], "hidden_size is 30, expected a multiple of num_heads, 4"),
+    ("tune", ["--hidden-size", "30"], "hidden_size is 30, expected a multiple of num_heads, 4"),
     ("agent", ["--inner-steps", "9999999999999999999999"], "--inner-steps is 9999999999999999999999, expected"),
     ("agent", ["--threads", "100000"], "--threads is 100000, expected at most"),
     ("agent", ["--resume=folder", "--core=gru"], "--resume takes every option but --address"),

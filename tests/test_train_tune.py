@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from fwagents.settings import AGENT_CORE
+
 from .scripts import TRAIN, Started
 from .scripts import run as run_script
 
@@ -22,7 +24,8 @@ OWN = {"fast_lr", "decay", "inner_steps", "identity_scale"}
 
 def test_a_search_goes_on_where_it_stopped(tmp_path):
     pytest.importorskip("optuna")
-    first = run(*TINY, "--trials", 1, cwd=tmp_path)
+    search = [*TINY, "--core", "fast_weights"]
+    first = run(*search, "--trials", 1, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-fast_weights.json"
     (before,) = json.loads(path.read_text())["trials"]
@@ -36,7 +39,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
         "identity_scale": 1.0,
     }
     assert known.items() <= before["setting"].items()
-    done = run(*TINY, "--trials", 2, cwd=tmp_path)
+    done = run(*search, "--trials", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2/2: " in done.stdout
     result = json.loads(path.read_text())
@@ -56,7 +59,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
         assert trial["value"] == pytest.approx(sum(trial["areas"]) / 2)
         assert -1 <= trial["value"] <= 1
 
-    other = run(*TINY[:2], "--total-timesteps", "500", cwd=tmp_path)
+    other = run(*search, "--total-timesteps", "500", cwd=tmp_path)
     assert other.returncode == 2
     assert "holds a search with steps 400, expected 500" in other.stderr
     assert json.loads(path.read_text()) == result
@@ -73,7 +76,7 @@ def test_what_other_cores_found_is_tried_too(tmp_path):
     ]
     lstm = tmp_path / "lstm.json"
     lstm.write_text(json.dumps({"env": "PartialCatch-v0", "trials": trials}))
-    path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-fast_weights.json"
+    path = tmp_path / "runs" / "tuning" / f"PartialCatch-v0-{AGENT_CORE}.json"
     for _ in range(2):
         done = run(*TINY, "--trials", 2, "--borrow", "lstm.json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -126,7 +129,7 @@ def test_the_best_and_the_first_go_on_for_longer(tmp_path):
 
 def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(tmp_path):
     pytest.importorskip("optuna")
-    kept = tmp_path / "runs" / "tuning" / "PartialCatch-v0-fast_weights.json"
+    kept = tmp_path / "runs" / "tuning" / f"PartialCatch-v0-{AGENT_CORE}.json"
     process = Started("tune.py", *TINY, "--trials", "10000", cwd=tmp_path)
     end = time.monotonic() + 120
     while not kept.exists():

@@ -17,7 +17,7 @@ pytest.importorskip("rl_zoo3")
 from stable_baselines3.common.utils import LinearSchedule
 
 from fwagents.sb3 import MemoryCnnPolicy, MemoryMultiInputPolicy, MemoryPolicy, MemoryPPO, make_vec_env
-from fwagents.settings import DEFAULTS
+from fwagents.settings import AGENT_CORE, DEFAULTS
 from fwagents.zoo import sampling
 from fwagents.zoo.__main__ import compute_settings, with_settings
 from fwagents.zoo.hyperparams import ATARI, hyperparams_for, translated
@@ -36,7 +36,7 @@ def run_for(monkeypatch):
     from fwagents.runs.run import Run
 
     def make(env, algo):
-        args = Args(**{**options_for(env, "fast_weights"), "env": env, "algo": ALGORITHMS[algo], "normalize": False})
+        args = Args(**{**options_for(env, AGENT_CORE), "env": env, "algo": ALGORITHMS[algo], "normalize": False})
         return Run(args, {}, core_options(args)).model
 
     return make
@@ -56,7 +56,7 @@ def test_the_settings_are_those_of_the_front_door(env, algo, run_for):
     theirs = type(ours)(MemoryPolicy, venv, LinearSchedule(start, 0.0, 1.0), device="cpu", **setting)
     for name in SAME if algo == "memory_a2c" else SAME_PPO:
         assert getattr(theirs, name) == getattr(ours, name), name
-    for name in ("critic_core_mode", "core_kwargs"):
+    for name in ("core_name", "critic_core_mode", "core_kwargs"):
         assert getattr(theirs.policy, name) == getattr(ours.policy, name), name
     shapes = [[p.shape for p in model.policy.parameters()] for model in (theirs, ours)]
     assert shapes[0] == shapes[1]
@@ -102,17 +102,17 @@ def test_the_policy_suits_the_observations_where_there_is_no_entry(algo, observa
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, {"core": "fast_weights", "hidden_size": 256, "critic_core": "shared", "core_kwargs": {"decay": 0.9}}),
+        ({}, {"core": AGENT_CORE, "hidden_size": 256, "critic_core": "shared", "core_kwargs": {"num_heads": 8}}),
         ({"core": "gru", "hidden_size": 64}, {"core": "gru", "hidden_size": 64, "critic_core": "shared"}),
         (
-            {"core_kwargs": {"decay": 0.5}},
-            {"core": "fast_weights", "hidden_size": 256, "critic_core": "shared", "core_kwargs": {"decay": 0.5}},
+            {"core_kwargs": {"num_heads": 2}},
+            {"core": AGENT_CORE, "hidden_size": 256, "critic_core": "shared", "core_kwargs": {"num_heads": 2}},
         ),
     ],
     ids=str,
 )
 def test_options_of_the_policy_that_are_not_given_stay(given, expected):
-    setting = translated("memory_ppo", {**ATARI, "core_kwargs": {"decay": 0.9}})
+    setting = translated("memory_ppo", {**ATARI, "core_kwargs": {"num_heads": 8}})
     setting.update({"n_steps": 7, "policy_kwargs": given})
     assert setting["policy_kwargs"] == expected
     assert (setting["n_steps"], setting["gamma"]) == (7, 0.99)

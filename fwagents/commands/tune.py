@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fwagents.runs.cli import fail, parse
 from fwagents.runs.interrupts import INTERRUPTED
-from fwagents.runs.search import Args
+from fwagents.runs.search import Args, check_core
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.seeds:
         fail("--seeds is empty, expected at least one")
     try:
+        check_core(args)
         if args.engine == "ray":
             importlib.import_module("fwagents.rllib")  # without the extra it says what to install
             from fwagents.runs import ray_search

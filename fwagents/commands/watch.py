@@ -1,6 +1,6 @@
 """Watch a trained agent play and remember: in a window, in the terminal, or as a GIF or MP4.
 
-``fwagents watch runs/PartialCatch-v0/fast_weights-s0-... --output play.gif``
+``fwagents watch runs/PartialCatch-v0/rotary_fast_weights-s0-... --output play.gif``
 """
 
 import importlib.util

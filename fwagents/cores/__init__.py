@@ -75,9 +75,16 @@ def make_core(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Me
     """
     if name not in CORES:
         raise ValueError(f"core is {name!r}, expected one of {', '.join(CORES)}")
-    core = CORES[name]
-    known = [p.name for p in inspect.signature(core).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in kwargs:
-        if option not in known:
-            raise TypeError(f"core {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
-    return core(input_size, hidden_size, **kwargs)
+        if option not in _options(name):
+            owners = [other for other in CORES if option in _options(other)]
+            elsewhere = f", an option of {', '.join(owners)}" if owners else ""
+            known = ", ".join(_options(name)) or "none"
+            raise TypeError(f"core {name!r} has no option {option!r}{elsewhere}; it has {known}")
+    return CORES[name](input_size, hidden_size, **kwargs)
+
+
+def _options(name: str) -> list[str]:
+    """Names of a core's options."""
+    parameters = inspect.signature(CORES[name]).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]

@@ -63,14 +63,14 @@ class Args:
     hidden_size: Annotated[Units, ALWAYS] = 128
     """Units of the memory."""
     inner_steps: Annotated[Annotated[int, Within(0, 1000)] | Literal["adaptive"] | None, ALWAYS] = None
-    """Fast weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the core's default,
-    as for the next two."""
+    """Core fast_weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the core's
+    default, as for the next two."""
     decay: Annotated[Share | None, ALWAYS] = None
-    """Fast weights: what is left of the fast memory after a step."""
+    """Core fast_weights: what is left of the fast memory after a step."""
     fast_lr: Annotated[Weight | None, ALWAYS] = None
-    """Fast weights: rate at which a hidden state is written."""
+    """Core fast_weights: rate at which a hidden state is written."""
     core_kwargs: Annotated[tuple[str, ...], ALWAYS] = ()
-    """Further options of the core: normalize_storage=False identity_scale=0.05 tolerance=0.05 max_inner_steps=20"""
+    """Further options of the core, as of rotary_fast_weights: num_heads=8 rotary=all"""
     critic_core: Annotated[Literal["shared", "detached", "separate", "none"], ALWAYS] = "separate"
     """Where the value's memory comes from; see MemoryPolicy."""
     algo: Annotated[Literal["memory_ppo", "memory_a2c", "recurrent_ppo", "appo"], ALWAYS] = "memory_ppo"

@@ -103,6 +103,16 @@ def space(core: str) -> dict[str, Range | Choice]:
     return {**COMMON, **CORES.get(core, {})}
 
 
+def check_core(args: Args) -> None:
+    """ValueError if the core cannot have ``args.hidden_size`` units."""
+    import torch
+
+    from fwagents.cores import make_core
+
+    with torch.device("meta"):  # no memory is taken
+        make_core(args.core, 1, args.hidden_size)
+
+
 def result_path(args: Args) -> Path:
     """Where the result goes."""
     name = f"{args.env.rpartition(':')[2].replace('/', '-')}-{args.core}.json"

@@ -42,12 +42,12 @@ class SupervisedArgs:
     hidden_size: Units = 50
     """Units of the memory."""
     inner_steps: Annotated[int, Within(0, 1000)] | Literal["adaptive"] | None = None
-    """Fast weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the task's default,
-    as for the next two."""
+    """Core fast_weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the task's
+    default, as for the next two."""
     decay: Share | None = None
-    """Fast weights: what is left of the fast memory after a step."""
+    """Core fast_weights: what is left of the fast memory after a step."""
     fast_lr: Weight | None = None
-    """Fast weights: rate at which a hidden state is written."""
+    """Core fast_weights: rate at which a hidden state is written."""
     core_kwargs: tuple[str, ...] = ()
     """Further options of the core: norm_per_step=True identity_scale=0.05 tolerance=0.05 max_inner_steps=20"""
 

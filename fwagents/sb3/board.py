@@ -21,7 +21,7 @@ CHARTS = {
         "steps of an episode in training": ["rollout/ep_len_mean"],
     },
     "What the memory holds": {
-        "norm of the hidden state": ["memory/h_norm"],
+        "norm of the hidden state, or of the latest projections": ["memory/h_norm", "memory/recent_norm"],
         "norm of the fast weights, or of the cell": ["memory/A_norm", "memory/W_norm", "memory/c_norm"],
     },
     "How it learns": {

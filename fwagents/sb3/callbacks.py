@@ -117,7 +117,8 @@ class EpisodeLogCallback(BaseCallback):
 class MemoryNormCallback(BaseCallback):
     """Log ``memory/<leaf>_norm``: the mean Frobenius norm of each leaf of the actor's state at a rollout's end.
 
-    For fast weights these are ``memory/h_norm`` and ``memory/A_norm``; for an LSTM ``h`` and ``c``.
+    For ``rotary_fast_weights`` these are ``memory/recent_norm``, ``memory/W_norm`` and ``memory/t_norm``; for an LSTM
+    ``h`` and ``c``.
     """
 
     def _on_rollout_end(self) -> None:

@@ -25,7 +25,8 @@ def run(*args, cwd):
 
 
 def test_a_search_tries_all_and_knows_what_it_has_done(tmp_path):
-    done = run(*TINY, cwd=tmp_path)
+    search = [*TINY, "--core", "fast_weights"]
+    done = run(*search, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-fast_weights.json"
     result = json.loads(path.read_text())
@@ -40,10 +41,10 @@ def test_a_search_tries_all_and_knows_what_it_has_done(tmp_path):
     assert result["winner"]["value"] == max(t["value"] for t in result["trials"] if t["pieces"] == 40)
     assert all(-1 <= trial["value"] <= 1 for trial in result["trials"])
     # The same command again finds all done.
-    again = run(*TINY, cwd=tmp_path)
+    again = run(*search, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert json.loads(path.read_text())["trials"] == result["trials"]
-    other = run(*TINY, "--total-timesteps", "500", cwd=tmp_path)
+    other = run(*search, "--total-timesteps", "500", cwd=tmp_path)
     assert other.returncode == 2
     assert "holds a search with steps 2000, expected 500" in other.stderr
 

@@ -238,7 +238,7 @@ def test_the_memory_goes_on_from_rollout_to_rollout():
         _, last = model.policy.actor_core(features.view(12, 3, -1), None, chunks.start)
     model.learn(36, reset_num_timesteps=False)
     torch.testing.assert_close(model.rollout_buffer.states[0].actor, last, rtol=1e-5, atol=1e-5)
-    assert last.A.abs().max() > 0
+    assert all(leaf.abs().max() > 0 for leaf in last)
 
 
 @pytest.mark.parametrize("critic", CRITICS)
@@ -246,7 +246,7 @@ def test_refreshed_states_are_those_of_the_present_weights(critic):
     model = make(chunk_length=3, policy_kwargs={"critic_core": critic})
     model.learn(36)
     buffer = model.rollout_buffer
-    stale = buffer.states[3].actor.h.clone()
+    stale = [leaf.clone() for leaf in buffer.states[3].actor]
     model.policy.refresh_states(buffer)
     chunks, first = buffer.chunks(np.arange(12)), buffer.states[0]
     obs = torch.as_tensor(buffer.observations[:9]).flatten(0, 1)
@@ -258,13 +258,17 @@ def test_refreshed_states_are_those_of_the_present_weights(critic):
         if critic == "separate":
             _, own = model.policy.critic_core(critic_features.view(9, 3, -1), first.critic, start)
             torch.testing.assert_close(buffer.states[3].critic, own)
-    assert not torch.allclose(stale, buffer.states[3].actor.h)
-    torch.testing.assert_close(chunks.states.actor.h[9:], buffer.states[3].actor.h, rtol=0, atol=0)
+    assert not all(map(torch.allclose, stale, buffer.states[3].actor))
+    for leaf, refreshed in zip(chunks.states.actor, buffer.states[3].actor, strict=True):
+        torch.testing.assert_close(leaf[9:], refreshed, rtol=0, atol=0)
     make(chunk_length=3, refresh_states=True, n_epochs=3).learn(72)
 
 
-def test_buffer_takes_the_memory_that_it_says():
-    """256 units, 128 steps, 8 environments, chunks of 32: 4 * 8 states of 256 + 256^2 float32."""
+@pytest.mark.parametrize(
+    ("core", "numbers"), [("fast_weights", 256 + 256**2), ("rotary_fast_weights", 9 * 256 + 256**2 // 4 + 1)]
+)
+def test_buffer_takes_the_memory_that_it_says(core, numbers):
+    """256 units, 128 steps, 8 environments, chunks of 32: 4 * 8 states of so many float32."""
     box = OBSERVATION_SPACES["vector"]
     model = MemoryPPO(
         "MemoryPolicy",
@@ -272,12 +276,12 @@ def test_buffer_takes_the_memory_that_it_says():
         chunk_length=32,
         n_epochs=1,
         device="cpu",
-        policy_kwargs={"hidden_size": 256, "critic_core": "shared"},
+        policy_kwargs={"core": core, "hidden_size": 256, "critic_core": "shared"},
     )
     model.learn(128 * 8)
     buffer = model.rollout_buffer
     leaves = [leaf for states in buffer.states for leaf in states.actor]
-    assert sum(leaf.numel() * leaf.element_size() for leaf in leaves) == 4 * 8 * (256 + 256**2) * 4
+    assert sum(leaf.numel() * leaf.element_size() for leaf in leaves) == 4 * 8 * numbers * 4
     assert len({leaf.untyped_storage().data_ptr() for leaf in leaves}) == len(leaves)
     arrays = [v for v in vars(buffer).values() if isinstance(v, np.ndarray)]
     # Observations, actions (int64), and six scalars of a step.
@@ -433,9 +437,16 @@ def test_one_step_of_one_environment_cannot_be_normalised():
     make(n_envs=1, n_steps=1, normalize_advantage=False).learn(2)
 
 
-def test_numpy_integers_are_integers():
+@pytest.mark.parametrize(
+    ("core", "core_kwargs"),
+    [
+        ("fast_weights", {"inner_steps": np.int64(2), "decay": np.float32(0.5)}),
+        ("rotary_fast_weights", {"num_heads": np.int64(2), "max_period": np.float32(50)}),
+    ],
+)
+def test_numpy_integers_are_integers(core, core_kwargs):
     numbers = {name: np.int64(value) for name, value in [("n_steps", 12), ("chunk_length", 4), ("n_epochs", 2)]}
-    policy = {"hidden_size": np.int32(8), "core_kwargs": {"inner_steps": np.int64(2), "decay": np.float32(0.5)}}
+    policy = {"core": core, "hidden_size": np.int32(8), "core_kwargs": core_kwargs}
     model = make(batch_size=np.uint8(12), policy_kwargs=policy, **numbers)
     model.learn(36)
     sizes = (model.n_steps, model.n_epochs, model.batch_size, model.rollout_buffer.chunk_length)

@@ -11,9 +11,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from fwagents.cores import CORES, FastWeights, RotaryFastWeights, make_core
+from fwagents.cores import CORES, FastWeights, make_core
+from fwagents.export import load_policy, save_policy
 from fwagents.sb3 import FastWeightPolicy, MemoryA2C, MemoryPolicy, MemoryPPO
 from fwagents.sb3.packing import PackedCore
+from fwagents.settings import AGENT_CORE
 
 from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv, until
 
@@ -68,18 +70,38 @@ def test_spaces(obs, action):
 
 
 def test_policy_by_name_and_by_class():
-    for name, policy, core in [
-        ("MemoryPolicy", MemoryPolicy, RotaryFastWeights),
-        ("FastWeightPolicy", FastWeightPolicy, FastWeights),
-    ]:
-        for given in (name, policy):
-            model = RecurrentPPO(given, RecallEnv(), n_steps=8, policy_kwargs={"hidden_size": 8})
-            assert type(model.policy) is policy
-            assert type(model.policy.actor_core) is core
+    for policy in ("MemoryPolicy", MemoryPolicy):
+        model = RecurrentPPO(policy, RecallEnv(), n_steps=8, policy_kwargs=SMALL)
+        assert type(model.policy.actor_core) is CORES[AGENT_CORE]
     cnn = make(obs="image").policy_class, RecurrentPPO.policy_aliases["MemoryCnnPolicy"]
     assert cnn[0] is cnn[1]
     multi = make(obs="dict").policy_class, RecurrentPPO.policy_aliases["MemoryMultiInputPolicy"]
     assert multi[0] is multi[1]
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, MemoryPPO])
+@pytest.mark.parametrize("policy", ["FastWeightPolicy", FastWeightPolicy])
+def test_fast_weight_policy_is_on_the_papers_cell(algorithm, policy, tmp_path):
+    """By name and by class, with its options, and still after each way of saving it."""
+    options = {**SMALL, "core_kwargs": {"inner_steps": 2}}
+    model = algorithm(policy, RecallEnv(), n_steps=8, seed=0, policy_kwargs=options).learn(8)
+    model.save(tmp_path / "model.zip")
+    model.policy.save(tmp_path / "policy.pt")
+    save_policy(model.policy, tmp_path / "agent")
+    copies = [
+        algorithm.load(tmp_path / "model.zip").policy,
+        FastWeightPolicy.load(tmp_path / "policy.pt"),
+        load_policy(tmp_path / "agent").policy,
+    ]
+    obs = observations(model)
+    expected = model.predict(obs, deterministic=True)
+    for found in (model.policy, *copies):
+        assert type(found) is FastWeightPolicy
+        assert type(found.actor_core) is FastWeights
+        assert type(found.critic_core) is FastWeights
+        assert found.actor_core.options.inner_steps == 2
+        for here, there in zip(found.predict(obs, deterministic=True), expected, strict=True):
+            np.testing.assert_array_equal(here, there)
 
 
 STOCK = {
@@ -266,7 +288,7 @@ def test_evaluate_policy_and_the_options_of_the_core():
         (ValueError, "core is 'lstmm'", {"core": "lstmm"}),
         (ValueError, "critic_core is 'both', expected one of shared", {"critic_core": "both"}),
         (ValueError, "hidden_size is -1", {"hidden_size": -1}),
-        (TypeError, "core 'fast_weights' has no option 'eta'", {"core_kwargs": {"eta": 1.0}}),
+        (TypeError, f"core {AGENT_CORE!r} has no option 'eta'", {"core_kwargs": {"eta": 1.0}}),
         (
             ValueError,
             "critic_core is 'shared', which needs share_features_extractor=True",

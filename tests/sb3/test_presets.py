@@ -2,24 +2,25 @@
 
 import pytest
 import torch
+from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.vec_env import VecNormalize
 
+from fwagents.runs import agent, search
+from fwagents.runs.cli import core_options, parse
+from fwagents.runs.run import Run
 from fwagents.sb3 import MemoryA2C, MemoryPPO
-from fwagents.settings import DEFAULTS
+from fwagents.settings import AGENT_CORE, DEFAULTS
 
 CLASSES = {"memory_ppo": MemoryPPO, "memory_a2c": MemoryA2C}
 # Another id stands for all that have no settings of their own.
-CASES = [(env, "fast_weights", "memory_ppo") for env in (*DEFAULTS, "Acrobot-v1")]
-CASES += [("PartialCatch-v0", "lstm", "memory_ppo"), ("CartPoleNoVel-v1", "fast_weights", "memory_a2c")]
+CASES = [(env, AGENT_CORE, "memory_ppo") for env in (*DEFAULTS, "Acrobot-v1")]
+CASES += [("PartialCatch-v0", "lstm", "memory_ppo"), ("CartPoleNoVel-v1", "fast_weights", "memory_ppo")]
+CASES += [("CartPoleNoVel-v1", AGENT_CORE, "memory_a2c")]
 
 
 def script_agent(monkeypatch, *argv):
     """The untrained agent of train/agent.py."""
-    from fwagents.runs.agent import Args, args_for
-    from fwagents.runs.cli import core_options, parse
-    from fwagents.runs.run import Run
-
-    args = parse(Args, argv, default=args_for(argv))
+    args = parse(agent.Args, argv, default=agent.args_for(argv))
     return Run(args, {}, core_options(args)).model
 
 
@@ -46,8 +47,9 @@ def test_trains_as_the_command_lines_agent(monkeypatch):
 
 
 def test_options_win_over_the_settings():
-    agent = MemoryPPO.for_env(
+    made = MemoryPPO.for_env(
         "CartPoleNoVel-v1",
+        core="fast_weights",
         core_kwargs={"decay": 0.5},
         hidden_size=4,
         num_envs=2,
@@ -56,14 +58,41 @@ def test_options_win_over_the_settings():
         learning_rate=0.5,
         batch_size=None,
     )
-    assert (agent.n_envs, agent.policy.actor_core.hidden_size, agent.policy.core_kwargs) == (2, 4, {"decay": 0.5})
-    assert not isinstance(agent.get_env(), VecNormalize)
-    assert (agent.lr_schedule(1.0), agent.lr_schedule(0.0), agent.batch_size) == (0.5, 0.5, None)
+    assert (made.n_envs, made.policy.actor_core.hidden_size, made.policy.core_kwargs) == (2, 4, {"decay": 0.5})
+    assert not isinstance(made.get_env(), VecNormalize)
+    assert (made.lr_schedule(1.0), made.lr_schedule(0.0), made.batch_size) == (0.5, 0.5, None)
+
+
+def zoo_core(algo):
+    """The one core of all its settings."""
+    pytest.importorskip("rl_zoo3")
+    from fwagents.zoo.hyperparams import hyperparams_for
+
+    (core,) = {setting["policy_kwargs"]["core"] for setting in hyperparams_for(algo).values()}
+    return core
+
+
+ENTRY_POINTS = {
+    "RecurrentPPO": lambda: RecurrentPPO("MemoryPolicy", "PartialCatch-v0").policy.core_name,
+    "MemoryPPO": lambda: MemoryPPO("MemoryPolicy", "PartialCatch-v0").policy.core_name,
+    "MemoryPPO.for_env": lambda: MemoryPPO.for_env("PartialCatch-v0").policy.core_name,
+    "MemoryA2C.for_env": lambda: MemoryA2C.for_env("PartialCatch-v0").policy.core_name,
+    "fwagents agent": lambda: parse(agent.Args, [], default=agent.args_for([])).core,
+    "fwagents tune": lambda: parse(search.Args, []).core,
+    "RL Zoo, ppo_lstm": lambda: zoo_core("ppo_lstm"),
+    "RL Zoo, memory_ppo": lambda: zoo_core("memory_ppo"),
+    "RL Zoo, memory_a2c": lambda: zoo_core("memory_a2c"),
+}
+
+
+@pytest.mark.parametrize("core", ENTRY_POINTS.values(), ids=ENTRY_POINTS)
+def test_rotary_fast_weights_are_the_default_everywhere(core):
+    assert core() == "rotary_fast_weights"
 
 
 def test_environment_arguments_reach_the_environment():
-    agent = MemoryPPO.for_env("PartialCatch-v0", env_kwargs={"size": 6, "visible_frames": 2}, n_steps=5)
-    assert agent.observation_space.shape == (36,)
+    made = MemoryPPO.for_env("PartialCatch-v0", env_kwargs={"size": 6, "visible_frames": 2}, n_steps=5)
+    assert made.observation_space.shape == (36,)
 
 
 @pytest.mark.parametrize("option", [{"total_timesteps": 5}, {"nonsense": 1}, {"lr_schedule": "cosine"}])
