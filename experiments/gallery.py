@@ -1,4 +1,5 @@
-"""Make every picture of the documentation, light and dark: of an agent, of both supervised tasks, of TensorBoard.
+"""Make every picture of the documentation, light and dark: of an agent, of both supervised tasks, of TensorBoard,
+and the figure of ``docs/idea.md``.
 
 ``python -m experiments.gallery`` trains what is missing into runs/gallery/, about a quarter of an hour, then draws.
 Runs of your own can be given in their place. TensorBoard is photographed with Chromium, which has to be on the PATH.
@@ -67,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pictures(args: Args) -> Iterator[Path]:
     """Every picture, once it is there."""
+    from experiments import idea
     from experiments.photographs import photograph_board
 
+    yield from idea.pictures(args.output)
     runs = {script: getattr(args, script) or finished(args.log_dir, script) for script in COMMANDS}
     for script, run_dir in runs.items():
         yield from draw(script, run_dir, args)

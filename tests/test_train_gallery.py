@@ -48,6 +48,7 @@ def test_every_picture_shown_is_there_light_and_dark(gallery, monkeypatch):
     gallery.main([*folders, "--output", "out", "--no-board"])
     found = {path.name for path in Path("out").iterdir()}
     assert found > {"play.gif", "attention-light.png", "attention-dark.png", "strings-dark.png", "glimpses-1-light.png"}
+    assert found > {"one-step-at-a-time-light.svg", "one-step-at-a-time-dark.svg"}
     assert "glimpses-3-light.png" not in found
 
 
@@ -56,7 +57,7 @@ def test_the_documentation_shows_what_there_is():
     committed = {path.name for path in (root / "docs" / "pictures").glob("[!.]*")}
     shown = {
         name
-        for page in (root / "README.md", root / "docs" / "inspection.md")
+        for page in (root / "README.md", root / "docs" / "inspection.md", root / "docs" / "idea.md")
         for name in committed
         if name in page.read_text()
     }
