@@ -18,14 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments import rotary
-from experiments.agent_cells import CELLS, AgentCell, Search, Setting
+from experiments import agent_cells, rotary
+from experiments.agent_cells import AgentCell, Search, Setting
 from experiments.agent_results import kept_runs, result_path, share
 from experiments.jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
 from fwagents.runs.cli import CORE_OPTIONS, parse
 from fwagents.runs.folder import CONFIG, RESULT, read_json, write_result
 from fwagents.runs.interrupts import as_script
 from fwagents.runs.search import BORROWED, COMMON
+
+CELLS: list[AgentCell] = [*agent_cells.CELLS, *rotary.CELLS]
 
 
 @dataclass
@@ -250,7 +252,7 @@ def last_part(search: Search, lent: Sequence[Path]) -> Setting:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, then list or run."""
     args = parse(Args, argv)
-    cells = wanted(args, [*CELLS, *rotary.CELLS], lambda cell: cell.group)
+    cells = wanted(args, CELLS, lambda cell: cell.group)
     absent = {module for cell in cells if (module := module_of(cell)) and find_spec(module) is None}
     if absent:
         print(f"Left out, since these are not installed: {', '.join(sorted(absent))}")

@@ -317,7 +317,7 @@ def test_the_memory_suite(train, curves, tmp_path):
     assert "RepeatPrevious-v0: not run" in text
     levels = {"MemoryChain": 0.5, "KeyValueRecall": 0.1, "TMaze": 0.5}  # by guessing: bits, digits, turns
     assert all(f"{env}-v0, right answers of each seed ({level:g} by guessing)" in text for env, level in levels.items())
-    assert "4 of 399 runs are there, at ab, on a machine" in text
+    assert "4 of 456 runs are there, at ab, on a machine" in text
     assert "that was not finite, and as they then played: MemoryChain-v0-20-lstm (2)." in text
     svg = (tmp_path / "figures" / "suite.svg").read_text()
     assert "right answers" in svg

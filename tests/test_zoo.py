@@ -17,7 +17,7 @@ pytest.importorskip("rl_zoo3")
 from stable_baselines3.common.utils import LinearSchedule
 
 from fwagents.sb3 import MemoryCnnPolicy, MemoryMultiInputPolicy, MemoryPolicy, MemoryPPO, make_vec_env
-from fwagents.settings import AGENT_CORE, DEFAULTS
+from fwagents.settings import AGENT_CORE, DEFAULTS, defaults_for
 from fwagents.zoo import sampling
 from fwagents.zoo.__main__ import compute_settings, with_settings
 from fwagents.zoo.hyperparams import ATARI, hyperparams_for, translated
@@ -47,8 +47,9 @@ def run_for(monkeypatch):
 def test_the_settings_are_those_of_the_front_door(env, algo, run_for):
     setting = dict(importlib.import_module(f"fwagents.zoo.{algo}").hyperparams[env])
     ours = run_for(env, algo)
-    assert setting.pop("n_timesteps") == DEFAULTS[env]["total_timesteps"]
-    assert setting.pop("normalize", False) == DEFAULTS[env].get("normalize", False)
+    front_door = defaults_for(env, AGENT_CORE)
+    assert setting.pop("n_timesteps") == front_door["total_timesteps"]
+    assert setting.pop("normalize", False) == front_door.get("normalize", False)
     assert setting.pop("policy") == "fwagents.sb3.MemoryPolicy"
     start = float(setting.pop("learning_rate").removeprefix("lin_"))
     assert start == ours.lr_schedule(1.0)

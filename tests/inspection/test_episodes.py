@@ -83,7 +83,7 @@ def played(model, env, seed):
 @pytest.mark.parametrize("critic", ["shared", "detached", "separate", "none"])
 def test_values_rewards_and_reads(critic):
     """The attention of every step of an agent adds up to the read of the matrix that it carried."""
-    model, env = agent(critic_core=critic)
+    model, env = agent(core="fast_weights", critic_core=critic)
     found = trace(model, env, episodes=2, seed=3)
     for b in range(2):
         rewards, values, states = played(model, env, 3 + b)
