@@ -148,6 +148,17 @@ def test_pictures_in_a_pipe_are_plain(monkeypatch):
     assert plain("\n".join(blocks(picture))) == "@@\n  "
 
 
+def test_the_first_step_of_the_papers_cell_has_nothing_to_look_back_at():
+    """The second has the first alone."""
+    from fwagents.runs.terminal import page
+
+    env = gym.make("PartialCatch-v0", size=6, render_mode="ansi")
+    kwargs = {"core": "fast_weights", "hidden_size": 8}
+    seen = trace(MemoryPPO("MemoryPolicy", env, n_steps=5, seed=0, policy_kwargs=kwargs), env, seed=0)
+    assert "comes from nothing yet" in page(seen, 0)
+    assert "comes from step 1 most, 100%" in page(seen, 1)
+
+
 def test_a_page_in_the_terminal_has_bars_for_each_head(monkeypatch):
     from fwagents.runs.terminal import LEVELS, page
 
