@@ -32,7 +32,7 @@ def test_every_benchmark_is_here():
 @pytest.mark.parametrize("name", OTHER)
 def test_other_sizes_do_not_replace_what_is_there(name, tmp_path):
     out = tmp_path / "kept.json"
-    out.write_text(json.dumps({"command": f"python benchmarks/{name}.py"}))
+    out.write_text(json.dumps({"machine": {"command": f"python benchmarks/{name}.py"}}))
     before = out.read_bytes()
     done = run(BENCHMARKS / f"{name}.py", *OTHER[name], "--out", out, cwd=tmp_path)
     assert done.returncode == 2

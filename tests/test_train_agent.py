@@ -204,15 +204,12 @@ def test_other_environments_and_cores(args, tmp_path):
         (["--env", "NoSuch-v0"], "Another package's is module:Id"),
         (["--env", "minigrid:MiniGrid-MemoryS7-v0"], "observation 'mission' is a MissionSpace, expected Box, Discrete"),
         (["--env", "nomodule:NoSuch-v0"], "No module named 'nomodule'"),
-        (["--env"], "--env"),
         (["--n-steps", "1", "--num-envs", "1"], "expected at least 2"),
-        (["--corre", "lstm"], "Unrecognized options: --corre"),
         (["--core", "lstm", "--decay", "0.9"], "core 'lstm' has no option 'decay'"),
         (["--env-kwargs", "size"], "--env-kwargs got 'size', expected name=value"),
         (["--env-kwargs", "sizes=3"], "unexpected keyword argument 'sizes'"),
         (["--wrappers", "Flatten"], "wrapper is 'Flatten', expected module:Class or module:Class(name=value)"),
         (["--frame-stack", "0"], "--frame-stack is 0, expected at least 1"),
-        (["--vec-env", "thread"], "thread"),
         (["--num-envs", "0"], "--num-envs is 0, expected at least 1"),
         (["--inner-steps", "-1"], "--inner-steps is -1, expected at least 0 or adaptive or None"),
         (["--log-dir", "file"], "file"),
@@ -227,6 +224,17 @@ def test_a_mistake_is_one_clear_line(args, message, tmp_path):
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("args", "word"), [(["--env"], "--env"), (["--corre", "lstm"], "--corre"), (["--vec-env", "thread"], "thread")]
+)
+def test_words_that_are_no_options_are_named_in_a_box(args, word, tmp_path):
+    done = run("agent.py", *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
