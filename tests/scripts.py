@@ -61,18 +61,23 @@ def _go(script, words, cwd, out, err):
         os.dup2(end.fileno(), stream.fileno())
         stream.reconfigure(line_buffering=True)
     os.chdir(cwd)
-    sys.argv = [os.path.relpath(TRAIN / script), *words]
+    sys.argv = [str(TRAIN / script), *words]
     sys.path.insert(0, str((TRAIN / script).parent))  # as Python does
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run(script, *args, cwd):
     """Run ``train/<script>``, or the script at an absolute path, with these arguments in a folder."""
+    return run_path(str(TRAIN / script), *args, cwd=cwd)
+
+
+def run_path(path, *args, cwd):
+    """Run a script with these arguments in a folder, from which its path is."""
     out, err = io.StringIO(), io.StringIO()
     before = os.getcwd(), sys.argv, list(sys.path), [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     os.chdir(cwd)
-    sys.argv = [os.path.relpath(TRAIN / script), *map(str, args)]
-    sys.path.insert(0, str((TRAIN / script).parent))  # as Python does
+    sys.argv = [path, *map(str, args)]
+    sys.path.insert(0, str(Path(path).parent.absolute()))  # as Python does
     code = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -94,7 +99,7 @@ class Finished:
     """A command that is one of our scripts, run in this process, by the names of ``subprocess.Popen``."""
 
     def __init__(self, command, cwd, stdout, **_):
-        done = run(Path(command[1]).resolve(), *command[2:], cwd=cwd)
+        done = run_path(*command[1:], cwd=cwd)
         stdout.write((done.stdout + done.stderr).encode())
         self.returncode = done.returncode
 

@@ -12,6 +12,7 @@ import zipfile
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -284,8 +285,13 @@ def test_watch_writes_no_other_files(tmp_path):
 
 
 @pytest.mark.parametrize(("scale", "stopped"), [(1e5, "gradient norm is inf after 24 steps"), (1e20, None)])
-def test_a_run_that_cannot_go_on_is_judged_by_how_it_plays(scale, stopped, tmp_path):
-    """An IRNN whose state grows too large for its loss; or for its actions, so that it cannot play either."""
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_run_that_cannot_go_on_is_judged_by_how_it_plays(scale, stopped, checked, tmp_path, monkeypatch):
+    """An IRNN whose state grows too large for its loss; or for its actions, so that it cannot play either.
+
+    It is so whether or not torch checks what its distributions are given.
+    """
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", checked)
     small = ["--env-kwargs", "size=6", "--n-steps", "6", "--num-envs", "4", "--hidden-size", "8", "--eval-freq", "0"]
     core = ["--core", "irnn", "--core-kwargs", f"identity_scale={scale}", "--final-episodes", "20"]
     done = run("agent.py", *small, *core, cwd=tmp_path)

@@ -195,10 +195,11 @@ class Run:
         self.judging = True
         try:
             self._report(stopped)
-        except (ValueError, FloatingPointError):
+        except (ValueError, FloatingPointError, RuntimeError):
             if stopped is None:
                 raise
-            # The agent is so far gone that it cannot play.
+            # The agent is so far gone that it cannot play: torch refuses to draw from its distributions, whose numbers
+            # may not have been checked before.
             write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, "stopped": stopped})
         return int(stopped is not None)
 
