@@ -78,7 +78,7 @@ def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path, mo
     result = json.loads((folder / "result.json").read_text())
     assert result["final_model"]["episodes"] == 8
     assert result["steps"] >= 200
-    for word in ("mean return", "95 % interval", "final_model", "watch.py", "tensorboard.main --logdir"):
+    for word in ("mean return", "95 % interval", "final_model", "Watch it play:", "tensorboard.main --logdir"):
         assert word in done.stdout, word
     # Episodes of this game last as many steps as the board is high, less one, and are all logged.
     lengths = {row.split(",")[1] for row in (folder / "monitor.csv").read_text().splitlines()[2:]}
