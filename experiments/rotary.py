@@ -24,6 +24,7 @@ from experiments.agent_cells import (
 from experiments.agent_results import Run, about, kept_runs
 from experiments.document import listed, table
 from fwagents.envs import SUITE
+from fwagents.settings import defaults_for
 
 CORE = "rotary_fast_weights"
 SOLVED = 0.9
@@ -83,10 +84,11 @@ def at_least(level: float, seeds: int | None = None) -> Callable[[list[float | N
     return lambda values: sum(value is not None and value >= level for value in values) >= seeds
 
 
-def cell(name: str, options: Setting, seconds: float, core: str = CORE) -> AgentCell:
-    """A cell of the targets."""
-    every = {"core": core, "checkpoint_freq": 100_000, "final_episodes": 1000, "eval_freq": 0}
-    return AgentCell("rotary", "rotary", f"rotary-{name}", {**every, **options}, seconds=seconds, seeds=SEEDS)
+def cell(name: str, options: Setting, seconds: float) -> AgentCell:
+    """A cell of the targets, with the environment's own settings in full, so that a run with older ones is not taken."""
+    own = {} if options["env"] in SUITE else defaults_for(options["env"], CORE)
+    every = {"core": CORE, "checkpoint_freq": 100_000, "final_episodes": 1000, "eval_freq": 0}
+    return AgentCell("rotary", "rotary", f"rotary-{name}", {**own, **every, **options}, seconds=seconds, seeds=SEEDS)
 
 
 def of_suite(env: str, difficulty: int, steps: int, seconds: float) -> AgentCell:
@@ -244,17 +246,7 @@ def without(label: str, whole: AgentCell) -> AgentCell:
     """The cell without that part, trained with the settings of the whole core."""
     _, options = PARTS[label]
     kept = replace(whole, group="ablation", label=label, name=f"{whole.name}-{label}", seeds=SEEDS[:3])
-    return replace(kept, options={**_settled(whole), **options})
-
-
-def _settled(whole: AgentCell) -> Setting:
-    """The options with those of the environment that a core without settings of its own would not have."""
-    from fwagents.settings import defaults_for
-
-    env = whole.options["env"]
-    own = {} if env in SUITE else defaults_for(env, CORE)
-    budgets = ("total_timesteps", "eval_freq", "checkpoint_freq")
-    return {**{name: value for name, value in own.items() if name not in budgets}, **whole.options}
+    return replace(kept, options={**whole.options, **options})
 
 
 CELLS: list[AgentCell] = [
