@@ -85,7 +85,7 @@ def at_least(level: float, seeds: int | None = None) -> Callable[[list[float | N
 
 
 def cell(name: str, options: Setting, seconds: float) -> AgentCell:
-    """A cell of the targets; it names the environment's own settings in full, so that other runs are not taken for it."""
+    """A cell of the targets; it names all settings, so that a run with others is not taken for it."""
     own = {} if options["env"] in SUITE else defaults_for(options["env"], CORE)
     every = {"core": CORE, "checkpoint_freq": 100_000, "final_episodes": 1000, "eval_freq": 0}
     return AgentCell("rotary", "rotary", f"rotary-{name}", {**own, **every, **options}, seconds=seconds, seeds=SEEDS)

@@ -149,7 +149,14 @@ CORE_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     },
     # Found by hand on seeds 101 and 102: with four epochs it needs half of the steps.
     ("PartialCatch-v0", "rotary_fast_weights"): {"n_epochs": 4, "total_timesteps": 1_000_000},
-    ("PartialCatchLarge-v0", "rotary_fast_weights"): {"n_epochs": 4, "total_timesteps": 3_000_000},
+    # Without entropy a seed of it stayed at -0.4. With these seed 101 came to 0.8 within 1.5 million steps.
+    ("PartialCatchLarge-v0", "rotary_fast_weights"): {
+        "n_epochs": 4,
+        "total_timesteps": 4_000_000,
+        "learning_rate": 1e-3,
+        "ent_coef": 0.03,
+        "max_grad_norm": 0.5,
+    },
     # sb3-contrib's for its recurrent agent, with a rate that falls; with the LSTM's a seed in three fell back at the
     # end. Found by hand on seeds 201 to 203.
     ("CartPoleNoVel-v1", "rotary_fast_weights"): {
