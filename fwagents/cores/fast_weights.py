@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fwagents.cores.base import HiddenState, MemoryCore, boolean, finite_float, integer, positive_int
-from fwagents.cores.stepper import Stepper
+from fwagents.cores.stepper import CompiledStepper, Stepper
 from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
 from fwagents.kernels.reference import inner_loop, key, settle
 from fwagents.kernels.stepping import ScanSteps
@@ -254,7 +254,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return f"{self.input_size}, {self.hidden_size}, {named}, backend={self.backend!r}"
 
 
-class FastWeightsStepper(Stepper[FastWeightsState]):
+class FastWeightsStepper(CompiledStepper[FastWeightsState]):
     """Steps the compiled scan; A is formed when the state is asked for, or a long history makes it cheaper."""
 
     core: FastWeights
@@ -274,18 +274,10 @@ class FastWeightsStepper(Stepper[FastWeightsState]):
     def _load(self, state: FastWeightsState) -> None:
         self._steps.load(*state)
 
-    @torch.no_grad()
     def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
         """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, R]."""
-        core = self.core
-        core._check_input(x)
-        core._check(None, start, x.shape[:-1])
-        if torch.is_autocast_enabled("cpu"):
-            x = x.float()  # an encoder's output is less precise under autocast
-        if len(x) != self.rows or not cpu.covers(x):
-            raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}, expected {self.rows} rows of float32")
-        y = self._steps.step(x, start)
-        if core.inner_steps == 0:
+        y = super().step(x, start)
+        if self.core.inner_steps == 0:
             self._steps.load(y)  # forget the history, which nothing reads
         return y
 

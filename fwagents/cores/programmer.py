@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fwagents.cores.base import MemoryCore, boolean, positive_int
 from fwagents.cores.output_gate import EPSILON, OutputGate
-from fwagents.cores.stepper import Stepper
+from fwagents.cores.stepper import CompiledStepper, Stepper
 from fwagents.kernels import chosen_backend, programmer
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions
 from fwagents.kernels.program_steps import ProgramSteps
@@ -222,7 +222,7 @@ class FastWeightProgrammer(MemoryCore[Any]):
         return f"{self.input_size}, {self.hidden_size}, num_heads={self.num_heads}, conv_size={self.conv_size}"
 
 
-class ProgrammerStepper(Stepper[Any]):
+class ProgrammerStepper(CompiledStepper[Any]):
     """Steps the compiled scan, which changes W in place."""
 
     core: FastWeightProgrammer
@@ -240,18 +240,6 @@ class ProgrammerStepper(Stepper[Any]):
 
     def _load(self, state: Any) -> None:
         self._steps.load(**{name: leaf.detach() for name, leaf in state._asdict().items()})
-
-    @torch.no_grad()
-    def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
-        core = self.core
-        core._check_input(x)
-        core._check(None, start, x.shape[:-1])
-        if torch.is_autocast_enabled("cpu"):
-            x = x.float()  # an encoder's output is less precise under autocast
-        if len(x) != self.rows or x.dtype != torch.float32 or x.device.type != "cpu":
-            raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}, expected {self.rows} rows of float32")
-        return self._steps.step(x, start)
 
 
 def execute(program: Program, W: Tensor) -> tuple[Tensor, Tensor]:

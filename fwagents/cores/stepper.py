@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
+from fwagents.kernels import cpu
+
 if TYPE_CHECKING:
     from fwagents.cores.base import MemoryCore
 
@@ -40,4 +42,22 @@ class Stepper(Generic[StateT]):
     def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
         """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
         y, self._state = self.core.step(x, self._state, start)
+        return y
+
+
+class CompiledStepper(Stepper[StateT]):
+    """Runs the steps of a compiled scan; a subclass makes them, ``_steps``, before it calls this ``__init__``."""
+
+    _steps: Any
+
+    @torch.no_grad()
+    def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
+        self.core._check_input(x)
+        self.core._check(None, start, x.shape[:-1])
+        if torch.is_autocast_enabled("cpu"):
+            x = x.float()  # an encoder's output is less precise under autocast
+        if len(x) != self.rows or not cpu.covers(x):
+            raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}, expected {self.rows} rows of float32")
+        y: Tensor = self._steps.step(x, start)
         return y
