@@ -69,10 +69,12 @@ class Curves:
 
     def reached(self, label: str) -> list[int | None]:
         """Steps at which each seed was first seen at the level that counts as solved; None for never."""
-        return [
-            next((at for at, value in zip(run["steps"], run["mean_return"], strict=True) if value >= SOLVED), None)
-            for run in self.runs[label]
-        ]
+        return [reached(run) for run in self.runs[label]]
+
+
+def reached(run: Run) -> int | None:
+    """Steps at which a run was first seen at the level that counts as solved; None for never."""
+    return next((at for at, value in zip(run["steps"], run["mean_return"], strict=True) if value >= SOLVED), None)
 
 
 def intervals(scores: dict[str, Any], function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:

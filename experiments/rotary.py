@@ -22,12 +22,13 @@ from experiments.agent_cells import (
     watched,
 )
 from experiments.agent_results import Run, about, kept_runs
+from experiments.curves_report import SOLVED, reached
 from experiments.document import listed, table
+from experiments.suite_report import right
 from fwagents.envs import SUITE
 from fwagents.settings import defaults_for
 
 CORE = "rotary_fast_weights"
-SOLVED = 0.9
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,6 @@ class Target:
     cell: AgentCell
     value: Callable[[Run], float | None]
     met: Callable[[list[float | None]], bool]
-
-
-def reached(run: Run) -> float | None:
-    """The steps at which a run's evaluation first was at the level that counts as solved."""
-    pairs = zip(run["steps"], run["mean_return"], strict=True)
-    return next((float(at) for at, value in pairs if value >= SOLVED), None)
-
-
-def right(run: Run) -> float:
-    """The share of right answers at the end, of returns that are their share less the share of wrong ones."""
-    return (1 + float(run["final"]["mean_return"])) / 2
 
 
 def final(run: Run) -> float:
@@ -105,7 +95,7 @@ _CARDS: Setting = {**ELSEWHERE["POPGym RepeatPrevious Easy"], "total_timesteps":
 # The settings at which other cores solve RepeatPrevious: an answer a step, no action changes what comes later.
 _PREVIOUS: Setting = {**_CARDS, "gamma": 0.0, "gae_lambda": 0.0, "learning_rate": 3e-3, "ent_coef": 0.03}
 _FIRST: Setting = {**_CARDS, "env": ELSEWHERE["POPGym RepeatFirst Easy"]["env"]}
-_STEPS = "steps to 0.9, median"
+_STEPS = f"steps to {SOLVED:g}, median"
 TARGETS: tuple[Target, ...] = (
     Target(
         f"PartialCatch-v0, {_STEPS}",
