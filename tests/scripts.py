@@ -62,7 +62,6 @@ def _go(script, words, cwd, out, err):
         stream.reconfigure(line_buffering=True)
     os.chdir(cwd)
     sys.argv = [str(TRAIN / script), *words]
-    sys.path.insert(0, str((TRAIN / script).parent))  # as Python does
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
@@ -74,10 +73,9 @@ def run(script, *args, cwd):
 def run_path(path, *args, cwd):
     """Run a script with these arguments in a folder, from which its path is."""
     out, err = io.StringIO(), io.StringIO()
-    before = os.getcwd(), sys.argv, list(sys.path), [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    before = os.getcwd(), sys.argv, [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     os.chdir(cwd)
     sys.argv = [path, *map(str, args)]
-    sys.path.insert(0, str(Path(path).parent.absolute()))  # as Python does
     code = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -89,8 +87,8 @@ def run_path(path, *args, cwd):
         err.write(traceback.format_exc())
     finally:
         os.chdir(before[0])
-        sys.argv, sys.path[:] = before[1], before[2]
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before[3], strict=True):
+        sys.argv = before[1]
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before[2], strict=True):
             signal.signal(number, handler)
     return Done(code, out.getvalue(), err.getvalue())
 
