@@ -63,7 +63,7 @@ class PreviousStep(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         return self._join(obs, {**told, REWARD: reward}), reward, terminated, truncated, info
 
     def own_part(self, observations: Any) -> Any:
-        """What the environment itself shows.
+        """The observation of the environment itself.
 
         Args:
             observations: [..., D], or a dict of arrays [..., *shape], as this wrapper gives them.

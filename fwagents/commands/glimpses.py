@@ -29,7 +29,7 @@ class Args(SupervisedArgs):
     """The core on the glimpses; fast weights told when to store, wipe and integrate; convolutions on the same patches,
     with as many features as --hidden-size says."""
     dataset: Literal["mnist", "folder"] = "mnist"
-    """What to read."""
+    """Where the images come from."""
     data_dir: Path | None = None
     """Where it is."""
     patch_size: Annotated[int, Within(1, 1000)] = 7

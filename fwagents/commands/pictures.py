@@ -33,7 +33,7 @@ class Args:
     output: OutputFolder
     """Folder that the pictures go to."""
     seed: Seed = 0
-    """Of the agent's episode, the strings or the choice of images."""
+    """Seed of the agent's episode, the strings or the choice of images."""
     count: Count = 6
     """Strings of a picture; pictures of images."""
     fps: Frequency = 4.0

@@ -48,7 +48,7 @@ class AssociativeKernels(NamedTuple):
 
 
 class ProgramKernels(NamedTuple):
-    """Those of :mod:`fwagents.kernels._program_forward` and :mod:`fwagents.kernels._program_backward`."""
+    """The kernels of :mod:`fwagents.kernels._program_forward` and :mod:`fwagents.kernels._program_backward`."""
 
     forward: Callable[..., None]
     mix: Callable[..., None]

@@ -1,4 +1,4 @@
-"""What the compiled scan of the fast-weight programmers is told, and where its arrays lie."""
+"""The arguments of the compiled scan of the fast-weight programmers, and where its arrays lie."""
 
 from typing import NamedTuple
 

@@ -135,7 +135,7 @@ def what_is_left(p: ProgramProblem, at: Places, n: int, head: int, scratch: int)
 
 @inlined
 def gradients_at_reads(p: ProgramProblem, at: Places, b: int, t: int, n: int, dy: int, norm: int, scratch: int) -> None:
-    """Of all heads, back through the layer norm if there is one; its own go to ``norm``."""
+    """Gradients at the reads of all heads, behind the layer norm if there is one; its own gradients go to ``norm``."""
     size = p.heads * p.size
     across = (size + LANES - 1) // LANES * LANES
     count = np.float32(size)
@@ -173,7 +173,7 @@ def gradients_at_reads(p: ProgramProblem, at: Places, b: int, t: int, n: int, dy
 
 @inlined
 def recall(p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, scratch: int) -> None:
-    """What the forward pass has kept of one head, and the gradients at its reads, in padded rows."""
+    """Load what the forward pass has kept of one head, and the gradients at its reads, in padded rows."""
     row, size = p.vectors * LANES, p.size
     across = (p.heads * size + LANES - 1) // LANES * LANES
     for i in range(n):
@@ -414,7 +414,7 @@ def recent_gradients(p: ProgramProblem, g: ProgramGradients, b: int) -> None:
 
 @inlined
 def end_gradients(p: ProgramProblem, g: ProgramGradients, b: int, scratch: int) -> None:
-    """What the way back begins with, behind the last step."""
+    """Set the gradients with which the backward pass begins, after the last step."""
     row = p.vectors * LANES
     set_integer(g.tail, b, 1)
     for head in range(p.heads):

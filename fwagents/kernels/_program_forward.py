@@ -212,7 +212,7 @@ def instruct(
 
 @inlined
 def prepare_segment(p: ProgramProblem, at: Places, b: int, t: int, n: int, scratch: int) -> None:
-    """What all heads of a segment share: gates, and turns for the steps counted in ``memory``, which go up."""
+    """Compute what all heads of a segment share: gates, and turns for the steps counted in ``memory``, which go up."""
     row = p.vectors * LANES
     if p.gates:
         sigmoids(p, b, t, n, scratch + at.gates * FLOAT, scratch + at.shut * FLOAT)

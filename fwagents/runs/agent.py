@@ -54,7 +54,7 @@ class Args:
     frame_stack: Annotated[Count, ALWAYS] = 1
     """Last observations side by side as one; 1 for none but the present one."""
     observe: Annotated[tuple[Literal["action", "reward"], ...], ALWAYS] = ()
-    """What each observation holds beside the environment's own: the last action, the last reward or both, with a flag
+    """Parts of each observation beside the environment's own: the last action, the last reward or both, with a flag
     that is 1 at the start of an episode, where they are zeros; see fwagents.envs.wrappers.PreviousStep."""
     vec_env: Annotated[Literal["auto", "dummy", "subproc"], ALWAYS] = "auto"
     """Environments as one batch where there is a native one; in a loop; or each in a process of its own."""

@@ -76,7 +76,7 @@ class Args:
     hidden_size: Annotated[Units, ALWAYS] = 128
     """Units of the memory."""
     observe: Annotated[tuple[Literal["action", "reward"], ...], ALWAYS] = ()
-    """What the agent is told of its last step, as for train/agent.py."""
+    """Parts of its last step that the agent is told, as for fwagents agent."""
     threads: Annotated[Threads, ALWAYS] = 1
     """Torch threads."""
     output: Annotated[OutputFile | None, ALWAYS] = None
@@ -99,7 +99,7 @@ class Args:
 
 
 def space(core: str) -> dict[str, Range | Choice]:
-    """What is searched for a core."""
+    """Return the space that is searched for a core."""
     return {**COMMON, **CORES.get(core, {})}
 
 
@@ -120,7 +120,7 @@ def result_path(args: Args) -> Path:
 
 
 def describe(args: Args) -> dict[str, Any]:
-    """What makes two searches the same."""
+    """Return the options that two searches must share to be the same."""
     searched = {"env": args.env, "core": args.core, "algo": args.algo, "steps": args.total_timesteps}
     agent = {"hidden_size": args.hidden_size, "observe": list(args.observe), "seeds": list(args.seeds)}
     return {**searched, **agent, "space": described_space(args.core), "objective": OBJECTIVE}
@@ -168,8 +168,10 @@ def described_space(core: str) -> dict[str, Any]:
 
 
 def known_settings(args: Args) -> list[dict[str, Any]]:
-    """What is used now, as far as it lies in the space: the search is to beat it. For a core with defaults of its own
-    also those of its environment, which are what the other cores begin with."""
+    """Return the settings in use now, as far as they lie in the space: the search is to beat them.
+
+    For a core with defaults of its own it adds the environment's settings, with which the other cores begin.
+    """
     from inspect import signature
 
     from fwagents.cores import CORES as CLASSES

@@ -1,4 +1,4 @@
-"""What the commands of supervised tasks share: their common options, and a run from begin to result file."""
+"""Common options of the supervised tasks' commands, and a run from its beginning to its result file."""
 
 import contextlib
 import json
@@ -89,7 +89,7 @@ NO_PART = ("resume", "log_dir", "output")  # options that change nothing in a re
 
 
 class Problem(NamedTuple):
-    """What a task's command builds from its options.
+    """The objects that a task's command builds from its options.
 
     Attributes:
         model: what is trained.

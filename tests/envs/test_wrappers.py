@@ -1,4 +1,4 @@
-"""What ``PreviousStep`` adds, spelled out by hand."""
+"""The parts that ``PreviousStep`` adds, spelled out by hand."""
 
 import copy
 import pickle

@@ -97,7 +97,7 @@ def test_values_rewards_and_reads(critic):
 
 @pytest.mark.parametrize("core", ["sum_rule", "delta_net", "gated_delta_net", "rotary_fast_weights"])
 def test_reads_of_programmers_give_the_outputs(core):
-    """What the parts add up to, through the output gate if there is one, is what the core put out for its inputs."""
+    """The parts add up, through the output gate if there is one, to what the core put out for its inputs."""
     model, env = agent(core=core, core_kwargs={"num_heads": 2})
     found = trace(model, env, episodes=3, seed=3)
     read = torch.from_numpy(np.einsum("tbhsu,ubhe->tbhe", found.attention, found.written)).flatten(2)

@@ -193,7 +193,7 @@ def test_a_cut_episode_bootstraps_from_what_it_was_told_last(algorithm):
 
 @pytest.mark.parametrize("obs", OBSERVATIONS)
 def test_the_raw_reward_is_told_inside_vec_normalize(obs):
-    """What is told of the reward is the environment's, to which VecNormalize gives unit variance like to the rest."""
+    """The reward that is told is the environment's, to which VecNormalize gives unit variance like to the rest."""
     ours, plain = (DummyVecEnv([lambda: random_env(obs)] * COUNT) for _ in range(2))
     env = normalized(VecPreviousStep(ours), ())
     for each in (env, plain):
