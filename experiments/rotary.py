@@ -29,6 +29,7 @@ from fwagents.envs import SUITE
 from fwagents.settings import defaults_for
 
 CORE = "rotary_fast_weights"
+ABLATION_SEEDS = SEEDS[:3]
 
 
 @dataclass(frozen=True)
@@ -234,21 +235,33 @@ PARTS: dict[str, tuple[str, Setting]] = {
 ABLATED: dict[str, tuple[AgentCell, Callable[[Run], float]]] = {
     "KeyValueRecall, 4 pairs": (of_suite("KeyValueRecall-v0", 4, 300_000, 60.0), right),
     "RepeatPrevious, delay 16": (of_suite("RepeatPrevious-v0", 16, 300_000, 60.0), right),
-    "PartialCatch": (cell("catch-short", {"env": "PartialCatch-v0", "total_timesteps": 500_000}, 50.0), final),
+    "PartialCatch": (
+        replace(
+            cell("catch-short", {"env": "PartialCatch-v0", "total_timesteps": 500_000}, 50.0), seeds=ABLATION_SEEDS
+        ),
+        final,
+    ),
     "CartPoleNoVel": (cell("cart-pole", {"env": "CartPoleNoVel-v1", "total_timesteps": 50_000}, 60.0), final),
 }
 
 
 def without(label: str, whole: AgentCell) -> AgentCell:
-    """The cell without that part, trained with the settings of the whole core."""
+    """The cell without that part, trained with the settings of the whole core; the cell itself without nothing."""
     _, options = PARTS[label]
-    kept = replace(whole, group="ablation", label=label, name=f"{whole.name}-{label}", seeds=SEEDS[:3])
+    if not options:
+        return whole
+    kept = replace(whole, group="ablation", label=label, name=f"{whole.name}-{label}", seeds=ABLATION_SEEDS)
     return replace(kept, options={**whole.options, **options})
 
 
 CELLS: list[AgentCell] = [
-    *{target.cell.name: target.cell for target in TARGETS}.values(),
-    *(without(label, whole) for label in PARTS for whole, _ in ABLATED.values()),
+    *{
+        each.name: each
+        for each in (
+            *(target.cell for target in TARGETS),
+            *(without(label, whole) for label in PARTS for whole, _ in ABLATED.values()),
+        )
+    }.values()
 ]
 
 
@@ -283,7 +296,8 @@ def _row(target: Target, runs: Sequence[Run]) -> tuple[str, ...]:
 
 def _ablation(label: str, results: Path) -> tuple[str, ...]:
     found = [
-        listed([value(run) for run in kept_runs(results, without(label, whole))], ".0f" if "Cart" in name else ".2f")
+        listed([value(run) for run in runs], ".0f" if "Cart" in name else ".2f")
         for name, (whole, value) in ABLATED.items()
+        for runs in [kept_runs(results, replace(without(label, whole), seeds=ABLATION_SEEDS))]
     ]
     return PARTS[label][0], *found
