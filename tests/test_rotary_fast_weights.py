@@ -159,6 +159,27 @@ def test_a_turned_head_answers_to_steps_ago_and_another_is_blind_to_time():
         assert blind.unique().numel() == 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("rotary", "induced"), [("half", [0, 2]), ("none", [0, 1, 2, 3]), ("all", [])])
+def test_an_untrained_head_without_time_code_reads_what_followed(rotary, induced, seed):
+    """After the letters a b c d e a, the last query is most like the key of step 2, at which b followed a."""
+    torch.manual_seed(seed)
+    letters = torch.eye(5)[[0, 1, 2, 3, 4, 0], None]
+    core = RotaryFastWeights(5, 128, rotary=rotary)
+    program = program_after(core, letters)
+    likeness = torch.einsum("hd,shd->hs", program.query[-1, 0], program.key[:, 0])
+    assert likeness[induced].argmax(1).tolist() == [1] * len(induced)
+    assert (likeness[:, 1] > 0.7).nonzero().flatten().tolist() == induced
+    without = program_after(RotaryFastWeights(5, 128, rotary=rotary, induction=False), letters)
+    assert (torch.einsum("hd,hd->h", without.query[-1, 0], without.key[1, 0]) < 0.7).all()
+
+
+def test_without_a_convolution_an_untrained_head_reads_what_was_written_at_the_same_input():
+    core = RotaryFastWeights(5, 128, conv_size=1)
+    program = program_after(core, torch.eye(5)[:, None])
+    torch.testing.assert_close(program.query[:, :, ::2], program.key[:, :, ::2], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("rotary", ["half", "all", "none"])
 def test_only_turned_heads_see_a_shift_of_time(rotary):
     """A program that begins later differs in no product of a query and a key; the keys of turned heads differ."""

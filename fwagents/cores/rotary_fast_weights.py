@@ -14,10 +14,15 @@ from fwagents.cores.programmer import Program
 from fwagents.kernels.program_reference import ProgramOptions
 
 Turned = Literal["half", "all", "none"]
+# By name, the first head that is turned, and the distance to the next; 0 for no other.
+TURNED: dict[Turned, tuple[int, int]] = {"half": (1, 2), "all": (0, 1), "none": (0, 0)}
 
 # The factor of the initial projections to q and k. These are normalised, so a step of an optimizer turns them the
 # further the shorter they are before it: as short as torch makes them, a control task fell back at every other update.
 KEY_SCALE = 4.0
+
+# The factor of the initial taps of an induction head, to which 1 is added at the step that it begins with.
+TAP_SCALE = 0.2
 
 
 class RotaryState(NamedTuple):
@@ -52,6 +57,11 @@ class RotaryFastWeights(GatedDeltaNet):
     state counts t in float32 or better, which is exact for 16 million steps. The share of a turn, t / period_j modulo
     1, is computed in float64, so the code is as sharp at the end of a long episode as at its beginning.
 
+    With ``induction`` the heads that are not turned begin as induction heads (Olsson et al., 2022, arXiv:2209.11895):
+    q and k are the same projection, q of this step and k of the step before (without a convolution, both of this
+    step). So before any training a read returns what followed the last time that the present input was seen. An agent
+    without it gets no hint of reward until it has found by chance that the answer stands under the same key.
+
     Args:
         input_size: D.
         hidden_size: H, a multiple of num_heads. Where d is odd, the last coordinate of a head is not turned.
@@ -65,11 +75,13 @@ class RotaryFastWeights(GatedDeltaNet):
         output_gate: put the output gate behind the read; without it y(t) = r(t).
         silu: put silu behind the convolution, as in ``GatedDeltaNet``.
         delta_rule: replace what is stored under a key; False adds beta v k^T to it, and runs in plain torch.
+        induction: begin the heads that are not turned as induction heads.
 
     Shapes:
         state ``(recent [B, c-1, 3H], W [B, heads, d, d], t [B, 1])``; the parameters have the shapes and the
         initialisation of ``GatedDeltaNet`` and :class:`~fwagents.cores.output_gate.OutputGate`, but the rows of C and b
-        for q and k begin four times as large.
+        for q and k begin four times as large. In an induction head the rows for q begin as those for k, and so
+        do the taps, which are a fifth of the others', plus 1 at the present step for q and at the step before for k.
 
     Raises:
         ValueError: an option is not as above.
@@ -91,6 +103,7 @@ class RotaryFastWeights(GatedDeltaNet):
         output_gate: bool = True,
         silu: bool = False,
         delta_rule: bool = True,
+        induction: bool = True,
     ) -> None:
         positive_int("num_heads", num_heads)
         if gate_bias is None:
@@ -102,6 +115,7 @@ class RotaryFastWeights(GatedDeltaNet):
         self.max_period = finite_float("max_period", max_period, self.min_period)
         self.silu = boolean("silu", silu)
         self.delta_rule = boolean("delta_rule", delta_rule)
+        self.induction = boolean("induction", induction)
         super().__init__(
             input_size,
             hidden_size,
@@ -111,11 +125,14 @@ class RotaryFastWeights(GatedDeltaNet):
             output_gate=output_gate,
         )
         periods = np.geomspace(self.min_period, self.max_period, self.hidden_size // self.num_heads // 2)
-        first, every = {"half": (1, 2), "all": (0, 1), "none": (num_heads, 1)}[rotary]
-        turned = np.zeros((num_heads, 1))
         self.periods: list[float] = periods.tolist()
-        turned[first::every] = 1
+        turned = np.array([[self.is_turned(head)] for head in range(self.num_heads)])
         self.turns: list[list[float]] = (turned / periods).tolist()  # a step [heads, d/2]
+
+    def is_turned(self, head: int) -> bool:
+        """Whether the queries and keys of a head, counted from 0, have the time code."""
+        first, every = TURNED[self.rotary]
+        return every > 0 and head >= first and (head - first) % every == 0
 
     def reset_parameters(self) -> None:
         """Draw the initial weights."""
@@ -123,6 +140,22 @@ class RotaryFastWeights(GatedDeltaNet):
         with torch.no_grad():
             for parameter in (self.projection.weight, self.projection.bias):
                 parameter[: 2 * self.hidden_size] *= KEY_SCALE
+            for head in range(self.num_heads):
+                if self.induction and not self.is_turned(head):
+                    self._begin_as_induction(head)
+
+    def _begin_as_induction(self, head: int) -> None:
+        """Let the head's queries be its keys of one step later; without a convolution, of the same step."""
+        d = self.hidden_size // self.num_heads
+        q = slice(head * d, (head + 1) * d)
+        k = slice(self.hidden_size + q.start, self.hidden_size + q.stop)
+        self.projection.weight[q] = self.projection.weight[k]
+        self.projection.bias[q] = self.projection.bias[k]
+        self.taps[:, q] = self.taps[:, k]
+        if self.conv_size > 1:
+            for rows, step in ((q, -1), (k, -2)):
+                self.taps[:, rows] *= TAP_SCALE
+                self.taps[step, rows] += 1
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -152,7 +185,7 @@ class RotaryFastWeights(GatedDeltaNet):
 
     def program_options(self) -> ProgramOptions:
         """The rule, as the compiled scan is told it."""
-        first, every = {"half": (1, 2), "all": (0, 1), "none": (0, 0)}[self.rotary]
+        first, every = TURNED[self.rotary]
         turns = tuple(1 / period for period in self.periods) if every else ()
         return super().program_options()._replace(turns=turns, first=first, every=every)
 
