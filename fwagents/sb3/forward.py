@@ -1,8 +1,7 @@
 """The forward pass of a memory policy: encoder, cores, critic, heads."""
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from stable_baselines3.common.distributions import Distribution
 from torch import Tensor
@@ -35,23 +34,31 @@ class Forward:
 
     def __init__(self, policy: "MemoryPolicy", obs: Any, run: RunCore, prepared: bool = False) -> None:
         self._policy, self._run = policy, run
+        self._actor: Tensor | None = None
+        self._critic: Tensor | None = None
         self.features, self.critic_features = policy.encode(obs, prepared)
 
-    @cached_property
+    @property
     def actor(self) -> Tensor:
         """The outputs of the actor's core [N, H]."""
-        return self._run("actor", self.features)
+        if self._actor is None:
+            self._actor = self._run("actor", self.features)
+        return self._actor
 
-    @cached_property
+    @property
     def critic(self) -> Tensor:
         """The input of the value's head [N, H]: outputs of the critic's core or of the actor's, or features alone."""
-        policy = self._policy
-        if policy.critic_core is not None:
+        if self._critic is None:
+            self._critic = self._critic_latent(self._policy.critic_core_mode)
+        return self._critic
+
+    def _critic_latent(self, mode: str) -> Tensor:
+        if mode == "separate":
             return self._run("critic", self.critic_features)
-        if policy.critic is not None:
-            latent: Tensor = policy.critic(self.critic_features)
+        if mode == "none":
+            latent: Tensor = cast(Any, self._policy.critic)(self.critic_features)
             return latent
-        return self.actor.detach() if policy.critic_core_mode == "detached" else self.actor
+        return self.actor.detach() if mode == "detached" else self.actor
 
     def latents(self) -> tuple[Tensor, Tensor]:
         """``actor`` and ``critic``, for which every core runs."""
