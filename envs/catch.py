@@ -1,9 +1,10 @@
 """Partially observable Catch: a ball falls, and after a few frames the screen goes blank."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
 
 from .arguments import whole_number
 from .game import ALL, Game, Index, Screens
@@ -175,25 +176,4 @@ class CatchEnv(GameEnv):
         return ["stay", "left", "right"]
 
 
-class CatchVectorEnv(GameVectorEnv):
-    """`num_envs` games of Catch, batched; the rules and the other arguments are `CatchEnv`'s.
-
-    `reset(options={"ball": ..., "paddle": ...})` takes one number for all environments or an array [num_envs].
-
-    ## Arguments
-    - `num_envs` (1): size of the batch.
-    - `render_mode` (None): "rgb_array" or "ansi".
-    - `autoreset_mode` (`NEXT_STEP`): as in Gymnasium, an `AutoresetMode` or its value; see `GameVectorEnv`.
-    """
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        size: int = 16,
-        visible_frames: int | None = 3,
-        paddle_width: int = 2,
-        render_mode: str | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
-    ) -> None:
-        game = CatchGame(whole_number("num_envs", num_envs, 1), size, visible_frames, paddle_width)
-        super().__init__(game, render_mode, autoreset_mode)
+CatchVectorEnv = partial(GameVectorEnv, CatchGame)

@@ -1,10 +1,10 @@
 """Key-value recall: pairs pass by, then a key, whose value is asked for."""
 
+from functools import partial
 from string import ascii_lowercase, digits
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode
 
 from .arguments import whole_number
 from .registry import Returns
@@ -100,24 +100,4 @@ class KeyValueRecallEnv(GameEnv):
         super().__init__(KeyValueRecallGame(1, pairs), render_mode)
 
 
-class KeyValueRecallVectorEnv(GameVectorEnv):
-    """`num_envs` games of `KeyValueRecallEnv`, batched; the rules and the other arguments are the same.
-
-    The options of `reset` take what the single environment takes, for all environments, or one of it for each: arrays
-    [num_envs, pairs], and for `asked` [num_envs].
-
-    ## Arguments
-    - `num_envs` (1): size of the batch.
-    - `render_mode` (None): "rgb_array" or "ansi".
-    - `autoreset_mode` (`NEXT_STEP`): as in Gymnasium, an `AutoresetMode` or its value; see `GameVectorEnv`.
-    """
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        pairs: int = 4,
-        render_mode: str | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
-    ) -> None:
-        game = KeyValueRecallGame(whole_number("num_envs", num_envs, 1), pairs)
-        super().__init__(game, render_mode, autoreset_mode)
+KeyValueRecallVectorEnv = partial(GameVectorEnv, KeyValueRecallGame)

@@ -1,8 +1,9 @@
 """Memory chain: a bit is shown, and asked for much later."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode
 
 from .arguments import whole_number
 from .registry import Returns
@@ -75,23 +76,4 @@ class MemoryChainEnv(GameEnv):
         super().__init__(MemoryChainGame(1, length), render_mode)
 
 
-class MemoryChainVectorEnv(GameVectorEnv):
-    """`num_envs` games of `MemoryChainEnv`, batched.
-
-    `reset(options={"context": ...})` takes one bit for all environments or an array [num_envs].
-
-    ## Arguments
-    - `num_envs` (1): size of the batch.
-    - `render_mode` (None): "rgb_array" or "ansi".
-    - `autoreset_mode` (`NEXT_STEP`): as in Gymnasium, an `AutoresetMode` or its value; see `GameVectorEnv`.
-    """
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        length: int = 20,
-        render_mode: str | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
-    ) -> None:
-        game = MemoryChainGame(whole_number("num_envs", num_envs, 1), length)
-        super().__init__(game, render_mode, autoreset_mode)
+MemoryChainVectorEnv = partial(GameVectorEnv, MemoryChainGame)

@@ -43,7 +43,7 @@ class Environment:
     reward_threshold: float | None
     """The mean return at which the environment counts as solved; None where nobody set one."""
     vector_entry_point: str | None = None
-    """The batched environment, as `module:class`; None if there is none."""
+    """What makes the batched environment, as `module:name`; None if there is none."""
     returns: str | None = None
     """The function from the arguments that set the difficulty to `Returns`, as `module:function`; None if they are not
     known exactly."""

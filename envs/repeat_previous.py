@@ -1,10 +1,10 @@
 """Repeat previous: symbols pass by, and each has to be repeated some steps later."""
 
+from functools import partial
 from string import digits
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode
 
 from .arguments import whole_number
 from .registry import Returns
@@ -90,25 +90,4 @@ class RepeatPreviousEnv(GameEnv):
         super().__init__(RepeatPreviousGame(1, delay, symbols, answers), render_mode)
 
 
-class RepeatPreviousVectorEnv(GameVectorEnv):
-    """`num_envs` games of `RepeatPreviousEnv`, batched; the rules and the other arguments are the same.
-
-    `reset(options={"sequence": ...})` takes one sequence for all environments or an array [num_envs, delay + answers].
-
-    ## Arguments
-    - `num_envs` (1): size of the batch.
-    - `render_mode` (None): "rgb_array" or "ansi".
-    - `autoreset_mode` (`NEXT_STEP`): as in Gymnasium, an `AutoresetMode` or its value; see `GameVectorEnv`.
-    """
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        delay: int = 4,
-        symbols: int = 4,
-        answers: int = 16,
-        render_mode: str | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
-    ) -> None:
-        game = RepeatPreviousGame(whole_number("num_envs", num_envs, 1), delay, symbols, answers)
-        super().__init__(game, render_mode, autoreset_mode)
+RepeatPreviousVectorEnv = partial(GameVectorEnv, RepeatPreviousGame)

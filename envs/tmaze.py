@@ -1,9 +1,10 @@
 """The T-maze: a sign at the start of a corridor says which way to turn at its end."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
 
 from .arguments import whole_number
 from .game import Game, Index, Screens
@@ -144,23 +145,4 @@ class TMazeEnv(GameEnv):
         super().__init__(TMazeGame(1, length), render_mode)
 
 
-class TMazeVectorEnv(GameVectorEnv):
-    """`num_envs` games of `TMazeEnv`, batched; the rules and the other arguments are the same.
-
-    `reset(options={"goal": ...})` takes one number for all environments or an array [num_envs].
-
-    ## Arguments
-    - `num_envs` (1): size of the batch.
-    - `render_mode` (None): "rgb_array" or "ansi".
-    - `autoreset_mode` (`NEXT_STEP`): as in Gymnasium, an `AutoresetMode` or its value; see `GameVectorEnv`.
-    """
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        length: int = 10,
-        render_mode: str | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
-    ) -> None:
-        game = TMazeGame(whole_number("num_envs", num_envs, 1), length)
-        super().__init__(game, render_mode, autoreset_mode)
+TMazeVectorEnv = partial(GameVectorEnv, TMazeGame)

@@ -4,7 +4,7 @@ Identical, step by step, to `gymnasium.vector.SyncVectorEnv` over the single env
 actions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -15,7 +15,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from .arguments import one_of
+from .arguments import one_of, whole_number
 from .draws import new_key
 from .game import ALL, Game, Index, Screens, State
 from .render import picture, text
@@ -24,16 +24,21 @@ Bools = npt.NDArray[np.bool_]
 
 
 class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDArray[Any]"]):
-    """Plays a batch of games; a subclass makes the batch and documents it.
+    """`num_envs` games of one kind, batched; the rules are those of the single environment of that game.
 
     Everything returned is new memory, the caller's to keep.
 
     Args:
-        game: the batch.
+        game: the class of the game.
+        num_envs: size of the batch.
         render_mode: None, "rgb_array" or "ansi".
         autoreset_mode: what happens to an environment whose episode has ended: `NEXT_STEP` resets it in the next step,
             which ignores its action; `SAME_STEP` resets it at once and returns the last observation in
             `infos["final_obs"]`; `DISABLED` leaves it to `reset(options={"reset_mask": mask})`.
+        **arguments: the game's own.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above, or not as the game takes it; the message names it.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012, declared so by Gymnasium
@@ -41,19 +46,27 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
         "render_fps": 8,
     }
 
-    def __init__(self, game: Game, render_mode: str | None, autoreset_mode: str | AutoresetMode) -> None:
+    def __init__(
+        self,
+        game: Callable[..., Game],
+        num_envs: int = 1,
+        *,
+        render_mode: str | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        **arguments: Any,
+    ) -> None:
+        self._game = game(whole_number("num_envs", num_envs, 1), **arguments)
         one_of("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         if not isinstance(autoreset_mode, AutoresetMode):
             one_of("autoreset_mode", autoreset_mode, tuple(mode.value for mode in AutoresetMode))
-        self._game = game
         self.render_mode = render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.num_envs = game.num_games
-        self.single_observation_space = game.observation_space
-        self.single_action_space = game.action_space
-        self.observation_space = batch_space(game.observation_space, self.num_envs)
-        self.action_space = batch_space(game.action_space, self.num_envs)
+        self.num_envs = self._game.num_games
+        self.single_observation_space = self._game.observation_space
+        self.single_action_space = self._game.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -61,7 +74,8 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
         """Begin the next episode of every environment, or of those in `options["reset_mask"]`.
 
         An int seeds environment i with `seed + i`; in a list, None lets an environment go on with its own sequence of
-        episodes.
+        episodes. The other options are those of the single environment: each takes one value for all environments, or
+        an array with a first axis of `num_envs`.
         """
         others = dict(options or {})
         index = self._check_mask(others.pop("reset_mask", None))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fwagents.cores import AssociativeLSTM, FastWeights, MemoryCore
 from fwagents.export.associative_lstm import real_cell
 from fwagents.export.normalization import Normalization
+from fwagents.sb3.forward import Forward
 from fwagents.sb3.policies import MemoryPolicy
 
 
@@ -44,11 +45,8 @@ class PolicyStep(nn.Module):
         if normalization is not None:
             normalization.require_fit(space)
         self.keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
-        self.cores = {"actor": self.policy.actor_core}
-        if self.policy.critic_core is not None:
-            self.cores["critic"] = self.policy.critic_core
         leaves: list[str] = []
-        for name, core in self.cores.items():
+        for name, core in self.policy.cores.items():
             if isinstance(core, FastWeights):
                 core.backend = "torch"
             leaves += [f"{name}.{leaf}" for leaf in core.state_type._fields]
@@ -65,7 +63,8 @@ class PolicyStep(nn.Module):
         parts = [space] if self.keys is None else [space[key] for key in self.keys]
         observed = [torch.as_tensor(part.sample()).expand(batch_size, *part.shape).clone() for part in parts]
         start = torch.zeros(batch_size, dtype=torch.bool)
-        return (*observed, start, *(leaf for core in self.cores.values() for leaf in core.initial_state(batch_size)))
+        states = [core.initial_state(batch_size) for core in self.policy.cores.values()]
+        return (*observed, start, *(leaf for state in states for leaf in state))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Inputs and outputs as their names say, each [B, ...]; of continuous actions in the shape of the space."""
@@ -73,19 +72,18 @@ class PolicyStep(nn.Module):
         obs: Any = inputs[0] if self.keys is None else dict(zip(self.keys, inputs[:count], strict=True))
         if self.normalization is not None:
             obs = self.normalization(obs)
-        start, leaves = inputs[count], list(inputs[count + 1 :])
-        features, critic_features = self.policy.encode(obs)
-        latents: dict[str, Tensor] = {}
-        after: list[Tensor] = []
-        for (name, core), x in zip(self.cores.items(), (features, critic_features), strict=False):
-            size = len(core.state_shapes)
-            latents[name], state = _step(core, x, leaves[:size], start)
-            leaves = leaves[size:]
-            after += state
-        critic = self.policy.critic_latent(latents["actor"], latents.get("critic"), critic_features)
-        value = self.policy.value_net(self.policy.mlp_extractor.forward_critic(critic))
-        chosen_by = self.policy.action_net(self.policy.mlp_extractor.forward_actor(latents["actor"]))
-        return *self._actions(chosen_by), value.squeeze(-1), *after
+        start, leaves = inputs[count], iter(inputs[count + 1 :])
+        cores = self.policy.cores
+        before = {name: [next(leaves) for _ in core.state_shapes] for name, core in cores.items()}
+        after: dict[str, tuple[Tensor, ...]] = {}
+
+        def run(name: str, features: Tensor) -> Tensor:
+            y, after[name] = _step(cores[name], features, before[name], start)
+            return y
+
+        forward = Forward(self.policy, obs, run)
+        action, value = self._actions(forward.action_inputs()), forward.values().squeeze(-1)
+        return *action, value, *(leaf for name in cores for leaf in after[name])
 
     def _actions(self, found: Tensor) -> tuple[Tensor, ...]:
         """The most likely action and what it was chosen by, from the policy's last layer [B, P]."""

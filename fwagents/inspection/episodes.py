@@ -20,7 +20,8 @@ from torch import Tensor
 from fwagents.cores.base import positive_int
 from fwagents.inspection.sequences import recorded, to_numpy
 from fwagents.inspection.traces import Array, Trace
-from fwagents.sb3.policies import MemoryPolicy, map_observations
+from fwagents.sb3.forward import Forward, OverTime
+from fwagents.sb3.policies import MemoryPolicy, flat_in_time, map_observations
 
 DRAWN = ("rgb_array", "ansi")
 
@@ -136,38 +137,20 @@ def _run_again(
     )
     obs = map_observations(lambda x: x.view(*shape, *x.shape[1:]).requires_grad_(attribution), obs)
     with torch.set_grad_enabled(attribution):
-        x, y, distribution, values = _recall(policy, obs, starts)
+        forward = Forward(policy, flat_in_time(obs), OverTime(policy, None, starts), prepared=True)
+        distribution, values = forward.heads()
         scores = None
         if attribution:
             taken = torch.as_tensor(actions, device=policy.device).flatten(0, 1)
             by = list(obs.values()) if isinstance(obs, dict) else [obs]
             scores = _scores(distribution, taken).view(shape), by
+    x, y = (part.view(*shape, -1) for part in (forward.features, forward.actor))
     found = recorded(policy.actor_core, x, y, starts, attention, growth, scores)
     found["values"] = to_numpy(values.view(shape))
     probabilities = _probabilities(distribution)
     if probabilities is not None:
         found["probabilities"] = to_numpy(probabilities.view(*shape, -1))
     return found
-
-
-def _recall(policy: MemoryPolicy, obs: Any, start: Tensor) -> tuple[Tensor, Tensor, Distribution, Tensor]:
-    """The policy over preprocessed observations [T, B, ...] from an empty memory.
-
-    Returns:
-        The actor core's inputs [T, B, D] and outputs [T, B, H], the distribution of all actions, the values [T * B, 1].
-    """
-    flat = map_observations(lambda x: x.flatten(0, 1), obs)
-    if policy.share_features_extractor:
-        features = critic_features = policy.features_extractor(flat)
-    else:
-        features, critic_features = policy.pi_features_extractor(flat), policy.vf_features_extractor(flat)
-    x = features.view(*start.shape, -1)
-    y, _ = policy.actor_core(x, start=start)
-    own = None
-    if policy.critic_core is not None:
-        own = policy.critic_core(critic_features.view(*start.shape, -1), start=start)[0].flatten(0, 1)
-    latent = y.flatten(0, 1)
-    return x, y, *policy.heads(latent, policy.critic_latent(latent, own, critic_features))
 
 
 def _scores(distribution: Distribution, taken: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor
 
 from fwagents.cores import MemoryCore
-from fwagents.sb3.policies import POLICIES, MemoryPolicy, map_observations, policy_for
+from fwagents.sb3.forward import Forward
+from fwagents.sb3.policies import POLICIES, MemoryPolicy, flat_in_time, policy_for
 
 Batch = dict[str, Any]
 CHUNK_LENGTH = "max_seq_len"  # RLlib's name for it
@@ -68,16 +69,11 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         self.policy = make(seen, action_space, lambda _: 0.0, **options)
         del self.policy.optimizer  # the learner has its own
 
-    def cores(self) -> dict[str, MemoryCore[Any]]:
-        """The memories, by the name that their leaves begin with."""
-        critic = self.policy.critic_core
-        return {"actor": self.policy.actor_core} | ({} if critic is None else {"critic": critic})
-
     def get_initial_state(self) -> dict[str, Tensor]:
         """Leaves without a batch axis."""
         return {
             f"{name}_{field}": leaf.detach()[0]
-            for name, core in self.cores().items()
+            for name, core in self.policy.cores.items()
             for field, leaf in core.initial_state(1)._asdict().items()
         }
 
@@ -97,8 +93,7 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         """Values [B, T]; ``embeddings``, where given, is what ``forward_train`` returned under that name."""
         if embeddings is None:
             _, embeddings, _ = self._recall(self.policy, batch)
-        values: Tensor = self.policy.value_net(self.policy.mlp_extractor.forward_critic(embeddings))
-        return values.squeeze(-1)
+        return self.policy.value_head(embeddings).squeeze(-1)
 
     def make_target_networks(self) -> None:
         """APPO's slow copy."""
@@ -122,13 +117,15 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         obs = self._observations(batch[Columns.OBS])
         first: Tensor = next(iter(obs.values())) if isinstance(obs, dict) else obs
         shape = first.shape[:2]
-        features, critic_features = policy.encode(map_observations(lambda x: x.flatten(0, 1), obs))
-        latent, state = _run(policy.actor_core, features.view(*shape, -1), batch[Columns.STATE_IN], "actor")
-        own = None
-        if policy.critic_core is not None:
-            own, more = _run(policy.critic_core, critic_features.view(*shape, -1), batch[Columns.STATE_IN], "critic")
-            state |= more
-        return latent, policy.critic_latent(latent, own, critic_features.view(*shape, -1)), state
+        state: dict[str, Tensor] = {}
+
+        def run(name: str, features: Tensor) -> Tensor:
+            y, after = _run(policy.cores[name], features.view(*shape, -1), batch[Columns.STATE_IN], name)
+            state.update(after)
+            return y.flatten(0, 1)
+
+        latent, critic = (part.view(*shape, -1) for part in Forward(policy, flat_in_time(obs), run).latents())
+        return latent, critic, state
 
     def _observations(self, obs: Any) -> Any:
         """Channels moved to the front of images that have them last."""
@@ -138,7 +135,7 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
 
     def _action_inputs(self, policy: MemoryPolicy, latent: Tensor) -> Tensor:
         """What RLlib's distribution is made from: logits, or means and logarithms of deviations."""
-        inputs: Tensor = policy.action_net(policy.mlp_extractor.forward_actor(latent))
+        inputs = policy.action_head(latent)
         if isinstance(self.action_space, spaces.Box):
             inputs = torch.cat([inputs, policy.log_std.expand_as(inputs)], dim=-1)
         return inputs

@@ -85,9 +85,8 @@ def check_agent(args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, An
             device="meta",
         ).policy
         venv.close()
-    cores = [core for core in (policy.actor_core, policy.critic_core) if core is not None]
     kept = args.n_steps // (1 if args.algo == "recurrent_ppo" else args.chunk_length or args.n_steps) + 2
-    state = FLOAT * sum(core.state_size for core in cores)
+    state = FLOAT * sum(core.state_size for core in policy.cores.values())
     sized = f"--hidden-size {args.hidden_size}"
     require(
         {

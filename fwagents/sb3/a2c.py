@@ -1,14 +1,13 @@
 """A2C with any memory core."""
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch.nn.functional as F
 from stable_baselines3 import A2C
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from fwagents.sb3.on_policy import MemoryRollouts
-from fwagents.sb3.policies import POLICIES, MemoryPolicy
+from fwagents.sb3.policies import MemoryPolicy
 
 Self = TypeVar("Self", bound="MemoryA2C")
 
@@ -29,8 +28,6 @@ class MemoryA2C(MemoryRollouts, A2C):
     Raises:
         ValueError: an argument is not as above; the message names it.
     """
-
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict(POLICIES)
 
     def __init__(
         self,

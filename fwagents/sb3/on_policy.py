@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from fwagents.cores.base import positive_int
 from fwagents.sb3.buffers import MemoryRolloutBuffer
 from fwagents.sb3.faults import EnvironmentFault
-from fwagents.sb3.policies import STOCK_OPTIONS, MemoryPolicy
+from fwagents.sb3.policies import POLICIES, STOCK_OPTIONS, MemoryPolicy
 from fwagents.sb3.presets import agent_for
 from fwagents.sb3.states import MemoryStates, map_states
 from fwagents.sb3.stepping import PolicyStepper
@@ -34,6 +34,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
     Stands before SB3's own algorithm among the bases of ours.
     """
 
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict(POLICIES)
     policy: MemoryPolicy
     rollout_buffer: MemoryRolloutBuffer
     chunk_length: int | None

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fwagents.cores import MemoryCore, make_core
 from fwagents.cores.base import positive_int
 from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
+from fwagents.sb3.forward import Forward, OverTime
 from fwagents.sb3.packing import PackedCore, Pair
 from fwagents.sb3.spaces import check_observations, check_start
 from fwagents.sb3.states import MemoryStates
@@ -152,6 +153,12 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         core: MemoryCore[Any] | None = self.lstm_critic and self.lstm_critic.core
         return core
 
+    @property
+    def cores(self) -> dict[str, MemoryCore[Any]]:
+        """The cores by name: "actor", and "critic" where the value has a core of its own."""
+        critic = self.critic_core
+        return {"actor": self.actor_core} if critic is None else {"actor": self.actor_core, "critic": critic}
+
     @staticmethod
     def _process_sequence(  # type: ignore[override]  # any core, where the parent has an LSTM
         features: Tensor, lstm_states: Pair, episode_starts: Tensor, lstm: PackedCore
@@ -159,19 +166,17 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         y, states = lstm(features, lstm_states, episode_starts)
         return y, states
 
-    def encode(self, obs: Any) -> tuple[Tensor, Tensor]:
-        """Features for the actor and for the critic [B, features_dim] of observations [B, ...]."""
-        features: Any = self.extract_features(obs)
-        return (features, features) if self.share_features_extractor else features
+    def encode(self, obs: Any, prepared: bool = False) -> tuple[Tensor, Tensor]:
+        """Features for the actor and for the critic [B, features_dim] of observations [B, ...].
 
-    def critic_latent(self, actor: Tensor, own: Tensor | None, features: Tensor) -> Tensor:
-        """What the value is read from: the actor core's output, the critic core's, or the features alone."""
-        if own is not None:
-            return own
-        if self.critic is not None:
-            latent: Tensor = self.critic(features)
-            return latent
-        return actor.detach() if self.critic_core_mode == "detached" else actor
+        ``prepared`` says that the observations have been through SB3's ``preprocess_obs``.
+        """
+        if not prepared:
+            obs = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
+        if self.share_features_extractor:
+            features: Tensor = self.features_extractor(obs)
+            return features, features
+        return self.pi_features_extractor(obs), self.vf_features_extractor(obs)
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         # SB3's method fills ``action_dist``. It fills a copy here, so that the policy itself never holds the graph of a
@@ -185,47 +190,36 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return distribution
 
     def heads(self, actor: Tensor, critic: Tensor) -> tuple[Distribution, Tensor]:
-        """Action distribution and values [B, 1] from what the two memories put out, each [B, H]."""
+        """Action distribution and values [B, 1], from :class:`Forward`'s ``actor`` and ``critic``, each [B, H]."""
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
-        return distribution, self.value_net(self.mlp_extractor.forward_critic(critic))
+        return distribution, self.value_head(critic)
 
-    def _recall(self, chunks: "Chunks", states: MemoryStates) -> tuple[Tensor, Tensor | None, Tensor, MemoryStates]:
-        """Both memories run over a minibatch from ``states``.
+    def value_head(self, critic: Tensor) -> Tensor:
+        """Values [..., 1] from :class:`Forward`'s ``critic`` [..., H]."""
+        values: Tensor = self.value_net(self.mlp_extractor.forward_critic(critic))
+        return values
 
-        Returns:
-            What the actor's core puts out, what the critic's own does (or None), and the critic's features, all
-            [L * n, ...]; and the states after the last step.
-        """
-        shape = chunks.start.shape
-        features, critic_features = self.encode(map_observations(lambda x: x.flatten(0, 1), chunks.observations))
-        latent, actor = self.actor_core(features.view(*shape, -1), states.actor, chunks.start)
-        own = critic = None
-        if self.critic_core is not None:
-            own, critic = self.critic_core(critic_features.view(*shape, -1), states.critic, chunks.start)
-            own = own.flatten(0, 1)
-        return latent.flatten(0, 1), own, critic_features, MemoryStates(actor, critic)
+    def action_head(self, actor: Tensor) -> Tensor:
+        """What the action distribution is made from [..., P], from :class:`Forward`'s ``actor`` [..., H]."""
+        inputs: Tensor = self.action_net(self.mlp_extractor.forward_actor(actor))
+        return inputs
 
     @unchecked()
     def evaluate_chunks(self, chunks: "Chunks") -> tuple[Tensor, Tensor, Tensor | None]:
         """Values, log-probabilities and entropy, each [L, n], of a minibatch; entropy None without a closed form."""
         shape = chunks.start.shape
-        latent, own, critic_features, _ = self._recall(chunks, chunks.states)
-        distribution, values = self.heads(latent, self.critic_latent(latent, own, critic_features))
+        run = OverTime(self, chunks.states, chunks.start)
+        distribution, values = Forward(self, flat_in_time(chunks.observations), run).heads()
         log_prob, entropy = distribution.log_prob(chunks.actions.flatten(0, 1)), distribution.entropy()
         return values.view(shape), log_prob.view(shape), None if entropy is None else entropy.view(shape)
 
     def values_after(self, obs: Any, states: MemoryStates, start: Tensor) -> Tensor:
         """Values [B] of observations [B, ...] that follow ``states``; ``start`` bool [B] as for the cores."""
-        features, critic_features = self.encode(obs)
-        latent, own = features, None
-        if self.critic_core is not None:
-            own, _ = self.critic_core.step(critic_features, states.critic, start)
-        elif self.critic is None:
-            latent, _ = self.actor_core.step(features, states.actor, start)
-        values: Tensor = self.value_net(
-            self.mlp_extractor.forward_critic(self.critic_latent(latent, own, critic_features))
-        )
-        return values.squeeze(-1)
+
+        def run(name: str, features: Tensor) -> Tensor:
+            return self.cores[name].step(features, getattr(states, name), start)[0]
+
+        return Forward(self, obs, run).values().squeeze(-1)
 
     @torch.no_grad()
     def refresh_states(self, buffer: "MemoryRolloutBuffer") -> None:
@@ -233,8 +227,9 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         states = buffer.states[0]
         for number in range(1, len(buffer.states)):
             chunks = buffer.chunks(np.arange(buffer.n_envs) + (number - 1) * buffer.n_envs)
-            _, _, _, states = self._recall(chunks, states)
-            buffer.states[number] = states
+            run = OverTime(self, states, chunks.start)
+            Forward(self, flat_in_time(chunks.observations), run).latents()
+            states = buffer.states[number] = run.states
 
     def evaluate_actions(  # type: ignore[override]  # as the parent's, which leaves out the None
         self, obs: Any, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
@@ -242,12 +237,14 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         """Values, log-probabilities and entropy of ``actions``; arguments as ``RecurrentPPO`` gives them."""
         if isinstance(self.action_space, spaces.MultiBinary):
             actions = actions.float()  # the buffer's are int8, of which torch takes no Bernoulli likelihood
-        if self.critic_core_mode != "shared":
-            values, log_prob, entropy = super().evaluate_actions(obs, actions, lstm_states, episode_starts)
-            return values, log_prob, entropy
-        # The parent keeps the value loss out of a shared core.
-        latent, _ = self.lstm_actor(self.extract_features(obs), lstm_states.pi, episode_starts)
-        distribution, values = self.heads(latent, latent)
+        packed = {"actor": (self.lstm_actor, lstm_states.pi), "critic": (self.lstm_critic, lstm_states.vf)}
+
+        def run(name: str, features: Tensor) -> Tensor:
+            core, state = packed[name]
+            outputs: Tensor = core(features, state, episode_starts)[0]
+            return outputs
+
+        distribution, values = Forward(self, obs, run).heads()
         return values, distribution.log_prob(actions), distribution.entropy()
 
     def predict(
@@ -363,6 +360,11 @@ class MemoryMultiInputPolicy(MemoryPolicy):
 def map_observations(function: Callable[[Any], Any], obs: Any) -> Any:
     """Apply a function to an observation, or to every part of a dict."""
     return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)
+
+
+def flat_in_time(obs: Any) -> Any:
+    """Observations [T, B, ...], or a dict of them, as [T * B, ...]."""
+    return map_observations(lambda x: x.flatten(0, 1), obs)
 
 
 POLICIES: Mapping[str, type[MemoryPolicy]] = {

@@ -1,20 +1,19 @@
 """PPO with any memory core: minibatches of chunks, no padding, no loop over time in Python."""
 
 import warnings
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from stable_baselines3 import PPO
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor
 
 from fwagents.cores.base import positive_int
 from fwagents.sb3.buffers import Chunks
 from fwagents.sb3.on_policy import MemoryRollouts
-from fwagents.sb3.policies import POLICIES, MemoryPolicy
+from fwagents.sb3.policies import MemoryPolicy
 
 Self = TypeVar("Self", bound="MemoryPPO")
 
@@ -51,8 +50,6 @@ class MemoryPPO(MemoryRollouts, PPO):
     Raises:
         ValueError: an argument is not as above; the message names it.
     """
-
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict(POLICIES)
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fwagents.sb3.forward import Forward
 from fwagents.sb3.policies import MemoryPolicy
 from fwagents.sb3.states import MemoryStates
 from fwagents.sb3.unchecked import unchecked
@@ -20,19 +21,18 @@ class PolicyStepper:
 
     def __init__(self, policy: MemoryPolicy, n_envs: int) -> None:
         self.policy, self.n_envs = policy, n_envs
-        self.actor = policy.actor_core.stepper(n_envs)
-        self.critic = None if policy.critic_core is None else policy.critic_core.stepper(n_envs)
+        self._steppers = {name: core.stepper(n_envs) for name, core in policy.cores.items()}
 
     @property
     def states(self) -> MemoryStates:
         """The memory after the last step, the caller's to keep."""
-        return MemoryStates(self.actor.state, None if self.critic is None else self.critic.state)
+        states = {name: stepper.state for name, stepper in self._steppers.items()}
+        return MemoryStates(states["actor"], states.get("critic"))
 
     def load(self, states: MemoryStates) -> None:
         """Go on from ``states``."""
-        self.actor.load(states.actor)
-        if self.critic is not None:
-            self.critic.load(states.critic)
+        for name, stepper in self._steppers.items():
+            stepper.load(getattr(states, name))
 
     @unchecked()
     @torch.no_grad()
@@ -49,14 +49,14 @@ class PolicyStepper:
         Raises:
             FloatingPointError: the probabilities of the actions are not finite.
         """
-        policy = self.policy
-        features, critic_features = policy.encode(obs)
-        latent = self.actor.step(features, start)
-        own = None if self.critic is None else self.critic.step(critic_features, start)
-        distribution, values = policy.heads(latent, policy.critic_latent(latent, own, critic_features))
+
+        def run(name: str, features: Tensor) -> Tensor:
+            return self._steppers[name].step(features, start)
+
+        distribution, values = Forward(self.policy, obs, run).heads()
         try:
             actions: Tensor = distribution.get_actions()
         except RuntimeError as error:  # torch's, whose words differ from distribution to distribution
             raise FloatingPointError("the probabilities of the actions are not finite") from error
-        shape: Any = policy.action_space.shape
+        shape: Any = self.policy.action_space.shape
         return actions.reshape(-1, *shape), values, distribution.log_prob(actions)

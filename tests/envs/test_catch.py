@@ -1,5 +1,7 @@
 """The rules of Catch against a plain second telling of them, and its reference policies against the closed forms."""
 
+import functools
+
 import gymnasium
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def test_the_game_is_the_one_described(size, visible_frames, paddle_width):
 def every_start(size, visible_frames, paddle_width):
     """A batch with one environment for every place of ball and paddle, and its first observations."""
     ball, paddle = np.meshgrid(np.arange(size), np.arange(size - paddle_width + 1))
-    env = CatchVectorEnv(ball.size, size, visible_frames, paddle_width)
+    env = CatchVectorEnv(ball.size, size=size, visible_frames=visible_frames, paddle_width=paddle_width)
     observation, _ = env.reset(options={"ball": ball.ravel(), "paddle": paddle.ravel()})
     return env, observation.reshape(-1, size, size)
 
@@ -150,7 +152,7 @@ def test_reference_returns_follow_the_arguments():
     ],
 )
 def test_bad_arguments_are_named(kwargs, error, message):
-    for make in (CatchEnv, CatchVectorEnv):
+    for make in (CatchEnv, functools.partial(gymnasium.make_vec, "PartialCatch-v0")):
         with pytest.raises(error, match=message):
             make(**kwargs)
 

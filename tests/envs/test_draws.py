@@ -1,12 +1,11 @@
 """The counter-based draws: the published hash, and uniform and independent starts however they are counted."""
 
+import gymnasium
 import numpy as np
 import pytest
 
-from fwagents.envs.catch import CatchEnv, CatchVectorEnv
+from fwagents.envs.catch import CatchEnv
 from fwagents.envs.draws import mix
-from fwagents.envs.key_value_recall import KeyValueRecallVectorEnv
-from fwagents.envs.repeat_previous import RepeatPreviousVectorEnv
 
 
 def test_mix_is_splitmix64():
@@ -37,7 +36,7 @@ def joint(first, second, shape=(16, 15)):
 
 
 def test_neighbouring_seeds_start_independently():
-    env = CatchVectorEnv(6000)
+    env = gymnasium.make_vec("PartialCatch-v0", 6000)
     env.reset(seed=0)
     state = env.get_state()
     assert looks_uniform(joint(state["ball"], state["paddle"]))
@@ -59,7 +58,7 @@ def test_episodes_start_independently(seed):
 
 
 def test_lists_are_drawn_independently():
-    env = RepeatPreviousVectorEnv(6000, symbols=10)
+    env = gymnasium.make_vec("RepeatPrevious-v0", 6000, symbols=10)
     env.reset(seed=0)
     sequence = env.get_state()["sequence"]
     assert sequence.shape == (6000, 20)
@@ -70,7 +69,7 @@ def test_lists_are_drawn_independently():
 
 
 def test_keys_are_different_and_all_orders_are_as_likely():
-    env = KeyValueRecallVectorEnv(20_000, pairs=26)
+    env = gymnasium.make_vec("KeyValueRecall-v0", 20_000, pairs=26)
     env.reset(seed=0)
     state = env.get_state()
     keys, values, asked = state["keys"], state["values"], state["asked"]

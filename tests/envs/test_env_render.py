@@ -1,6 +1,7 @@
 """What a spectator sees."""
 
 import copy
+import functools
 import sys
 
 import gymnasium
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.error import DependencyNotInstalled
 
-from fwagents.envs.catch import CatchEnv, CatchVectorEnv
+from fwagents.envs.catch import CatchEnv
 
 from .families import BATCHED, actions
 
@@ -155,7 +156,7 @@ def test_a_batch_renders_as_its_environments_do(name, mode):
         assert np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("make", [CatchEnv, CatchVectorEnv])
+@pytest.mark.parametrize("make", [CatchEnv, functools.partial(gymnasium.make_vec, "PartialCatch-v0")])
 def test_without_a_mode_there_is_a_warning(make):
     env = make()
     env.reset(seed=0)

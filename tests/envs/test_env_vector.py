@@ -261,6 +261,7 @@ def test_a_reset_leaves_its_options_alone():
         ({"num_envs": 0}, ValueError, "num_envs must be at least 1, got 0"),
         ({"num_envs": 2.0}, TypeError, r"num_envs .* got 2\.0"),
         ({"render_mode": "human"}, ValueError, "render_mode .* got 'human'"),
+        ({"colour": 1}, TypeError, "colour"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, error, message):

@@ -66,11 +66,11 @@ def on_whole_episodes(model, episodes):
     with torch.no_grad():
         features, critic_features = policy.encode(obs)
         latent, _ = policy.actor_core(features[:, None], start=start)
-        own = None
+        latent = critic = latent[:, 0]
         if policy.critic_core is not None:
-            own = policy.critic_core(critic_features[:, None], start=start)[0][:, 0]
-        latent = latent[:, 0]
-        critic = policy.critic_latent(latent, own, critic_features)
+            critic = policy.critic_core(critic_features[:, None], start=start)[0][:, 0]
+        if policy.critic is not None:
+            critic = policy.critic(critic_features)
         logits, values = policy.action_net(latent), policy.value_net(critic).squeeze(-1)
     ends = np.cumsum([len(episode) for episode in episodes])[:-1].tolist()
     return torch.tensor_split(logits, ends), torch.tensor_split(values, ends)

@@ -164,11 +164,11 @@ def test_returns_in_plain_python(algorithm, critic):
         obs = torch.as_tensor(np.stack(history))
         features, critic_features = model.policy.encode(obs)
         latent = model.policy.actor_core(features.unsqueeze(1))[0][-1]
-        own = None
-        if model.policy.critic_core is not None:
-            own = model.policy.critic_core(critic_features.unsqueeze(1))[0][-1]
+        if critic == "separate":
+            latent = model.policy.critic_core(critic_features.unsqueeze(1))[0][-1]
+        if critic == "none":
+            latent = model.policy.critic(critic_features[-1:])
         with torch.no_grad():
-            latent = model.policy.critic_latent(latent, own, critic_features[-1:])
             return model.policy.value_net(latent).item()
 
     episodes = [(0, 3, "truncated"), (3, 7, "terminated"), (7, 11, "cut")]

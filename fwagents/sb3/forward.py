@@ -1,0 +1,103 @@
+"""The forward pass of a memory policy: encoder, cores, critic, heads."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from stable_baselines3.common.distributions import Distribution
+from torch import Tensor
+
+from fwagents.sb3.states import MemoryStates
+
+if TYPE_CHECKING:
+    from fwagents.sb3.policies import MemoryPolicy
+
+RunCore: TypeAlias = Callable[[str, Tensor], Tensor]
+"""Runs a core, "actor" or "critic", on its features [N, D] and returns its outputs [N, H]."""
+
+
+class Forward:
+    """The forward pass of a policy over N observations.
+
+    The outputs of the cores are computed when they are first read, so a caller that needs the values alone does not run
+    the actor's core where the critic has no use for it.
+
+    Args:
+        policy: the policy.
+        obs: observations as tensors [N, ...], or a dict of them.
+        run: runs a core. It alone knows which of the N observations follow each other, and where the state is.
+        prepared: whether the observations have been through SB3's ``preprocess_obs``.
+
+    Attributes:
+        features: what the actor's core is given [N, D].
+        critic_features: what the critic is given [N, D].
+    """
+
+    def __init__(self, policy: "MemoryPolicy", obs: Any, run: RunCore, prepared: bool = False) -> None:
+        self._policy, self._run = policy, run
+        self._actor: Tensor | None = None
+        self._critic: Tensor | None = None
+        self.features, self.critic_features = policy.encode(obs, prepared)
+
+    @property
+    def actor(self) -> Tensor:
+        """The outputs of the actor's core [N, H]."""
+        if self._actor is None:
+            self._actor = self._run("actor", self.features)
+        return self._actor
+
+    @property
+    def critic(self) -> Tensor:
+        """The input of the value's head [N, H]: outputs of the critic's core or of the actor's, or features alone."""
+        if self._critic is None:
+            self._critic = self._critic_latent(self._policy.critic_core_mode)
+        return self._critic
+
+    def _critic_latent(self, mode: str) -> Tensor:
+        if mode == "separate":
+            return self._run("critic", self.critic_features)
+        if mode == "none":
+            latent: Tensor = cast(Any, self._policy.critic)(self.critic_features)
+            return latent
+        return self.actor.detach() if mode == "detached" else self.actor
+
+    def latents(self) -> tuple[Tensor, Tensor]:
+        """``actor`` and ``critic``, for which every core runs."""
+        return self.actor, self.critic
+
+    def heads(self) -> tuple[Distribution, Tensor]:
+        """The distribution of the actions, and the values [N, 1]."""
+        return self._policy.heads(*self.latents())
+
+    def values(self) -> Tensor:
+        """The values alone [N, 1]."""
+        return self._policy.value_head(self.critic)
+
+    def action_inputs(self) -> Tensor:
+        """What the distribution of the actions is made from [N, P]."""
+        return self._policy.action_head(self.actor)
+
+
+class OverTime:
+    """Runs the cores of a policy over sequences; the ``run`` of a :class:`Forward` over T * B observations, time first.
+
+    Args:
+        policy: the policy.
+        states: the memory before the first step; None is an empty memory.
+        start: bool [T, B], True where an observation opens an episode.
+    """
+
+    def __init__(self, policy: "MemoryPolicy", states: MemoryStates | None, start: Tensor) -> None:
+        self._cores, self._states, self._start = policy.cores, states, start
+        self._after: dict[str, Any] = {}
+
+    @property
+    def states(self) -> MemoryStates:
+        """The memory after the last step, of the cores that have run."""
+        return MemoryStates(self._after.get("actor"), self._after.get("critic"))
+
+    def __call__(self, name: str, features: Tensor) -> Tensor:
+        """Features [T * B, D] -> outputs [T * B, H] of the core of that name."""
+        before = None if self._states is None else getattr(self._states, name)
+        y: Tensor
+        y, self._after[name] = self._cores[name](features.view(*self._start.shape, -1), before, self._start)
+        return y.flatten(0, 1)
