@@ -24,7 +24,7 @@ from fwagents.runs.limits import check_agent
 
 from .scripts import run
 
-SCRIPTS = [*(f"fwagents.commands.{name}" for name in COMMANDS), "experiments.gallery", "experiments.curves"]
+SCRIPTS = [*(f"fwagents.commands.{name}" for name in COMMANDS), "experiments.gallery", "experiments.__main__"]
 ODD = ("nan", "inf", "-inf", "-1", "1e30", str(10**22), "99999999999999999999")
 
 
