@@ -64,7 +64,7 @@ def documents(tmp_path):
 def report(train, tmp_path, *more):
     """The sections that come out, by name."""
     folders = ["--results", str(tmp_path / "results"), "--document", str(tmp_path / "results.md")]
-    train.main(["--no-run", "--only", *SECTIONS, "inner-steps", *more, *folders])
+    train.main(["--no-run", "--only", *SECTIONS, *more, *folders])
     text = (tmp_path / "results.md").read_text() + (tmp_path / "inner-steps.md").read_text()
     found = {}
     for name in (*SECTIONS, *more):
