@@ -7,7 +7,7 @@ VENV_RAY := .venv-ray
 ARGS ?=
 INSTALL = $(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e
 
-.PHONY: agent watch pictures test test-slow test-gpu test-ray lint wheel-check docs test-lowest test-pythons bench bench-agent learning tables curves report clean
+.PHONY: agent watch pictures test test-slow test-gpu test-ray lint wheel-check docs test-lowest test-pythons bench bench-agent results clean
 
 agent: $(VENV)/.train  ## train PartialCatch-v0; more options: make agent ARGS="--seed 1"
 	$(RUN) -m fwagents agent --env PartialCatch-v0 $(ARGS)
@@ -56,17 +56,8 @@ bench: $(VENV)/.dev  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="
 bench-agent: $(VENV)/.dev  ## the agents against stock ones
 	$(RUN) benchmarks/agent.py $(ARGS)
 
-learning: $(VENV)/.dev  ## how well agents play after training, over seeds; runs what is missing
-	$(RUN) benchmarks/learning.py $(ARGS)
-
-tables: $(VENV)/.dev  ## the paper's two tables and ours; runs what is missing, for hours; ARGS=--dry-run says how many
-	$(RUN) -m experiments.tables $(ARGS)
-
-curves: $(VENV)/.dev  ## learning curves of agents; runs what is missing, for hours; ARGS=--dry-run says how many
-	$(RUN) -m experiments.curves $(ARGS)
-
-report: $(VENV)/.dev  ## tables and figures again, from the results that are there
-	$(RUN) -m experiments.report
+results: $(VENV)/.dev  ## run what the results lack, for hours, then write docs/results.md; ARGS="--only suite --dry-run" lists it
+	$(RUN) -m experiments $(ARGS)
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -38,7 +38,7 @@ from fwagents.cores import FastWeights
 from fwagents.sb3 import DenseExtractor, MemoryPPO, make_vec_env
 from measuring import (
     ROOT,
-    check_out,
+    check_output,
     gemm_flops,
     geometric_mean,
     machine,
@@ -89,7 +89,7 @@ class Args:
     """units of every layer and memory"""
     repeats: int = 9
     """rollouts and updates of every agent, of which the median counts"""
-    out: Path = ROOT / "results" / "agent-speed.json"
+    output: Path = ROOT / "results" / "agent-speed.json"
     """where the results go"""
 
 
@@ -135,14 +135,14 @@ def main(args: Args) -> None:
         args.envs, args.num_envs, args.n_steps, args.hidden_size, args.repeats = args.envs[:1], (4,), 16, 8, 1
     if not args.report:
         if not args.quick:
-            check_out(args.out)
+            check_output(args.output)
         torch.set_num_threads(args.threads)
         results = measure(args, console)
         if args.quick:
             print(json.dumps(results, indent=1))
             return
-        write_results(args.out, results)
-    publish(args.out, report)
+        write_results(args.output, results)
+    publish(args.output, report)
 
 
 def measure(args: Args, console: Console) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 
-from measuring import ROOT, check_out, machine, paired_medians, publish, table, write_results, write_section
+from measuring import ROOT, check_output, machine, paired_medians, publish, table, write_results, write_section
 
 DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "imports"
 # What is imported, each in an interpreter of its own; the first is nothing.
@@ -30,7 +30,7 @@ class Args:
     """one round; prints the results and writes nothing"""
     rounds: int = 10
     """interpreters started for each module"""
-    out: Path = ROOT / "results" / "imports.json"
+    output: Path = ROOT / "results" / "imports.json"
     """where the results go"""
 
 
@@ -42,7 +42,7 @@ def interpreter(module: str) -> Callable[[], Any]:
 
 def main(args: Args) -> None:
     if not args.quick:
-        check_out(args.out)
+        check_output(args.output)
     rounds = 1 if args.quick else args.rounds
     begin = time.perf_counter()
     seconds = paired_medians([interpreter(module) for module in MODULES], 0.0, least=rounds)
@@ -56,8 +56,8 @@ def main(args: Args) -> None:
     if args.quick:
         print(json.dumps(results, indent=1))
         return
-    write_results(args.out, results)
-    publish(args.out, report)
+    write_results(args.output, results)
+    publish(args.output, report)
 
 
 def report(results: dict[str, Any]) -> None:

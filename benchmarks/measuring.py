@@ -79,18 +79,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def check_out(out: Path) -> None:
+def check_output(output: Path) -> None:
     """Leave with exit code 2 if the results of another command are there, which these would replace."""
-    if not out.exists():
+    if not output.exists():
         return
     try:
-        made = json.loads(out.read_text())["machine"]["command"]
+        made = json.loads(output.read_text())["machine"]["command"]
     except (OSError, ValueError, KeyError, TypeError):
         made = ""
     if _options(made.split()) != _options(["python", *sys.argv]):
         print(
-            f"error: {out} holds {f'the results of {made}' if made else 'something else'}, expected those of this "
-            "command: give another --out, or remove it",
+            f"error: {output} holds {f'the results of {made}' if made else 'something else'}, expected those of this "
+            "command: give another --output, or remove it",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -98,24 +98,24 @@ def check_out(out: Path) -> None:
 
 def _options(command: Sequence[str]) -> tuple[str, list[str]]:
     """Name of the script and its options, without the place of the results."""
-    words = [word for word in command[2:] if not word.startswith("--out=")]
-    while "--out" in words:
-        place = words.index("--out")
+    words = [word for word in command[2:] if not word.startswith("--output=")]
+    while "--output" in words:
+        place = words.index("--output")
         del words[place : place + 2]
     return "".join(Path(word).name for word in command[1:2]), words
 
 
-def publish(out: Path, report: Callable[[Any], None]) -> None:
+def publish(output: Path, report: Callable[[Any], None]) -> None:
     """Write the documentation from the committed results; others stay where they are.
 
     Args:
-        out: where the results are.
+        output: where the results are.
         report: writes the documentation.
     """
-    if out.resolve().parent == ROOT / "results":
-        report(json.loads(out.read_text()))
+    if output.resolve().parent == ROOT / "results":
+        report(json.loads(output.read_text()))
     else:
-        print(f"Results: {out}. The documentation shows those in {ROOT / 'results'} alone.")
+        print(f"Results: {output}. The documentation shows those in {ROOT / 'results'} alone.")
 
 
 def write_results(path: Path, results: Any) -> None:

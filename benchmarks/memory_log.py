@@ -23,7 +23,7 @@ import tyro
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.sb3.logging import run_logger
 from fwagents.sb3.memory_log import MemoryLogCallback
-from measuring import ROOT, check_out, machine, publish, table, write_results, write_section
+from measuring import ROOT, check_output, machine, publish, table, write_results, write_section
 
 DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "memory-log"
 ENV = "PartialCatch-v0"
@@ -46,24 +46,24 @@ class Args:
 
     quick: bool = False
     """tiny sizes; prints the results and writes nothing"""
-    steps: int = 3_000_000
+    total_timesteps: int = 3_000_000
     """environment steps of each run; 3,000,000 are what train/agent.py trains for"""
     pairs: int = 3
     """pairs of runs; every other one begins with the pictures"""
-    out: Path = ROOT / "results" / "memory-log.json"
+    output: Path = ROOT / "results" / "memory-log.json"
     """where the results go"""
 
 
 def main(args: Args) -> None:
     if args.quick:
-        args.steps, args.pairs = 4_000, 1
+        args.total_timesteps, args.pairs = 4_000, 1
     else:
-        check_out(args.out)
+        check_output(args.output)
     torch.set_num_threads(1)
     train(4_000, True)  # compiles, and warms up what both need
-    results: dict[str, Any] = {"machine": machine(), "env": ENV, "steps": args.steps, "pairs": []}
+    results: dict[str, Any] = {"machine": machine(), "env": ENV, "steps": args.total_timesteps, "pairs": []}
     for number in range(args.pairs):
-        runs = {logged: train(args.steps, logged) for logged in ((True, False), (False, True))[number % 2]}
+        runs = {logged: train(args.total_timesteps, logged) for logged in ((True, False), (False, True))[number % 2]}
         weights = [run.pop("weights") for run in runs.values()]
         if not torch.equal(*weights):
             raise SystemExit("not reported: training with the pictures is not training without them")
@@ -75,8 +75,8 @@ def main(args: Args) -> None:
     if args.quick:
         print(json.dumps(results, indent=1))
         return
-    write_results(args.out, results)
-    publish(args.out, report)
+    write_results(args.output, results)
+    publish(args.output, report)
 
 
 def train(steps: int, logged: bool) -> dict[str, Any]:

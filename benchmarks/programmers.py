@@ -24,7 +24,7 @@ from fwagents.cores import RotaryFastWeights
 from fwagents.kernels import VARIABLE
 from measuring import (
     ROOT,
-    check_out,
+    check_output,
     copy_bytes,
     gemm_flops,
     geometric_mean,
@@ -48,20 +48,20 @@ class Args:
     """thread counts of the main grid; all else is timed on one"""
     seconds: float = 0.5
     """least time spent on a cell"""
-    out: Path = ROOT / "results" / "programmers-cpu.json"
+    output: Path = ROOT / "results" / "programmers-cpu.json"
     """where the results go"""
 
 
 def main(args: Args) -> None:
     console = Console(stderr=True)
     if not args.quick:
-        check_out(args.out)
+        check_output(args.output)
     check()
     results = measure(args, console)
     for name, value in results["summary"].items():
         console.print(f"{name}: {value}")
     if not args.quick:
-        write_results(args.out, results)
+        write_results(args.output, results)
 
 
 @contextmanager

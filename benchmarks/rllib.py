@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
-from measuring import ROOT, check_out, machine, publish, table, write_results, write_section
+from measuring import ROOT, check_output, machine, publish, table, write_results, write_section
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
 CLUSTERS = (1, 2, 4, 8, 16, 64, 256, 1024)
@@ -56,7 +56,7 @@ class Args:
     """mean return of the latest 100 episodes at which learning ends"""
     gigabits: float = 10.0
     """of the learner's network, for the prediction"""
-    out: Path = ROOT / "results" / "rllib.json"
+    output: Path = ROOT / "results" / "rllib.json"
     """where the results go"""
 
 
@@ -270,7 +270,7 @@ def measure(args: Args) -> dict[str, Any]:
     results["learning"] = []
     for engine in ("sb3", "ray") if args.learn_steps else ():
         if not args.quick:
-            write_results(args.out, results)  # learning takes the longest
+            write_results(args.output, results)  # learning takes the longest
         results["learning"].append(learn(args, engine))
     return results
 
@@ -353,18 +353,18 @@ def report(results: dict[str, Any]) -> None:
 def main() -> None:
     args = tyro.cli(Args)
     if args.report:
-        publish(args.out, report)
+        publish(args.output, report)
         return
     if args.quick:
         args.runners, args.iterations, args.envs_per_runner, args.learn_steps = (1, 2), 3, 4, 0
     else:
-        check_out(args.out)
+        check_output(args.output)
     results = measure(args)
     if args.quick:
         print(json.dumps(results))
         return
-    write_results(args.out, results)
-    publish(args.out, report)
+    write_results(args.output, results)
+    publish(args.output, report)
 
 
 if __name__ == "__main__":

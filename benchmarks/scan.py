@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from fwagents.cores import FastWeights
 from measuring import (
     ROOT,
-    check_out,
+    check_output,
     copy_bytes,
     gemm_flops,
     geometric_mean,
@@ -73,31 +73,31 @@ class Args:
     """thread counts of the main grid; all else is timed on one"""
     seconds: float = 0.5
     """least time spent on a cell, if it is small"""
-    out: Path | None = None
+    output: Path | None = None
     """where the results go; scan-cpu.json or scan-cuda.json in results/ if not given"""
 
 
 def main(args: Args) -> None:
-    args.out = args.out or ROOT / "results" / f"scan-{args.device}.json"
+    args.output = args.output or ROOT / "results" / f"scan-{args.device}.json"
     if args.device == "cuda":
         import scan_gpu
 
-        scan_gpu.main(args.quick, args.report, args.seconds, args.out)
+        scan_gpu.main(args.quick, args.report, args.seconds, args.output)
         return
     console = Console(stderr=True)
     if args.start_up:
-        results = json.loads(args.out.read_text()) | {"start_up": start_up()}
-        write_results(args.out, results)
+        results = json.loads(args.output.read_text()) | {"start_up": start_up()}
+        write_results(args.output, results)
     elif not args.report:
         if not args.quick:
-            check_out(args.out)
+            check_output(args.output)
         check()
         results = measure(args, console)
         console.print(summary_text(results))
         if args.quick:
             return
-        write_results(args.out, results)
-    publish(args.out, report)
+        write_results(args.output, results)
+    publish(args.output, report)
 
 
 def check() -> None:

@@ -22,7 +22,16 @@ from triton.runtime.errors import OutOfResources
 import agent
 import scan
 from fwagents.cores import FastWeights
-from measuring import check_out, geometric_mean, machine, paired_medians, publish, table, write_results, write_section
+from measuring import (
+    check_output,
+    geometric_mean,
+    machine,
+    paired_medians,
+    publish,
+    table,
+    write_results,
+    write_section,
+)
 
 STEPS, BATCHES, SIZES = (16, 64, 256, 1024), (64, 512, 4096), (64, 128, 256)
 NUM_ENVS = (64, 512, 4096)
@@ -35,7 +44,7 @@ def main(quick: bool, report_only: bool, seconds: float, out: Path) -> None:
     console = Console(stderr=True)
     if not report_only:
         if not quick:
-            check_out(out)
+            check_output(out)
         if not torch.cuda.is_available():
             raise SystemExit("not timed: there is no CUDA device")
         check()

@@ -1,282 +1,228 @@
-"""Run what the figures of agents still lack: first each core's search, or its trials, then its seeds with the winner.
+"""Learning curves: who learns sooner, who plays better, with every core, searched alike (the paper's Figure 5).
 
-    python -m experiments.curves                 everything that is missing, two runs at a time; then the report
-    python -m experiments.curves --dry-run       what is left, and how long it should take
-
-It can be stopped or killed at any moment: runs go on from their checkpoints when it is called again. Runs are kept in
-results/curves/<cell>-s<seed>.json, searches in results/tuning/<env>-<core>.json; which cells there are, and their
-budgets, stands in experiments/agent_cells.py. A result whose options are not those of its cell is run anew.
+The winner of a core's search on PartialCatch-v0 also plays the larger game, there with a smaller step size.
 """
 
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
+from matplotlib import pyplot as plt
 
-from experiments import agent_cells, rotary
-from experiments.agent_cells import AgentCell, Search, Setting
-from experiments.agent_results import kept_runs, result_path, share
-from experiments.jobs import ROOT, Board, BoardArgs, as_arguments, from_root, had, list_or_run, wanted
-from fwagents.runs.cli import CORE_OPTIONS, parse
-from fwagents.runs.folder import CONFIG, RESULT, read_json, write_result
-from fwagents.runs.interrupts import as_script
-from fwagents.runs.search import BORROWED, COMMON
+from experiments.agents import (
+    ALGORITHMS,
+    CLASSIC_A2C,
+    GAMES,
+    KEEPING,
+    PAPER_CONSTANTS,
+    PLAYERS,
+    RAW,
+    SEARCHES,
+    SLOWER,
+    UNSEARCHED,
+    about,
+    watched,
+)
+from experiments.cell import SEEDS, Cell, Setting
+from experiments.document import paragraphs, picture, table
+from experiments.estimates import SOLVED, Curves, Estimate, Scores, intervals, means
+from experiments.figures import NAMES, STYLES, finish, save_both
+from experiments.suite import STRONG, suite_cell, suite_trials
 
-CELLS: list[AgentCell] = [*agent_cells.CELLS, *rotary.CELLS]
+ALGORITHM_NAMES = {"memory_ppo": "MemoryPPO", "memory_a2c": "MemoryA2C"}
 
 
-@dataclass
-class Args(BoardArgs):
-    """Run what the figures of agents still lack."""
+def learning_curves() -> list[Cell]:
+    """The paper's Figure 5, for every core and both algorithms; and fast weights with the paper's constants.
 
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """A search, or one seed of a cell.
-
-    Attributes:
-        task: the one or the other.
-        options: of its script.
+    On the larger game under MemoryA2C, LSTM and GRU have the game's defaults: with the 8 environments that their
+    searches chose, these ten runs alone take an hour and a half, and the defaults have served them better.
     """
-
-    task: Search | AgentCell
-    options: Setting
-
-    @property
-    def name(self) -> str:
-        """What it is called on the screen, and unlike any other."""
-        if isinstance(self.task, Search):
-            return f"{self.task.name} search{', last part' if 'finalists' in self.options else ''}"
-        return f"{self.task.name} seed {self.options['seed']}"
-
-
-class Curves(Board[Job]):
-    """What is there, what is missing, and how to run it.
-
-    Args:
-        cells: the cells wanted; their trials come with them.
-        results: folder of the results: runs in ``curves``, searches in ``tuning``.
-        runs: folder of the runs.
-        scripts: folder of the scripts that train.
-    """
-
-    def __init__(self, cells: Iterable[AgentCell], results: Path, runs: Path, scripts: Path) -> None:
-        super().__init__(runs)
-        self.results, self.scripts = results, scripts
-        trained = list(cells)
-        self.trials = list({trial.name: trial for cell in trained for trial in cell.trials}.values())
-        self.cells = [*self.trials, *trained]
-
-    def search_path(self, search: Search) -> Path:
-        """Where a search is kept."""
-        return self.results / "tuning" / f"{search.name}.json"
-
-    def tried(self, search: Search, borrowed: bool) -> list[Any]:
-        """The trials of a search that are there: its own, or the winners of other cores' that it has tried."""
-        kept = read_json(self.search_path(search))
-        if kept is None or (kept["steps"], tuple(kept["seeds"])) != (search.steps, search.seeds):
-            return []
-        return [trial for trial in kept["trials"] if (BORROWED in trial) == borrowed]
-
-    def searched(self, search: Search) -> bool:
-        """Whether its own trials are over."""
-        return len(self.tried(search, borrowed=False)) >= search.trials
-
-    def winner(self, search: Search) -> Setting | None:
-        """What the search found; None while it is not over."""
-        kept = read_json(self.search_path(search)) or {}
-        borrowed = {self.search_path(rival).name for rival in search.rivals}
-        wanted = (True, search.finalists, search.final_steps)
-        had = tuple(kept.get(name) for name in ("over", "finalists_wanted", "final_steps"))
-        if not self.searched(search) or had != wanted or not borrowed <= set(kept["borrowed"]):
-            return None
-        setting: Setting = kept["winner"]["setting"]
-        return setting
-
-    def missing(self, cell: AgentCell) -> list[Job] | None:
-        """The runs that are missing; None while their search or their trials are not over."""
-        found: Setting = {}
-        if cell.search is not None:
-            winner = self.winner(cell.search)
-            if winner is None:
-                return None
-            found = as_options(winner)
-            found["learning_rate"] *= cell.rate
-        if cell.trials:
-            best = best_step_size(self.results, cell.trials)
-            if best is None:
-                return None
-            found["learning_rate"] = best
-        jobs = [Job(cell, {**found, **cell.options, "seed": seed}) for seed in cell.seeds]
-        kept = [read_json(result_path(self.results, cell, seed)) for seed in cell.seeds]
-        return [job for job, run in zip(jobs, kept, strict=True) if run is None or not had(job.options, run["config"])]
-
-    def searches(self) -> list[Search]:
-        """Those that are not over, and of their rivals those that lack trials."""
-        wanted = dict.fromkeys(cell.search for cell in self.cells if cell.search is not None)
-        needed = dict.fromkeys(each for search in wanted for each in (search, *search.rivals))
-        return [s for s in needed if not self.searched(s) or (s in wanted and self.winner(s) is None)]
-
-    def ready(self) -> list[Job]:
-        """Searches first, each by itself and then with what the others found; then trials; then seed after seed."""
-        jobs = []
-        for search in self.searches():
-            if not self.searched(search):
-                jobs.append(Job(search, search_options(search, self.search_path(search))))
-            elif all(self.searched(rival) for rival in search.rivals):
-                lent = [self.search_path(rival) for rival in search.rivals]
-                jobs.append(
-                    Job(search, {**search_options(search, self.search_path(search)), **last_part(search, lent)})
-                )
-        runs = [job for cell in self.cells for job in self.missing(cell) or []]
-        return jobs + sorted(runs, key=lambda job: (job.task not in self.trials, job.options["seed"]))
-
-    def minutes_left(self) -> float:
-        """Minutes of one process that everything takes."""
-        counts = [(cell, self.missing(cell)) for cell in self.cells]
-        runs = sum(cell.seconds * len(cell.seeds if jobs is None else jobs) for cell, jobs in counts)
-        return (runs + sum(map(self.seconds_left, self.searches()))) / 60
-
-    def seconds_left(self, search: Search) -> float:
-        """Of a search that is not over: its trials, those of its rivals' winners, and the finalists' long runs."""
-        own, lent = (len(self.tried(search, borrowed)) for borrowed in (False, True))
-        finals = (search.finalists + 1) * search.final_steps / search.steps
-        trials = max(0, search.trials - own) + max(0, len(search.rivals) - lent) + finals
-        return search.seconds / search.trials * trials
-
-    def script(self, job: Job) -> Path:
-        """train/tune.py or train/agent.py."""
-        return self.scripts / ("tune.py" if isinstance(job.task, Search) else "agent.py")
-
-    def options(self, job: Job) -> Setting:
-        """See :class:`Job`."""
-        return job.options
-
-    def resumable(self, run: Path) -> bool:
-        """Whether a run has a checkpoint to go on from."""
-        return any((run / "checkpoints").glob("step_*.zip"))
-
-    def command(self, job: Job) -> list[str]:
-        """A search goes on when it is called again."""
-        if isinstance(job.task, Search):
-            return [sys.executable, from_root(self.script(job)), *as_arguments(job.options)]
-        return super().command(job)
-
-    def collect(self, job: Job) -> str | None:
-        """Keep the result of a run, if it has ended; returns what came out."""
-        if isinstance(job.task, Search):
-            over = self.searched(job.task) and ("finalists" not in job.options or self.winner(job.task) is not None)
-            return f"{read_json(self.search_path(job.task))['winner']['setting']}" if over else None
-        run = self.newest_run(job)
-        result = None if run is None else read_json(run / RESULT)
-        if run is None or result is None or "final_model" not in result:
-            return None
-        write_result(
-            result_path(self.results, job.task, job.options["seed"]), kept(read_json(run / CONFIG), run, result)
+    return [
+        Cell(
+            group="curves",
+            label=label,
+            name=f"{env}-{label}-{ALGORITHMS[algo]}",
+            options={
+                **{"env": env, "core": core, "algo": algo, **watched(steps, every)},
+                **(CLASSIC_A2C if algo == "memory_a2c" else {}),
+                **more,
+            },
+            search=search,
+            rate=rate,
+            seconds=seconds * (1.0 if search is None else SLOWER.get(core, 1.0)),
         )
-        why = f"; {result['stopped']}" if "stopped" in result else ""
-        return f"mean return {result['final_model']['mean_return']:.3f} after {result['steps']:,} steps{why}"
+        for env, (steps, rate, every, seconds) in GAMES.items()
+        for algo in ALGORITHMS
+        for label, (core, more) in {**PLAYERS, "paper_constants": ("fast_weights", PAPER_CONSTANTS)}.items()
+        for search in [None if (env, algo, core) in UNSEARCHED else SEARCHES[core]]
+    ]
 
 
-def best_step_size(results: Path, trials: Sequence[AgentCell]) -> float | None:
-    """The step size whose trials have the highest curves, the smaller of two alike; None while any trial is missing.
+def other_settings() -> list[Cell]:
+    """Cores with other settings, on the smaller game.
 
-    A curve counts by its share of what memory is worth, so that all difficulties weigh alike, and at least with 0: how
-    badly an agent plays that has not learned says nothing.
+    LSTM and GRU with the defaults of train/agent.py, for what their search chose is fragile, and with gates that begin
+    by keeping besides; an IRNN that begins with W = 0.5 I, as the paper's; fast weights with one of the paper's
+    constants at a time, to see whether one alone stalls them.
     """
-    shares: dict[float, list[float]] = {}
-    for trial in trials:
-        runs = kept_runs(results, trial)
-        if len(runs) < len(trial.seeds):
-            return None
-        values = [max(0.0, share(run, value)) for run in runs for value in run["mean_return"]]
-        shares.setdefault(trial.options["learning_rate"], []).append(fmean(values))
-    return max(sorted(shares), key=lambda size: fmean(shares[size]))
+    env, (steps, _, every, seconds) = next(iter(GAMES.items()))
+    return [
+        Cell(
+            group="curves",
+            label=f"{core}_{what}",
+            name=f"{env}-{core}-{what}-memory_ppo",
+            options={"env": env, "core": core, "algo": "memory_ppo", **watched(steps, every), **more},
+            search=search,
+            seconds=1.5 * seconds,
+        )
+        for core, what, search, more in [
+            ("lstm", "defaults", None, {}),
+            ("gru", "defaults", None, {}),
+            ("lstm", "keeping", None, KEEPING["lstm"]),
+            ("gru", "keeping", None, KEEPING["gru"]),
+            ("irnn", "half", SEARCHES["irnn"], {"core_kwargs": ["identity_scale=0.5"]}),
+            ("fast_weights", "rate", SEARCHES["fast_weights"], {"fast_lr": 0.5}),
+            ("fast_weights", "raw", SEARCHES["fast_weights"], {"core_kwargs": ["identity_scale=1.0", RAW]}),
+            ("fast_weights", "small", SEARCHES["fast_weights"], {"core_kwargs": ["identity_scale=0.05"]}),
+        ]
+    ]
 
 
-def kept(config: dict[str, Any], run: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """The result file of a run: its curve, how it plays at the end, and what it takes to run it again.
+def weaker() -> list[Cell]:
+    """A weaker fast memory where fast weights lose most to S = 0: is its strength what holds them up?"""
+    env, algo = "PartialCatchLarge-v0", "memory_a2c"
+    (cell,) = (cell for cell in learning_curves() if cell.name == f"{env}-fast_weights-{ALGORITHMS[algo]}")
+    options = {**cell.options, "fast_lr": 0.01}
+    return [
+        replace(cell, label="fast_weights_weak", name=f"{env}-fast_weights-weak-{ALGORITHMS[algo]}", options=options)
+    ]
 
-    One that stopped early, as training could not go on, says why; its curve goes on with how it played then.
+
+# A game of associations, as in the suite but with many answers a rollout, gone through often, and little entropy, which
+# holds an agent at guessing. Chosen by hand with fast weights, on seed 101.
+RECALL, RECALL_PAIRS = "KeyValueRecall-v0", 2
+RECALL_SETTING: Setting = {
+    **{"algo": "memory_ppo", "num_envs": 256, "n_epochs": 16, "ent_coef": 0.003},
+    **watched(1_000_000, 50_000),
+}
+# By label: which player of the suite it is, and what of its memory is another.
+RECALLING: dict[str, tuple[str, Setting]] = {
+    "strong_small": ("fast_weights", {**STRONG, "core_kwargs": ["identity_scale=0.05"]}),
+    "fast_weights": ("fast_weights", {}),
+    "paper_constants": ("fast_weights", PAPER_CONSTANTS),
+    "no_reads": ("no_reads", {}),
+    "no_reads_small": ("no_reads", {"core_kwargs": ["identity_scale=0.05"]}),
+    **{core: (core, {}) for core in ("lstm", "gru", "irnn", "none")},
+}
+
+
+def recall() -> list[Cell]:
+    """Does an agent's fast memory serve where something is to be associated? Step sizes are the suite's."""
+    cells = {label: suite_cell(RECALL, RECALL_PAIRS, player) for label, (player, _) in RECALLING.items()}
+    return [
+        replace(
+            cells[label],
+            group="curves",
+            label=label,
+            name=f"recall-{label}",
+            seeds=SEEDS,
+            options={**cells[label].options, **RECALL_SETTING, **more},
+            seconds=150.0,
+            trials=suite_trials(RECALL, player),
+        )
+        for label, (player, more) in RECALLING.items()
+    ]
+
+
+CELLS: list[Cell] = [*learning_curves(), *other_settings(), *weaker(), *recall()]
+
+
+def section(results: Path, folder: Path) -> str:
+    """Return the figures and tables of what was run."""
+    parts: list[str] = []
+    lines: dict[tuple[str, str], list[Cell]] = {}
+    for cell in CELLS:
+        lines.setdefault((cell.options["env"], cell.options["algo"]), []).append(cell)
+    for (env, algo), cells in lines.items():
+        curves, options = Curves(results, cells), cells[0].options
+        title = ", ".join([env, *options.get("env_kwargs", []), ALGORITHM_NAMES[algo]])
+        if not curves.runs:
+            parts += [f"{title}: not run."]
+            continue
+        figure = f"curves-{env}-{ALGORITHMS[algo]}"
+        drawn = {label: band for label, band in bands(curves).items() if label in STYLES}
+        draw(folder / figure, curves.steps(), drawn, SOLVED, title)
+        head = ("core", "area", f"steps to {SOLVED:g}, each seed", "final return", "P(larger area)")
+        parts += [
+            f"### {title}",
+            f"{about(cells, curves.all())} {options['total_timesteps']:,} steps each.",
+            picture(folder, figure, f"Mean return against steps, {title}"),
+            table(head, rows(curves)),
+        ]
+    return paragraphs(parts)
+
+
+def bands(curves: Curves) -> dict[str, tuple[Scores, Scores, Scores]]:
+    """Mean, lower and upper end of the interval [evaluations], by label."""
+    scores = {label: curves.curves(label)[:, None] for label in curves.runs}
+    points, bounds = intervals(scores, lambda s: s.mean((0, 1)))
+    return {label: (points[label], bounds[label][0], bounds[label][1]) for label in scores}
+
+
+def larger(x: Scores, y: Scores) -> float:
+    """Share of the pairs of one of ``x`` and one of ``y`` [seeds, 1] with the larger in x, where equal ones count half.
+
+    rliable's ``probability_of_improvement`` for one task, which takes eighty times as long.
     """
-    args, final = config["args"], result["final_model"]
-    steps, means, episodes = [], [], 0
-    if (run / "evaluations.npz").exists():
-        with np.load(run / "evaluations.npz") as evaluations:
-            steps, episodes = evaluations["timesteps"].tolist(), evaluations["results"].shape[1]
-            means = evaluations["results"].mean(1).tolist()
-    if "stopped" in result and args["eval_freq"]:
-        rest = range((len(steps) + 1) * args["eval_freq"], args["total_timesteps"] + 1, args["eval_freq"])
-        steps, means = [*steps, *rest], means + len(rest) * [final["mean_return"]]
-    return {
-        **{name: args[name] for name in ("env", "core", "algo", "seed")},
-        "steps": steps,
-        "mean_return": [round(mean, 6) for mean in means],
-        "episodes": episodes,
-        "final": final,
-        **({"stopped": result["stopped"]} if "stopped" in result else {}),
-        "config": args,
-        "policy_kwargs": config["policy_kwargs"],
-        **{name: config[name] for name in ("command", "commit", "machine", "versions")},
+    return float(((x > y.T) + 0.5 * (x == y.T)).mean())
+
+
+def improvements(curves: Curves) -> dict[str, Estimate]:
+    """Probability that a seed of the first line, fast weights, has the larger area than one of each other line."""
+    others = [label for label in curves.runs if label != curves.first]
+    if curves.first not in curves.runs or not others:
+        return {}
+    ours = curves.areas(curves.first)[:, None]
+    pairs = {label: (ours, curves.areas(label)[:, None]) for label in others}
+    points, bounds = intervals(pairs, lambda x, y: np.array([larger(x, y)]))
+    ends = {
+        k: bounds[k][:, 0].tolist() if min(len(x), len(y)) > 1 else [math.nan, math.nan] for k, (x, y) in pairs.items()
     }
+    return {k: Estimate(float(points[k][0]), *ends[k]) for k in others}
 
 
-def as_options(winner: Setting) -> Setting:
-    """A search's winner as options of train/agent.py."""
-    options = {name: value for name, value in winner.items() if name in COMMON or name in CORE_OPTIONS}
-    core_kwargs = [f"{name}={value}" for name, value in winner.items() if name not in options]
-    return {**options, "core_kwargs": core_kwargs} if core_kwargs else options
+def rows(curves: Curves) -> list[tuple[str, ...]]:
+    """Label, area, steps to the level of each seed, final return, and how surely fast weights have the larger area."""
+    areas = means({label: curves.areas(label) for label in curves.runs})
+    finals = means({label: curves.finals(label) for label in curves.runs})
+    improved = improvements(curves)
+    return [
+        (
+            NAMES[label],
+            str(areas[label]),
+            ", ".join("never" if at is None else f"{at / 1000:,.0f}k" for at in curves.reached(label)),
+            str(finals[label]),
+            str(improved.get(label, "")),
+        )
+        for label in curves.runs
+    ]
 
 
-def search_options(search: Search, output: Path) -> Setting:
-    """Those of train/tune.py."""
-    return {
-        **{"env": search.env, "core": search.core, "trials": search.trials, "total_timesteps": search.steps},
-        **{"seeds": list(search.seeds), "output": from_root(output)},
-    }
-
-
-def last_part(search: Search, lent: Sequence[Path]) -> Setting:
-    """Those of its last part, with what the others found and the long runs."""
-    return {
-        **({"borrow": [from_root(path) for path in lent]} if lent else {}),
-        **{"finalists": search.finalists, "final_steps": search.final_steps},
-    }
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, then list or run."""
-    args = parse(Args, argv)
-    cells = wanted(args, CELLS, lambda cell: cell.group)
-    absent = {module for cell in cells if (module := module_of(cell)) and find_spec(module) is None}
-    if absent:
-        print(f"Left out, since these are not installed: {', '.join(sorted(absent))}")
-        cells = [cell for cell in cells if module_of(cell) not in absent]
-    curves = Curves(cells, ROOT / "results", ROOT / "runs" / "curves", ROOT / "train")
-    list_or_run(curves, args, lambda: show(curves))
-
-
-def module_of(cell: AgentCell) -> str:
-    """The module that brings a cell's environment; empty for our own and Gymnasium's."""
-    module: str = cell.options["env"].rpartition(":")[0]
-    return module
-
-
-def show(curves: Curves) -> None:
-    """What is left."""
-    for search in curves.searches():
-        print(f"{search.name:45} search:  {curves.seconds_left(search) / 60:5.0f} min")
-    for cell in curves.cells:
-        jobs = curves.missing(cell)
-        seeds = len(cell.seeds if jobs is None else jobs)
-        if seeds:
-            print(f"{cell.name:45} {seeds} seeds: {seeds * cell.seconds / 60:5.0f} min")
-
-
-if __name__ == "__main__":
-    as_script(main)
+def draw(path: Path, steps: Sequence[int], bands: Mapping[str, tuple[Any, Any, Any]], level: float, title: str) -> None:
+    """Mean return against environment steps, with the lower and upper end of its interval, and the level to reach."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    millions = [step / 1e6 for step in steps]
+    for label, (mean, low, high) in bands.items():
+        name, colour, _, line = STYLES[label]
+        axes.plot(millions, mean, color=colour, linestyle=line, label=name)
+        axes.fill_between(millions, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(level, color="grey", linewidth=1)
+    axes.set_xlim(0, millions[-1])
+    finish(axes, "environment steps, millions", "mean return", title)
+    axes.get_legend().remove()  # there is no empty corner in such a figure
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    save_both(figure, path)

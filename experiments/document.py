@@ -1,11 +1,11 @@
-"""What every section of the documents that results go into is made of: tables, and figures beside the document."""
+"""The parts of every section of the documents that results go into: tables, and figures beside the document."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.measuring import table, write_section
 
-__all__ = ["listed", "picture", "table", "write_section"]
+__all__ = ["listed", "paragraphs", "picture", "table", "write_section"]
 
 
 def listed(values: Iterable[float], form: str = ".2f") -> str:
@@ -22,3 +22,8 @@ def picture(figures: Path, name: str, words: str) -> str:
         f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{dark}">\n'
         f'  <img src="{light}" alt="{words}">\n</picture>'
     )
+
+
+def paragraphs(parts: Iterable[str]) -> str:
+    """Join the parts that are not empty, with an empty line between."""
+    return "\n\n".join(part for part in parts if part)

@@ -1,6 +1,5 @@
-"""The figures of docs/results.md, each as PNG and SVG, light and dark."""
+"""The common part of the figures of docs/results.md: a look for each series; PNG and SVG, light and dark."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,117 +89,18 @@ def errors(
     shown = [y for y in marks if axes.get_ylim()[0] <= y <= axes.get_ylim()[1]]
     axes.set_yticks(shown, [f"{y:g}" for y in shown])
     axes.minorticks_off()
-    _finish(axes, xlabel, "test error, %", title)
-    _save(figure, path)
+    finish(axes, xlabel, "test error, %", title)
+    save_both(figure, path)
 
 
-def curves(path: Path, ours: Mapping[str, Sequence[tuple[list[int], list[float]]]], level: float, title: str) -> None:
-    """Test NLL against updates, a line for each seed, and the level to be reached."""
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for label, seeds in ours.items():
-        name, colour, _, line = STYLES[label]
-        for place, (updates, nlls) in enumerate(seeds):
-            thousands = [update / 1000 for update in updates]
-            axes.plot(thousands, nlls, color=colour, linestyle=line, linewidth=1.5, label=None if place else name)
-    axes.axhline(level, color="grey", linewidth=1)
-    axes.annotate(
-        f"{level:g}",
-        (1, level),
-        xycoords=("axes fraction", "data"),
-        xytext=(-4, 3),
-        textcoords="offset points",
-        ha="right",
-    )
-    axes.set_yscale("log")
-    axes.set_xlim(left=0)
-    _finish(axes, "updates, thousands", "test NLL, nats", title)
-    _save(figure, path)
-
-
-def learning(
-    path: Path, steps: Sequence[int], bands: Mapping[str, tuple[Any, Any, Any]], level: float, title: str
-) -> None:
-    """Mean return against environment steps, with the lower and upper end of its interval, and the level to reach."""
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    millions = [step / 1e6 for step in steps]
-    for label, (mean, low, high) in bands.items():
-        name, colour, _, line = STYLES[label]
-        axes.plot(millions, mean, color=colour, linestyle=line, label=name)
-        axes.fill_between(millions, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.axhline(level, color="grey", linewidth=1)
-    axes.set_xlim(0, millions[-1])
-    _finish(axes, "environment steps, millions", "mean return", title)
-    axes.get_legend().remove()  # there is no empty corner in such a figure
-    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
-    _save(figure, path)
-
-
-def scaling(
-    path: Path, panels: Mapping[str, tuple[str, float, Mapping[str, Mapping[int, Sequence[float]]]]], title: str
-) -> None:
-    """Right answers against difficulty: means, with every seed as a dot, and a panel for each environment.
-
-    A panel is its parameter's name, the share that guessing comes to, and values by label and difficulty. Lines stand a
-    little beside each other, as many lie at 1.
-    """
-    rows = -(-len(panels) // 2)
-    size = (9, 3.2 * rows + 0.4)
-    figure, grid = plt.subplots(rows, 2, figsize=size, layout="constrained", squeeze=False, sharey=True)
-    handles = {}
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
-    for axes, (env, (parameter, guessing, lines)) in zip(grid.flat[: len(panels)], panels.items(), strict=True):
-        axes.axhline(guessing, color="grey", linewidth=1)
-        for place, (label, points) in enumerate(lines.items()):
-            name, colour, marker, line = STYLES[label]
-            aside = 1 + 0.02 * (place - (len(lines) - 1) / 2)
-            at = {x * aside: points[x] for x in sorted(points)}
-            means = [statistics.fmean(values) for values in at.values()]
-            (handles[name],) = axes.plot(list(at), means, color=colour, marker=marker, linestyle=line, label=name)
-            _dots(axes, at, colour)
-        ticks = sorted({x for points in lines.values() for x in points})
-        axes.set_xscale("log")
-        axes.set_xticks(ticks, [str(x) for x in ticks])
-        axes.minorticks_off()
-        axes.set_ylim(-0.04, 1.04)
-        _finish(axes, parameter, "right answers", env)
-        axes.get_legend().remove()
-    figure.suptitle(title)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize="small")
-    _save(figure, path)
-
-
-def inner_steps(
-    path: Path, panels: Mapping[str, Mapping[str, Mapping[int | str, Sequence[float]]]], order: Sequence[int | str]
-) -> None:
-    """Medians against inner steps, with every seed as a dot: a panel for each measure, a line for each setting.
-
-    What is no number, an adaptive memory, stands apart from the line.
-    """
-    figure, row = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-    looks = [style[1:] for style in STYLES.values() if style[1] not in INKS]
-    for axes, (measure, lines) in zip(row, panels.items(), strict=True):
-        for (name, found), (colour, marker, line) in zip(lines.items(), looks, strict=False):
-            at = {place: found[steps] for place, steps in enumerate(order) if found.get(steps)}
-            numbers = {place: values for place, values in at.items() if isinstance(order[place], int)}
-            for places, joined, label in ((numbers, line, name), (at.keys() - numbers, "", None)):
-                medians = [statistics.median(at[place]) for place in places]
-                axes.plot(list(places), medians, color=colour, marker=marker, linestyle=joined, label=label)
-            _dots(axes, at, colour)
-        axes.set_xticks(range(len(order)), [str(steps) for steps in order])
-        _finish(axes, "inner steps S", measure, "")
-        # There is no empty corner.
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small")
-    _save(figure, path)
-
-
-def _dots(axes: Axes, at: Mapping[float, Sequence[float]], colour: str) -> None:
+def dots(axes: Axes, at: Mapping[float, Sequence[float]], colour: str) -> None:
     """Every value at each place."""
     dots = [(place, value) for place, values in at.items() for value in values]
     axes.scatter(*zip(*dots, strict=True) if dots else ((), ()), color=colour, s=9, alpha=0.6)
 
 
-def _finish(axes: Axes, xlabel: str, ylabel: str, title: str) -> None:
+def finish(axes: Axes, xlabel: str, ylabel: str, title: str) -> None:
+    """Give axes their names, a grid and a legend."""
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.set_title(title)
@@ -208,7 +108,7 @@ def _finish(axes: Axes, xlabel: str, ylabel: str, title: str) -> None:
     axes.legend(fontsize="small")
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save_both(figure: plt.Figure, path: Path) -> None:
     """Light, and dark as ``<name>-dark``; as PNG and SVG, the same bytes every time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for suffix, palette in (("", PALETTES["light"]), ("-dark", PALETTES["dark"])):

@@ -14,13 +14,15 @@ import tyro
 from stable_baselines3.common.evaluation import evaluate_policy
 from torch import Tensor, nn
 
+from experiments.board import ROOT
+from experiments.cell import Cell
 from experiments.document import listed, table
-from experiments.jobs import ROOT
 from fwagents.runs.folder import provenance, read_json, write_json
 from fwagents.sb3 import MemoryPPO
 from fwagents.sb3.encoders import DenseExtractor
 from fwagents.settings import AGENT, defaults_for
 
+CELLS: list[Cell] = []  # its runs are short, and of agents that the command line does not make
 RESULTS = ROOT / "results" / "heads.json"
 SEEDS = (101, 102)
 EPISODES = 200
@@ -98,7 +100,7 @@ def main(args: Args) -> None:
             print(name, kept["runs"][name]["mean_return"], flush=True)
 
 
-def section(results: Path) -> str:
+def section(results: Path, _: Path) -> str:
     """The table of what was run: every core, every change, each seed."""
     runs = (read_json(results / RESULTS.name) or {"runs": {}})["runs"]
     rows = []

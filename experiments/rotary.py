@@ -10,21 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from experiments.agent_cells import (
-    ELSEWHERE,
-    ROLLOUTS,
-    SEEDS,
-    SUITE_OWN,
-    SUITE_SETTING,
-    AgentCell,
-    Setting,
-    suite_trials,
-    watched,
-)
-from experiments.agent_results import Run, about, kept_runs
-from experiments.curves_report import SOLVED, reached
+from experiments.agents import about, kept_runs, watched
+from experiments.cell import SEEDS, Cell, Run, Setting
 from experiments.document import listed, table
-from experiments.suite_report import right
+from experiments.elsewhere import ELSEWHERE
+from experiments.estimates import SOLVED, reached
+from experiments.suite import ROLLOUTS, SUITE_OWN, SUITE_SETTING, right, suite_trials
 from fwagents.envs import SUITE
 from fwagents.settings import defaults_for
 
@@ -48,7 +39,7 @@ class Target:
     what: str
     wanted: str
     others: str
-    cell: AgentCell
+    cell: Cell
     value: Callable[[Run], float | None]
     met: Callable[[list[float | None]], bool]
 
@@ -75,11 +66,11 @@ def at_least(level: float, seeds: int | None = None) -> Callable[[list[float | N
     return lambda values: sum(value is not None and value >= level for value in values) >= seeds
 
 
-def cell(name: str, options: Setting, seconds: float) -> AgentCell:
+def cell(name: str, options: Setting, seconds: float) -> Cell:
     """A cell of the targets; it names all settings, so that a run with others is not taken for it."""
     own = {} if options["env"] in SUITE else defaults_for(options["env"], CORE)
     every = {"core": CORE, "checkpoint_freq": 100_000, "final_episodes": 1000, "eval_freq": 0}
-    return AgentCell("rotary", "rotary", f"rotary-{name}", {**own, **every, **options}, seconds=seconds, seeds=SEEDS)
+    return Cell("rotary", "rotary", f"rotary-{name}", {**own, **every, **options}, seconds=seconds, seeds=SEEDS)
 
 
 # The memory suite's minibatch is the whole rollout. In the long mazes that leaves two hundred updates in all, and an
@@ -87,7 +78,7 @@ def cell(name: str, options: Setting, seconds: float) -> AgentCell:
 MINIBATCHES = {"TMaze-v0": 8}
 
 
-def of_suite(env: str, difficulty: int, steps: int, seconds: float) -> AgentCell:
+def of_suite(env: str, difficulty: int, steps: int, seconds: float) -> Cell:
     """A game of the memory suite, with the step size that its trials choose."""
     setting = {
         **{"env": env, "env_kwargs": [f"{SUITE[env].parameter}={difficulty}"]},
@@ -233,7 +224,7 @@ PARTS: dict[str, tuple[str, Setting]] = {
     "unconvolved": ("the convolution", {"core_kwargs": ["conv_size=1"]}),
     "uninduced": ("the beginning as induction heads", {"core_kwargs": ["induction=False"]}),
 }
-ABLATED: dict[str, tuple[AgentCell, Callable[[Run], float]]] = {
+ABLATED: dict[str, tuple[Cell, Callable[[Run], float]]] = {
     "KeyValueRecall, 4 pairs": (of_suite("KeyValueRecall-v0", 4, 300_000, 60.0), right),
     "RepeatPrevious, delay 16": (of_suite("RepeatPrevious-v0", 16, 300_000, 60.0), right),
     "PartialCatch": (
@@ -246,7 +237,7 @@ ABLATED: dict[str, tuple[AgentCell, Callable[[Run], float]]] = {
 }
 
 
-def without(label: str, whole: AgentCell) -> AgentCell:
+def without(label: str, whole: Cell) -> Cell:
     """The cell without that part, trained with the settings of the whole core; the cell itself without nothing."""
     _, options = PARTS[label]
     if not options:
@@ -255,7 +246,7 @@ def without(label: str, whole: AgentCell) -> AgentCell:
     return replace(kept, options={**whole.options, **options})
 
 
-CELLS: list[AgentCell] = [
+CELLS: list[Cell] = [
     *{
         each.name: each
         for each in (
@@ -273,12 +264,8 @@ def said(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
-def section(results: Path) -> str:
-    """The tables of what was run.
-
-    Args:
-        results: folder of the results.
-    """
+def section(results: Path, folder: Path) -> str:
+    """Return the tables of what was run."""
     kept = {each.name: kept_runs(results, each) for each in CELLS}
     parts = [about(CELLS, (run for runs in kept.values() for run in runs))]
     rows = [_row(target, kept[target.cell.name]) for target in TARGETS]

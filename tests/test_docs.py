@@ -86,7 +86,7 @@ def options(words, monkeypatch):
     if program == "fwagents":
         Args = importlib.import_module(f"fwagents.commands.{name}").Args
     elif name == "-m":
-        Args = importlib.import_module(words[2]).Args
+        Args = importlib.import_module(f"{words[2]}.__main__" if words[2] == "experiments" else words[2]).Args
     else:
         monkeypatch.syspath_prepend(str((ROOT / name).parent))  # as Python does
         Args = runpy.run_path(str(ROOT / name))["Args"]

@@ -24,7 +24,7 @@ from fwagents.runs.limits import check_agent
 
 from .scripts import run
 
-SCRIPTS = [*(f"fwagents.commands.{name}" for name in COMMANDS), "experiments.gallery", "experiments.curves"]
+SCRIPTS = [*(f"fwagents.commands.{name}" for name in COMMANDS), "experiments.gallery", "experiments.__main__"]
 ODD = ("nan", "inf", "-inf", "-1", "1e30", str(10**22), "99999999999999999999")
 
 
@@ -155,8 +155,6 @@ IDLE = [
     ("agent", ["--engine", "ray", "--normalize"], "--normalize does nothing with --engine ray, expected --engine sb3"),
     ("agent", ["--engine", "ray", "--device", "cpu"], "--device does nothing with --engine ray"),
     ("agent", ["--engine", "ray", "--algo", "memory_a2c"], "--algo is 'memory_a2c', expected memory_ppo or appo with"),
-    ("tune", ["--engine", "ray", "--finalists", "1"], "--finalists does nothing with --engine ray"),
-    ("tune", ["--num-workers", "1"], "--num-workers does nothing with --engine optuna"),
     ("language", ["--parameters", "9999", "--hidden-size", "9"], "--hidden-size does nothing with --parameters 9999"),
 ]
 WRONG = [

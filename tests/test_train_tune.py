@@ -97,7 +97,7 @@ def test_what_is_no_search_lends_nothing(content, tmp_path):
     assert done.returncode == 2
     assert "--borrow has lstm.json, expected the result of a search on PartialCatch-v0" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.rglob("*.sqlite3"))
+    assert not list(tmp_path.rglob("*.journal"))
 
 
 def test_the_best_and_the_first_go_on_for_longer(tmp_path):
@@ -159,7 +159,7 @@ AGAIN = ["--total-timesteps", "500000", "--seeds", "100", "101"]  # the committe
             "a search with steps 500000, expected 3000",
         ),
         (COMMITTED.read_text(), [*AGAIN, "--core", "lstm"], "a search with core 'gru', expected 'lstm'"),
-        (COMMITTED.read_text(), AGAIN, "kept.json is of a search whose kept.sqlite3 is gone"),
+        (COMMITTED.read_text(), AGAIN, "kept.json is of a search whose kept.journal is gone"),
         ('{"winner": 1}', AGAIN, "kept.json is not the result of such a search"),
         ("[]", AGAIN, "kept.json is not the result of such a search"),
         ("trials: none", AGAIN, "kept.json is not JSON"),

@@ -19,19 +19,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail("--seeds is empty, expected at least one")
     try:
         check_core(args)
-        if args.engine == "ray":
-            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
-            from fwagents.runs import ray_search
-
-            ray_search.search(args)
-            return
         try:
             importlib.import_module("optuna")
         except ImportError:
             fail('the search needs Optuna: pip install "fwagents[tune]"')
-        from fwagents.runs import optuna_search
+        from fwagents.runs import study
 
-        optuna_search.search(args)
+        study.search(args)
     except (ValueError, TypeError, AssertionError, OSError, ImportError) as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """One process at a time."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -27,3 +28,38 @@ def alone_in(folder: Path, otherwise: str) -> Iterator[IO[str]]:
         except BlockingIOError:
             fail(otherwise)
         yield lock
+
+
+class Claims:
+    """What the processes of one undertaking have taken for themselves: locks on single bytes of a file.
+
+    A lock ends with its process, however that ends. On a network file system it holds between machines. A process must
+    open the file once: to close it anywhere in the process gives all its locks up.
+
+    Args:
+        path: the file, which is made if absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+    def take(self, place: int) -> bool:
+        """Take a place, and say whether that was possible: no other process has it."""
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except (BlockingIOError, PermissionError):  # either, says POSIX
+            return False
+        return True
+
+    def give(self, place: int) -> None:
+        """Give a place up."""
+        fcntl.lockf(self.file, fcntl.LOCK_UN, 1, place)
+
+    @contextmanager
+    def alone(self, place: int) -> Iterator[None]:
+        """Wait for a place, and have it while the block runs."""
+        fcntl.lockf(self.file, fcntl.LOCK_EX, 1, place)
+        try:
+            yield
+        finally:
+            self.give(place)

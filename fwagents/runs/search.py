@@ -2,22 +2,19 @@
 
 ``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --total-timesteps 200000``
 
-Needs Optuna: ``pip install "fwagents[tune]"``. A search that was stopped goes on when the same command is given again;
-one process at a time. With ``--engine ray`` (``pip install "fwagents[ray]"``) Ray Tune runs many trials at once.
+Needs Optuna: ``pip install "fwagents[tune]"``. A search that was stopped goes on when the same command is given again.
+The same command on several machines that share the folder is one search.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fwagents.runs.cli import CoreName
 from fwagents.runs.folder import read_json
-from fwagents.runs.options import ALWAYS, Count, CountOrNone, OutputFile, Seed, TakenBy, Threads, Units
+from fwagents.runs.options import Count, CountOrNone, OutputFile, Seed, Threads, Units
 from fwagents.settings import AGENT_CORE, defaults_for
-
-OPTUNA = TakenBy(engine=("optuna",))
-RAY = TakenBy(engine=("ray",))
 
 
 class Range(NamedTuple):
@@ -61,41 +58,40 @@ OBJECTIVE = "mean return of the training episodes, averaged over equal pieces of
 class Args:
     """Search for what trains an agent well. What is not searched is fwagents agent's default for the environment."""
 
-    env: Annotated[str, ALWAYS] = "PartialCatch-v0"
+    env: str = "PartialCatch-v0"
     """Any Gymnasium id; "module:Id" imports the module first."""
-    core: Annotated[CoreName, ALWAYS] = AGENT_CORE
+    core: CoreName = AGENT_CORE
     """The memory."""
-    algo: Annotated[Literal["memory_ppo", "memory_a2c", "recurrent_ppo"], ALWAYS] = "memory_ppo"
+    algo: Literal["memory_ppo", "memory_a2c", "recurrent_ppo"] = "memory_ppo"
     """The algorithm."""
-    trials: Annotated[Count, ALWAYS] = 50
-    """Settings to try, those of earlier calls counted in; with --engine ray the first call settles how many."""
-    total_timesteps: Annotated[Count, ALWAYS] = 200_000
+    trials: Count = 50
+    """Settings to try, those of earlier calls counted in."""
+    total_timesteps: Count = 200_000
     """Environment steps of each training run."""
-    seeds: Annotated[tuple[Seed, ...], ALWAYS] = (100, 101, 102)
+    seeds: tuple[Seed, ...] = (100, 101, 102)
     """Training runs of each setting; keep them apart from the seeds that results are reported on."""
-    hidden_size: Annotated[Units, ALWAYS] = 128
+    hidden_size: Units = 128
     """Units of the memory."""
-    observe: Annotated[tuple[Literal["action", "reward"], ...], ALWAYS] = ()
+    observe: tuple[Literal["action", "reward"], ...] = ()
     """Parts of its last step that the agent is told, as for fwagents agent."""
-    threads: Annotated[Threads, ALWAYS] = 1
-    """Torch threads."""
-    output: Annotated[OutputFile | None, ALWAYS] = None
-    """Result, by default runs/tuning/<env>-<core>.json; the search is kept beside it, as .sqlite3 or .ray."""
-    borrow: Annotated[tuple[Path, ...], OPTUNA] = ()
-    """optuna: results of other cores' searches here, whose winners are tried too, once there are enough trials: what
-    they share with this core, its own options as found. Chance alone then does not keep from one what another found."""
-    finalists: Annotated[CountOrNone, OPTUNA] = 0
-    """optuna: so many of the best trials, and what the search began with, at last train for --final-steps, and the best
-    of these wins: what is soon ahead need not stay ahead."""
-    final_steps: Annotated[Count, OPTUNA] = 1_000_000
-    """optuna: environment steps of each training run of a finalist."""
-    engine: Annotated[Literal["optuna", "ray"], ALWAYS] = "optuna"
-    """Optuna, a trial after the other, each learning from those before; or Ray Tune, many at once, at random and the
-    poor ones cut short (ASHA)."""
-    num_workers: Annotated[Count, RAY] = 2
-    """ray: trials at once."""
-    address: Annotated[str | None, RAY] = None
-    """ray: of a running cluster, or "auto" for the one that this machine is part of; None starts one here."""
+    threads: Threads = 1
+    """Torch threads of each worker."""
+    num_workers: Threads = 1
+    """Processes of this machine that work on the search, a trial each. The same command on other machines that share
+    the folder adds theirs."""
+    output: OutputFile | None = None
+    """Result, by default runs/tuning/<env>-<core>.json; the search is kept beside it, as .journal."""
+    borrow: tuple[Path, ...] = ()
+    """Results of other cores' searches here, whose winners are tried too, once there are enough trials: what they share
+    with this core, its own options as found. Chance alone then does not keep from one what another found."""
+    finalists: CountOrNone = 0
+    """So many of the best trials, and what the search began with, at last train for --final-steps, and the best of
+    these wins: what is soon ahead need not stay ahead."""
+    final_steps: Count = 1_000_000
+    """Environment steps of each training run of a finalist."""
+    pruner: Literal["none", "halving"] = "none"
+    """none trains every setting to its end; halving (successive halving) compares the settings in the course of their
+    runs, and each time goes on with the best third."""
 
 
 def space(core: str) -> dict[str, Range | Choice]:
@@ -123,7 +119,7 @@ def describe(args: Args) -> dict[str, Any]:
     """Return the options that two searches must share to be the same."""
     searched = {"env": args.env, "core": args.core, "algo": args.algo, "steps": args.total_timesteps}
     agent = {"hidden_size": args.hidden_size, "observe": list(args.observe), "seeds": list(args.seeds)}
-    return {**searched, **agent, "space": described_space(args.core), "objective": OBJECTIVE}
+    return {**searched, **agent, "pruner": args.pruner, "space": described_space(args.core), "objective": OBJECTIVE}
 
 
 def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
@@ -147,9 +143,9 @@ def check_output(output: Path, described: dict[str, Any], search: Path) -> None:
     if not output.exists():
         return
     kept = read_json(output)
-    if not isinstance(kept, dict) or not described.keys() <= kept.keys():
+    if not isinstance(kept, dict) or not described.keys() <= {*kept, "pruner"}:
         raise ValueError(f"{output} is not the result of such a search: give another --output")
-    check_same(kept, described, output)
+    check_same({"pruner": "none", **kept}, described, output)  # the first searches had no choice of a pruner
     if not search.exists():
         raise ValueError(f"{output} is of a search whose {search.name} is gone: give another --output, or remove it")
 

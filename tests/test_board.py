@@ -1,16 +1,20 @@
-"""experiments/tables.py: what is missing is run once, in order, and goes on; with a script in place of the training."""
+"""experiments/board.py on supervised cells: what is missing is run once, in order; a script stands in for training."""
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+
+from experiments import EXPERIMENTS
 
 from .scripts import Finished
 
@@ -45,8 +49,8 @@ else:
     run.mkdir(parents=True)
     (run / "config.json").write_text(json.dumps({"args": args}))
     (run / "checkpoint.pt").touch()
-    if (root / "wait").exists():
-        time.sleep(60)
+    while (root / "wait").exists():
+        time.sleep(0.05)
 rate = args["learning_rate"]
 nll = None if rate > 0.1 else abs(rate - 0.002) + 0.1 * (args["lr_schedule"] == "constant") + args.get("decay", 0)
 result = {
@@ -60,11 +64,12 @@ result = {
 
 @pytest.fixture
 def train(monkeypatch):
-    """The modules of train/ by their names."""
-    from experiments import cells, jobs, tables
+    """The modules by their names."""
+    from experiments import __main__, board, cell, supervised
 
-    monkeypatch.setattr(jobs, "POLL", 0.02)
-    return type("Train", (), {"cells": cells, "jobs": jobs, "tables": tables})
+    monkeypatch.setattr(board, "POLL", 0.02)
+    monkeypatch.setattr(board, "PATIENCE", 0.1)
+    return type("Train", (), {"cell": cell, "board": board, "supervised": supervised, "main": __main__.main})
 
 
 class Bench:
@@ -74,14 +79,17 @@ class Bench:
         (folder / "retrieval.py").write_text(SCRIPT)
         self.train, self.folder, self.cells = train, folder, cells
 
-    def tables(self, only=("retrieval", "harder"), search_only=False):
-        wanted = [cell for cell in self.cells if cell.table in only]
+    def board(self, only=("retrieval", "harder"), search_only=False):
+        wanted = [cell for cell in self.cells if cell.group in only]
         folders = self.folder / "results", self.folder / "runs", self.folder
-        return self.train.tables.Tables(self.cells, *folders, wanted, search_only)
+        return self.train.board.Board(wanted, *folders, search_only)
 
     def work(self, only=("retrieval", "harder"), search_only=False, **budget):
-        with open(self.folder / "lock", "w") as lock:
-            return self.tables(only, search_only).work(self.train.jobs.Budget(**budget), lock)
+        return self.board(only, search_only).work(self.train.board.Budget(**budget))
+
+    def left(self, **choice):
+        """What is missing, by cell: in words, and the minutes that it takes."""
+        return {name: (what, pytest.approx(minutes)) for name, what, minutes in self.board(**choice).left()}
 
     @property
     def journal(self):
@@ -99,35 +107,19 @@ class Bench:
 
 @pytest.fixture
 def bench(train, tmp_path):
-    cell = train.cells.Cell(
-        table="retrieval",
-        name="fast_weights-5",
-        script="retrieval",
-        options={"core": "fast_weights", "hidden_size": 5},
-        updates=100,
-        ms=2.0,
-        start={"decay": 0.9},
-        stages=(
-            tuple({"learning_rate": rate, "lr_schedule": "cosine"} for rate in (0.005, 0.00125, 0.5)),
-            ({"learning_rate": train.cells.Times(0.5)}, {"learning_rate": train.cells.Times(2.0)}),
-            ({"lr_schedule": "constant"},),
-            ({"decay": 0.8}, {"decay": 0.95}),
-        ),
-        search_updates=40,
-        seeds=(0, 1),
+    Cell, Grid, Times = train.cell.Cell, train.cell.Grid, train.cell.Times
+    stages = (
+        tuple({"learning_rate": rate, "lr_schedule": "cosine"} for rate in (0.005, 0.00125, 0.5)),
+        ({"learning_rate": Times(0.5)}, {"learning_rate": Times(2.0)}),
+        ({"lr_schedule": "constant"},),
+        ({"decay": 0.8}, {"decay": 0.95}),
     )
-    more = train.cells.Cell(
-        table="harder",
-        name="fast_weights-5-k8",
-        script="retrieval",
-        options={"core": "fast_weights", "hidden_size": 5, "pairs": 8},
-        updates=200,
-        ms=3.0,
-        stages=(({"decay": 0.7}, {"decay": 0.99}),),
-        search_updates=50,
-        settings_of="fast_weights-5",
-        seeds=(0,),
-    )
+    options = {"core": "fast_weights", "hidden_size": 5, "updates": 100}
+    grid = Grid(stages, 40, {"decay": 0.9})
+    cell = Cell("retrieval", "fast_weights", "fast_weights-5", options, "retrieval", (0, 1), 0.2, grid)
+    options = {"core": "fast_weights", "hidden_size": 5, "pairs": 8, "updates": 200}
+    grid = Grid((({"decay": 0.7}, {"decay": 0.99}),), 50, {}, of=cell)
+    more = Cell("harder", "fast_weights", "fast_weights-5-k8", options, "retrieval", (0,), 0.6, grid)
     return Bench(train, tmp_path, [cell, more])
 
 
@@ -207,48 +199,45 @@ def test_ctrl_c_stops_the_runs_too(bench, train, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess, "Popen", noted)
-    monkeypatch.setattr(train.jobs.time, "sleep", pressed)
+    monkeypatch.setattr(train.board.time, "sleep", pressed)
     assert bench.work() == 130
     assert [child.poll() is not None for child in children] == [True, True]
 
 
 def test_what_fails_is_said_once_and_the_rest_goes_on(bench, train, capsys):
-    options = {"core": "broken", "hidden_size": 5}
-    stages = train.cells.search("cosine", "linear")
-    bench.cells.append(train.cells.Cell("retrieval", "broken-5", "retrieval", options, 100, 1.0, stages=stages))
+    options = {"core": "broken", "hidden_size": 5, "updates": 100}
+    grid = train.cell.Grid(train.supervised.rates("cosine", "linear"), 40, {})
+    bench.cells.append(train.cell.Cell("retrieval", "broken", "broken-5", options, "retrieval", (0,), search=grid))
     assert bench.work(only=("retrieval",)) == 1
     printed = capsys.readouterr().out
     assert printed.count("failed: error: no such core") == 3, "each learning rate; what comes after them cannot be"
     assert len([setting for setting in bench.settings() if setting[4] != "100"]) == 2
 
 
-def test_another_budget_is_another_result(bench, train):
-    from dataclasses import replace
-
+def test_another_budget_is_another_result(bench):
     assert bench.work(num_workers=1, only=("retrieval",)) == 0
     before = len(bench.journal)
-    bench.cells[0] = replace(bench.cells[0], updates=150)
+    bench.cells[0] = replace(bench.cells[0], options={**bench.cells[0].options, "updates": 150})
     assert bench.work(num_workers=1, only=("retrieval",)) == 0
     assert [setting[3] for setting in bench.settings(before)] == ["150", "150"]
     before = len(bench.journal)
-    bench.cells[0] = replace(bench.cells[0], search_updates=60, seeds=(0, 1, 2))
+    bench.cells[0] = replace(bench.cells[0], search=replace(bench.cells[0].search, updates=60), seeds=(0, 1, 2))
     assert bench.work(num_workers=1, only=("retrieval",)) == 0
     assert [setting[3] for setting in bench.settings(before)] == ["60"] * 8 + ["150"]
 
 
 def test_a_setting_is_tried_with_every_seed_and_judged_by_the_mean(bench, train):
     """With seed 100 the rate 0.003 is best, with seed 101 it diverges; 0.0025 is best on the whole."""
-    from dataclasses import replace
-
     rates = tuple({"learning_rate": rate, "lr_schedule": "cosine"} for rate in (0.003, 0.0025, 0.001))
     trials = [
         {"setting": setting, "seed": seed, "validation_nll": nll}
         for setting, nlls in zip(rates, [(0.1, None), (0.2, 0.3), (0.15, 0.5)], strict=True)
         for seed, nll in zip((100, 101), nlls, strict=True)
     ]
-    assert train.tables.winner(trials, rates) == rates[1]
-    bench.cells[0] = replace(bench.cells[0], stages=(rates,), search_seeds=(100, 101))
-    assert bench.tables().left(bench.cells[0])[0] == 6
+    assert train.board.winner(trials, rates) == rates[1]
+    grid = replace(bench.cells[0].search, stages=(rates,), seeds=(100, 101))
+    bench.cells[0] = replace(bench.cells[0], search=grid)
+    assert bench.left(only=("retrieval",))["fast_weights-5"][0] == "6 trials, 2 seeds"
     assert bench.work(num_workers=1, only=("retrieval",), search_only=True) == 0
     assert [(setting[0], setting[4]) for setting in bench.settings()] == [
         (str(rate["learning_rate"]), seed) for rate in rates for seed in ("100", "101")
@@ -256,33 +245,48 @@ def test_a_setting_is_tried_with_every_seed_and_judged_by_the_mean(bench, train)
 
 
 def test_what_is_left_and_how_long_it_takes(bench):
-    cell, more = bench.cells
+    first, second = (cell.name for cell in bench.cells)
     searched = 8 * 40 * 2.0 / 60_000
     reported, both = searched + 2 * 100 * 2.0 / 60_000, (2 * 50 + 200) * 3.0 / 60_000
-    tables = bench.tables()
-    assert tables.left(cell) == (8, 2, pytest.approx(reported))
-    assert tables.left(more) == (2, 1, pytest.approx(both))
-    assert tables.minutes_left() == pytest.approx(reported + both)
-    assert bench.tables(only=("harder",)).left(cell) == (8, 0, pytest.approx(searched)), "only its search is needed"
-    assert bench.tables(search_only=True).left(cell) == (8, 0, pytest.approx(searched))
-    assert bench.work(only=("retrieval",)) == 0
+    assert bench.left() == {first: ("8 trials, 2 seeds", reported), second: ("2 trials, 1 seeds", both)}
+    assert bench.board().minutes_left() == pytest.approx(reported + both)
+    assert bench.left(only=("harder",))[first] == ("8 trials, 0 seeds", searched), "only its search is needed"
+    assert bench.left(search_only=True)[first] == ("8 trials, 0 seeds", searched)
     # The script says that it took 1/500 of a second an update.
-    assert tables.ms(cell) == pytest.approx(2.0)
-    assert tables.left(cell) == (0, 0, 0)
-    assert bench.train.jobs.in_words(135.2) == "at most about 2 h 15 min"
-    assert bench.train.jobs.in_words(12.4) == "at most about 12 min"
+    bench.cells[0] = replace(bench.cells[0], seconds=100.0)
+    assert bench.work(only=("retrieval",)) == 0
+    assert bench.board().seconds(bench.cells[0]) == pytest.approx(100 * 2.0 / 1000)
+    assert not bench.left(only=("retrieval",))
+    assert bench.train.board.in_hours(135.2) == "at most about 2 h 15 min"
+    assert bench.train.board.in_hours(12.4) == "at most about 12 min"
+
+
+def test_two_boards_share_the_work(bench):
+    """What one has begun the other leaves alone, waits for, and goes on from."""
+    (bench.folder / "wait").touch()
+    boards = [Thread(target=bench.work, kwargs={"num_workers": n, "only": ("retrieval",)}) for n in (1, 3)]
+    for count, board in zip((1, 3), boards, strict=True):
+        board.start()
+        while len(bench.journal) < count:
+            assert board.is_alive()
+            time.sleep(0.02)
+    (bench.folder / "wait").unlink()
+    for board in boards:
+        board.join()
+    assert sorted(row for row in bench.settings() if row[0]) == sorted([*TRIALS, *REPORTED]), "nothing is trained twice"
+    trials = json.loads((bench.folder / "results" / "search" / "fast_weights-5.json").read_text())["trials"]
+    assert len(trials) == len(TRIALS)
 
 
 def test_with_the_real_script(train, tmp_path, monkeypatch):
     """One trial and one seed of a tiny net."""
-    monkeypatch.setattr(train.jobs, "subprocess", SimpleNamespace(Popen=Finished, DEVNULL=None))
+    monkeypatch.setattr(train.board, "subprocess", SimpleNamespace(Popen=Finished, DEVNULL=None))
     options = {"core": "fast_weights", "hidden_size": 4, "pairs": 2, "train_strings": 300, "validation_strings": 50}
     options |= {"test_strings": 50, "batch_size": 8, "test_curve": True, "core_kwargs": ["norm_per_step=True"]}
-    stages = (({"learning_rate": 0.01},),)
-    cell = train.cells.Cell("retrieval", "tiny", "retrieval", options, 40, 1.0, {}, stages, 20, seeds=(3,))
-    tables = train.tables.Tables([cell], tmp_path / "results", tmp_path / "runs", TRAIN)
-    with open(tmp_path / "lock", "w") as lock:
-        assert tables.work(train.jobs.Budget(), lock) == 0
+    grid = train.cell.Grid((({"learning_rate": 0.01},),), 20, {})
+    cell = train.cell.Cell("retrieval", "tiny", "tiny", {**options, "updates": 40}, "retrieval", (3,), search=grid)
+    board = train.board.Board([cell], tmp_path / "results", tmp_path / "runs", TRAIN)
+    assert board.work(train.board.Budget()) == 0
     search = json.loads((tmp_path / "results" / "search" / "tiny.json").read_text())
     assert (search["best"], search["updates"]) == ({"learning_rate": 0.01}, 20)
     assert [trial["seed"] for trial in search["trials"]] == [100]
@@ -291,49 +295,45 @@ def test_with_the_real_script(train, tmp_path, monkeypatch):
     assert result["test_error"] is not None
     assert result["command"].startswith("python train/retrieval.py --core fast_weights"), "as one would type it"
     assert len(result["curve"]["test_nll"]) == len(result["curve"]["update"])
-    assert tables.left(cell) == (0, 0, 0), "it has the cell's options"
+    assert not list(board.left()), "it has the cell's options"
 
 
-def test_the_cells_are_commands_that_exist(train, monkeypatch):
+def cells():
+    """Those of every experiment."""
+    return [cell for name in EXPERIMENTS for cell in import_module(f"experiments.{name}").CELLS]
+
+
+def test_the_cells_are_commands_that_exist(train):
     """Every option is one of the script's; the search is one for all; some have constants of their own to try."""
-    from dataclasses import fields
-    from importlib import import_module
-
-    cells = train.cells.CELLS
-    assert len({cell.name for cell in cells}) == len(cells)
-    for cell in cells:
+    found = [cell for cell in cells() if isinstance(cell.search, train.cell.Grid)]
+    assert len({cell.name for cell in cells()}) == len(cells())
+    for cell in found:
         known = {field.name for field in fields(import_module(f"fwagents.commands.{cell.script}").Args)}
-        choices = [choice for stage in cell.stages for choice in stage]
-        for options in (cell.options, cell.start, *choices):
+        choices = [choice for stage in cell.search.stages for choice in stage]
+        for options in (cell.options, cell.search.start, *choices):
             assert set(options) <= known, cell.name
-        assert not set(cell.search_seeds) & set(cell.seeds)
+        assert not set(cell.search.seeds) & set(cell.seeds)
     for table in ("retrieval", "glimpses"):
-        of_it = [cell for cell in cells if cell.table == table and cell.settings_of is None]
-        assert all(cell.stages[:3] == of_it[0].stages[:3] for cell in of_it)
-        more = {cell.name.rpartition("-")[0] for cell in of_it if len(cell.stages) > 3}
-        ours = {"fast_weights"} if table == "retrieval" else {"mnist-fast_weights", "mnist-multilevel"}
-        assert more == ours | {"irnn" if table == "retrieval" else "mnist-irnn"}
-    language = [cell for cell in cells if cell.table == "language"]
-    assert all(cell.stages[:2] == language[0].stages[:2] for cell in language)
-    assert {cell.options["core"] for cell in language if len(cell.stages) > 2} == {"fast_weights"}
+        of_it = [cell for cell in found if cell.group == table]
+        assert all(cell.search.stages[:3] == of_it[0].search.stages[:3] for cell in of_it)
+        more = {cell.label for cell in of_it if len(cell.search.stages) > 3}
+        assert more == {"fast_weights", "irnn"} | ({"multilevel"} if table == "glimpses" else set())
+    language = [cell for cell in found if cell.group == "language"]
+    assert all(cell.search.stages[:2] == language[0].search.stages[:2] for cell in language)
+    assert {cell.options["core"] for cell in language if len(cell.search.stages) > 2} == {"fast_weights"}
     assert len({cell.options["parameters"] for cell in language}) == 1
 
 
-def test_dry_run_lists_every_cell(train, capsys):
-    train.tables.main(["--dry-run"])
-    printed = capsys.readouterr().out
-    assert "Left: at most about" in printed
+def test_every_experiment_is_one_file():
+    """Listed, with cells, a section, and a place for it in the documentation."""
+    files = {path.stem for path in (ROOT / "experiments").glob("*.py") if "\ndef section(" in path.read_text()}
+    assert files == set(EXPERIMENTS)
+    for name in EXPERIMENTS:
+        page = getattr(import_module(f"experiments.{name}"), "PAGE", "results.md")
+        assert f"<!-- {name.replace('_', '-')}: written by" in (ROOT / "docs" / page).read_text()
 
 
-LISTS = [path for path in ROOT.glob("experiments/*.py") if "BoardArgs)" in path.read_text()]
-TARGETS = [
-    target
-    for target, recipe in re.findall(r"^([\w-]+):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    if any(f"experiments.{path.stem}" in recipe for path in LISTS)
-]
-
-
-@pytest.mark.parametrize("words", [*(["python", path.stem] for path in LISTS), *(["make", name] for name in TARGETS)])
+@pytest.mark.parametrize("words", [["python", "-m", "experiments", "--dry-run"], ["make", "results", "ARGS=--dry-run"]])
 def test_a_dry_run_writes_nothing(words, tmp_path):
     """In a copy of the repository, where every file stays as it was."""
     root = tmp_path / "copy"
@@ -347,8 +347,7 @@ def test_a_dry_run_writes_nothing(words, tmp_path):
     for stamp in (".train", ".dev"):
         (root / ".venv" / stamp).touch()
     before = {path: path.is_file() and (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("*")}
-    program, name = words
-    command = [python, "-m", f"experiments.{name}", "--dry-run"] if program == "python" else [*words, "ARGS=--dry-run"]
+    command = [python if word == "python" else word for word in words]
     quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=root, env=quiet, capture_output=True, text=True, check=True)
     assert "Left: at most about" in done.stdout
@@ -356,45 +355,33 @@ def test_a_dry_run_writes_nothing(words, tmp_path):
 
 
 def test_what_has_run_is_reported_and_what_has_not_is_not(train, tmp_path, monkeypatch):
-    from experiments import report
-
-    class Done(train.jobs.Board):
-        """A board on which nothing is missing, or nothing succeeds."""
-
-        code, calls = 0, []
-        script = options = resumable = collect = ready = None
-
-        def minutes_left(self):
-            return 0.0
-
-        def work(self, budget, lock):
-            return self.code
-
-    Done.__abstractmethods__ = frozenset()
-    monkeypatch.setattr(report, "main", Done.calls.append)
-    board, nothing = Done(tmp_path / "runs"), lambda: None
-    train.jobs.list_or_run(board, train.tables.Args(dry_run=True), nothing)
-    assert not Done.calls
-    assert not list(tmp_path.iterdir())
-    train.jobs.list_or_run(board, train.tables.Args(), nothing)
-    assert Done.calls == [[]]
-    board.code = 130
+    """The section of the experiment asked for, and no other; nothing if a run failed."""
+    codes, calls = [0, 130], []
+    monkeypatch.setattr(train.board.Board, "work", lambda *_: codes.pop(0))
+    monkeypatch.setattr("experiments.__main__.write_section", lambda page, name, text: calls.append((page.name, name)))
+    words = ["--only", "learning", "--results", str(tmp_path / "none"), "--document", str(tmp_path / "results.md")]
+    train.main([*words, "--dry-run"])
+    assert not calls
+    train.main(words)
+    assert calls == [("results.md", "learning")]
     with pytest.raises(SystemExit) as left:
-        train.jobs.list_or_run(board, train.tables.Args(), nothing)
-    assert (left.value.code, len(Done.calls)) == (130, 1)
+        train.main(words)
+    assert (left.value.code, len(calls)) == (130, 1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--only", "retrieval", "nothing"], "--only has 'nothing', expected some of retrieval"),
+        (["--only", "retrieval", "nothing"], "--only has 'nothing', expected some of "),
         (["--cells", "lstm-3"], "--cells has 'lstm-3', expected some of lstm-"),
+        (["--cells", "TMaze-lstm"], "--cells has 'TMaze-lstm', expected some of TMaze-v0-5-lstm, TMaze-v0-"),
         (["--num-workers", "0"], "--num-workers is 0"),
     ],
 )
 def test_a_mistake_is_one_clear_line(args, message, train, capsys):
     with pytest.raises(SystemExit) as left:
-        train.tables.main(args)
+        train.main(args)
     assert left.value.code == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -1,7 +1,8 @@
-"""experiments/curves.py: searches first, then seeds with the winners; with scripts in place of the training."""
+"""experiments/board.py on agents: searches first, then seeds with the winners; scripts stand in for training."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +10,14 @@ import gymnasium as gym
 import pytest
 
 import fwagents.envs  # noqa: F401  # registers them
+from experiments import EXPERIMENTS
+from fwagents.runs.agent import Args
+from fwagents.runs.search import COMMON, CORES
 
 from .scripts import Finished
 
-TRAIN = Path(__file__).parent.parent / "train"
+ROOT = Path(__file__).parent.parent
+TRAIN = ROOT / "train"
 
 # Notes how it was called, and adds a trial each time until there are as many as wanted.
 TUNE = """
@@ -83,11 +88,12 @@ stopped = {"stopped": "loss is nan"} if "--eval-freq" in words else {}
 
 @pytest.fixture
 def train(monkeypatch):
-    """The modules of train/ by their names."""
-    from experiments import agent_cells, curves, jobs
+    """The modules by their names."""
+    from experiments import __main__, agents, board, cell, suite
 
-    monkeypatch.setattr(jobs, "POLL", 0.02)
-    return type("Train", (), {"cells": agent_cells, "curves": curves, "jobs": jobs})
+    monkeypatch.setattr(board, "POLL", 0.02)
+    modules = {"agents": agents, "board": board, "cell": cell, "main": __main__, "suite": suite}
+    return type("Train", (), modules)
 
 
 class Bench:
@@ -97,24 +103,25 @@ class Bench:
         (folder / "tune.py").write_text(TUNE)
         (folder / "agent.py").write_text(AGENT)
         self.train, self.folder = train, folder
-        self.search = train.cells.Search(
+        self.search = train.cell.Search(
             "Game-v0", "lstm", trials=4, steps=50, seconds=120, finalists=2, final_steps=100
         )
         common = {"env": "Game-v0", "core": "lstm", "algo": "memory_a2c"}
         more = {"decay": 0.8, "core_kwargs": ["a=1", "b=2"], "use_rms_prop": True}
         self.cells = [
-            train.cells.AgentCell("curves", "lstm", "searched", common, self.search, 0.5, seconds=30, seeds=(1, 2)),
-            train.cells.AgentCell("curves", "own", "own", {**common, **more}, self.search, seconds=60, seeds=(1,)),
-            train.cells.AgentCell("other", "lstm", "default", common, seconds=90, seeds=(3,)),
+            train.cell.Cell(
+                "curves", "lstm", "searched", common, search=self.search, rate=0.5, seconds=30, seeds=(1, 2)
+            ),
+            train.cell.Cell("curves", "own", "own", {**common, **more}, search=self.search, seconds=60, seeds=(1,)),
+            train.cell.Cell("other", "lstm", "default", common, seconds=90, seeds=(3,)),
         ]
 
     @property
-    def curves(self):
-        return self.train.curves.Curves(self.cells, self.folder / "results", self.folder / "runs", self.folder)
+    def board(self):
+        return self.train.board.Board(self.cells, self.folder / "results", self.folder / "runs", self.folder)
 
     def work(self, **budget):
-        with open(self.folder / "lock", "w") as lock:
-            return self.curves.work(self.train.jobs.Budget(**budget), lock)
+        return self.board.work(self.train.board.Budget(**budget))
 
     @property
     def journal(self):
@@ -131,7 +138,7 @@ def bench(train, tmp_path):
 
 def test_the_search_comes_first_then_every_seed_with_its_winner_once(bench):
     # Three finalists train for twice as long as one of the four trials.
-    assert bench.curves.minutes_left() == pytest.approx((120 * 10 / 4 + 2 * 30 + 60 + 90) / 60)
+    assert bench.board.minutes_left() == pytest.approx((120 * 10 / 4 + 2 * 30 + 60 + 90) / 60)
     assert bench.work(num_workers=1) == 0
     journal = bench.journal
     assert [call[0] for call in journal] == ["tune", "tune", *["agent"] * 4]
@@ -145,14 +152,14 @@ def test_the_search_comes_first_then_every_seed_with_its_winner_once(bench):
     assert "num_envs" not in bench.result("default-s3")["config"], "it trains with the defaults"
     assert bench.work() == 0
     assert len(bench.journal) == 6, "nothing is run twice"
-    assert bench.curves.minutes_left() == 0
+    assert bench.board.minutes_left() == 0
 
 
 def test_every_search_then_tries_what_the_others_found(bench):
     """Those of cores that have no cell here among them; and only what comes after that is run with."""
     search = replace(bench.search, cores=("lstm", "gru", "irnn"))
     bench.cells = [replace(bench.cells[0], search=search, seeds=(1,))]
-    assert bench.curves.minutes_left() == pytest.approx((3 * 120 * 12 / 4 + 30) / 60)
+    assert bench.board.minutes_left() == pytest.approx((3 * 120 * 12 / 4 + 30) / 60)
     assert bench.work(num_workers=2) == 0
     journal = bench.journal
     assert ["--borrow" in call for call in journal] == [False] * 3 + [True] + [False]
@@ -161,7 +168,7 @@ def test_every_search_then_tries_what_the_others_found(bench):
     assert journal[3][4] == "lstm"
     assert [Path(word).name for word in borrowed] == ["Game-v0-gru.json", "Game-v0-irnn.json"]
     assert bench.result("searched-s1")["config"]["num_envs"] == 32
-    assert bench.curves.minutes_left() == 0
+    assert bench.board.minutes_left() == 0
     assert bench.work() == 0
     assert len(bench.journal) == 5
 
@@ -175,13 +182,13 @@ def test_a_cell_trains_with_the_step_size_of_the_best_trial(bench):
         for size in (0.001, 0.004, 0.009)
     )
     bench.cells = [replace(cells[0], name="without"), *(replace(cell, trials=trials) for cell in cells)]
-    assert bench.curves.minutes_left() == pytest.approx((120 * 10 / 4 + 6 * 30) / 60)
+    assert bench.board.minutes_left() == pytest.approx((120 * 10 / 4 + 6 * 30) / 60)
     assert bench.work(num_workers=1) == 0
     agents = [call for call in bench.journal if call[0] == "agent"]
     assert [call[call.index("--seed") + 1] for call in agents] == ["100"] * 3 + ["1"] * 3
     assert [bench.result(f"cell-{n}-s1")["config"]["learning_rate"] for n in (1, 2)] == [0.004] * 2
     assert bench.result("cell-1-s1")["config"]["num_envs"] == 16, "the rest is the search's"
-    assert bench.curves.minutes_left() == 0
+    assert bench.board.minutes_left() == 0
     assert bench.work() == 0
     assert len(bench.journal) == 8
 
@@ -190,7 +197,7 @@ def test_the_best_step_size_counts_shares_of_what_memory_is_worth(bench):
     """TMaze of length 5: 1.95 without memory, 4 with it; KeyValueRecall of one pair: -0.8 and 1."""
     games = {"TMaze-v0": ["length=5"], "KeyValueRecall-v0": ["pairs=1"]}
     trials = [
-        bench.train.cells.AgentCell(
+        bench.train.cell.Cell(
             "suite", "lstm", f"{env}-{size}", {"env": env, "env_kwargs": words, "learning_rate": size}, seeds=(100,)
         )
         for size in (0.001, 0.003)
@@ -202,7 +209,7 @@ def test_the_best_step_size_counts_shares_of_what_memory_is_worth(bench):
             path = bench.folder / "results" / "curves" / f"{trial.name}-s100.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"mean_return": curve, "config": {**trial.options, "seed": 100}}))
-        return bench.train.curves.best_step_size(bench.folder / "results", trials)
+        return bench.train.agents.best_step_size(bench.folder / "results", trials)
 
     assert best([4.0], [1.0], [4.0]) is None, "one is missing"
     assert best([1.95], [1.0], [3.795], [-0.8]) == 0.001, "0 and 1 against 0.9 and 0; returns would have the other"
@@ -223,13 +230,13 @@ def test_a_result_is_the_curve_the_end_and_how_to_get_it_again(bench):
 
 def test_a_run_that_could_not_go_on_is_kept_as_it_then_played(bench, capsys):
     options = {"env": "Game-v0", "core": "irnn", "algo": "memory_a2c", "eval_freq": 10, "total_timesteps": 45}
-    bench.cells = [bench.train.cells.AgentCell("curves", "irnn", "early", options, seeds=(1,))]
+    bench.cells = [bench.train.cell.Cell("curves", "irnn", "early", options, seeds=(1,))]
     assert bench.work() == 0
     assert "early seed 1: mean return 0.750 after 20 steps; loss is nan" in capsys.readouterr().out
     result = bench.result("early-s1")
     assert (result["steps"], result["stopped"]) == ([10, 20, 30, 40], "loss is nan")
     assert result["mean_return"][2:] == [0.75, 0.75]
-    assert bench.curves.minutes_left() == 0
+    assert bench.board.minutes_left() == 0
 
 
 def test_what_is_stopped_goes_on(bench):
@@ -255,10 +262,10 @@ def test_another_winner_is_another_run(bench):
 
 
 def test_what_is_not_installed_is_left_out(train, monkeypatch, capsys):
-    cell = train.cells.AgentCell("elsewhere", "lstm", "theirs", {"env": "not_there:Game-v0"})
-    ours = train.cells.AgentCell("elsewhere", "lstm", "ours", {"env": "gymnasium:Game-v0"})
-    monkeypatch.setattr(train.curves, "CELLS", [cell, ours])
-    train.curves.main(["--dry-run"])
+    cell = train.cell.Cell("elsewhere", "lstm", "theirs", {"env": "not_there:Game-v0"})
+    ours = train.cell.Cell("elsewhere", "lstm", "ours", {"env": "gymnasium:Game-v0"})
+    monkeypatch.setattr("experiments.elsewhere.CELLS", [cell, ours])
+    train.main.main(["--dry-run", "--only", "elsewhere"])
     said = capsys.readouterr().out
     assert "Left out, since these are not installed: not_there" in said
     assert [line.split()[0] for line in said.splitlines()[1:-1]] == ["ours"]
@@ -266,17 +273,16 @@ def test_what_is_not_installed_is_left_out(train, monkeypatch, capsys):
 
 def test_with_the_real_scripts(train, tmp_path, monkeypatch):
     """A search of one trial, then one seed of a tiny net."""
-    monkeypatch.setattr(train.jobs, "subprocess", SimpleNamespace(Popen=Finished, DEVNULL=None))
+    monkeypatch.setattr(train.board, "subprocess", SimpleNamespace(Popen=Finished, DEVNULL=None))
     pytest.importorskip("optuna")
-    search = train.cells.Search(
+    search = train.cell.Search(
         "PartialCatch-v0", "lstm", trials=1, steps=1500, seeds=(100,), finalists=1, final_steps=2000
     )
     options = {"env": "PartialCatch-v0", "env_kwargs": ["size=6"], "core": "lstm", "hidden_size": 8, "n_steps": 6}
     options |= {"total_timesteps": 400, "eval_freq": 200, "eval_episodes": 4, "final_episodes": 5, "num_envs": 4}
-    cell = train.cells.AgentCell("curves", "lstm", "tiny", options, search, seeds=(3,))
-    curves = train.curves.Curves([cell], tmp_path / "results", tmp_path / "runs", TRAIN)
-    with open(tmp_path / "lock", "w") as lock:
-        assert curves.work(train.jobs.Budget(), lock) == 0
+    cell = train.cell.Cell("curves", "lstm", "tiny", options, search=search, seeds=(3,))
+    board = train.board.Board([cell], tmp_path / "results", tmp_path / "runs", TRAIN)
+    assert board.work(train.board.Budget()) == 0
     result = json.loads((tmp_path / "results" / "curves" / "tiny-s3.json").read_text())
     found = json.loads((tmp_path / "results" / "tuning" / "PartialCatch-v0-lstm.json").read_text())
     assert result["config"]["learning_rate"] == found["winner"]["setting"]["learning_rate"]
@@ -289,34 +295,30 @@ def test_with_the_real_scripts(train, tmp_path, monkeypatch):
     assert result["steps"] == [200, 400]
     assert (len(result["mean_return"]), result["episodes"]) == (2, 4)
     assert result["command"].startswith("python train/agent.py --learning-rate")
-    assert curves.minutes_left() == 0
+    assert board.minutes_left() == 0
 
 
 def test_the_cells_are_commands_that_exist(train):
-    from dataclasses import fields
-
-    from fwagents.runs.agent import Args
-    from fwagents.runs.search import COMMON, CORES
-
     known = {field.name for field in fields(Args)}
-    assert len({cell.name for cell in train.cells.CELLS}) == len(train.cells.CELLS)
-    for cell in train.cells.CELLS:
+    found = [cell for name in EXPERIMENTS for cell in import_module(f"experiments.{name}").CELLS]
+    agents = [cell for cell in found if cell.script == "agent"]
+    for cell in agents:
         assert set(cell.options) <= known, cell.name
         assert cell.search is None or not set(cell.search.seeds) & set(cell.seeds)
         assert all(set(trial.options) <= known and not set(trial.seeds) & set(cell.seeds) for trial in cell.trials)
-    searches = {cell.search for cell in train.cells.CELLS if cell.search is not None}
+    searches = {cell.search for cell in agents if cell.search is not None}
     assert len({replace(search, core="") for search in searches}) == 1, "the same for every core"
     setting = dict.fromkeys([*COMMON, *CORES["fast_weights"]], 1)
-    assert set(train.curves.as_options(setting)) <= known
+    assert set(train.cell.as_options(setting)) <= known
 
 
 def test_the_suite_s_cells_are_its_difficulties(train):
     """And a rollout is an episode: the last step of it ends the game, whatever is done, but in the maze."""
     from fwagents.envs import SUITE
 
-    assert set(train.cells.ROLLOUTS) == set(SUITE)
-    for env, rollouts in train.cells.ROLLOUTS.items():
-        assert set(train.cells.TRIED_AT[env]) <= set(rollouts) <= set(SUITE[env].values)
+    assert set(train.suite.ROLLOUTS) == set(SUITE)
+    for env, rollouts in train.suite.ROLLOUTS.items():
+        assert set(train.suite.TRIED_AT[env]) <= set(rollouts) <= set(SUITE[env].values)
         for difficulty, steps in rollouts.items():
             if env == "TMaze-v0":
                 assert steps == 2 * (difficulty + 1), "the shortest way, twice"
@@ -326,20 +328,25 @@ def test_the_suite_s_cells_are_its_difficulties(train):
             assert [game.step(0)[2] for _ in range(steps)] == [False] * (steps - 1) + [True]
 
 
-def test_dry_run(train, capsys):
-    train.curves.main(["--dry-run"])
-    assert "Left: at most about" in capsys.readouterr().out
+def test_a_run_of_learning_is_a_row_of_its_file(train, tmp_path):
+    """Once for every seed, with what the run says of its end; the rows that are there stay."""
+    from experiments.learning import CELLS
 
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--only", "nothing"], "--only has 'nothing', expected some of curves"),
-        (["--cells", "TMaze-lstm"], "--cells has 'TMaze-lstm', expected some of TMaze-v0-5-lstm, TMaze-v0-"),
-        (["--num-workers", "0"], "--num-workers is 0"),
-    ],
-)
-def test_bad_options(train, args, message, capsys):
-    with pytest.raises(SystemExit):
-        train.curves.main(args)
-    assert message in capsys.readouterr().err
+    kept = json.loads((ROOT / "results" / "learning.json").read_text())
+    results, run = tmp_path / "results", tmp_path / "run"
+    results.mkdir()
+    run.mkdir()
+    (results / "learning.json").write_text(json.dumps(kept))
+    cell = next(cell for cell in CELLS if cell.label == "PartialCatch-v0, MemoryPPO, LSTM")
+    assert cell.kept(results, 12) is None
+    assert cell.keep(results, 12, run) is None, "it has not ended"
+    (run / "config.json").write_text(json.dumps({"command": "python train/agent.py --core lstm"}))
+    final = {"mean_return": 0.5, "interval": [0.4, 0.6], "success_rate": 0.75}
+    (run / "result.json").write_text(json.dumps({"steps": 100, "final_model": final}))
+    for _ in range(2):
+        assert cell.keep(results, 12, run).startswith("mean return 0.500 in ")
+    *others, row = json.loads((results / "learning.json").read_text())
+    assert others == kept
+    assert row.items() >= {**final, "setting": cell.label, "seed": 12, "steps": 100}.items()
+    assert row["command"] == "python train/agent.py --core lstm"
+    assert cell.kept(results, 12) == row

@@ -1,10 +1,13 @@
-"""The table of docs/results.md on what train/tune.py found."""
+"""The winners of the searches of ``fwagents tune``, which the learning curves train with."""
 
 from pathlib import Path
 from typing import Any
 
+from experiments.cell import Cell
 from experiments.document import table
 from fwagents.runs.folder import read_json
+
+CELLS: list[Cell] = []  # the searches are those of other experiments' cells
 
 
 def row(search: dict[str, Any]) -> tuple[str, ...]:
@@ -25,12 +28,8 @@ def row(search: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def section(results: Path) -> str:
-    """The table of the searches that are there.
-
-    Args:
-        results: folder of the results.
-    """
+def section(results: Path, folder: Path) -> str:
+    """Return the table of the searches that are there."""
     searches = [read_json(path) for path in sorted((results / "tuning").glob("*.json"))]
     if not searches:
         return "No search is there."

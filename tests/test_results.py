@@ -1,4 +1,4 @@
-"""experiments/report.py on results that are made up here: their numbers appear, and what is missing is marked."""
+"""The sections of experiments/ on results that are made up here: their numbers appear, what is missing is marked."""
 
 import json
 import re
@@ -16,16 +16,17 @@ SECTIONS = ("retrieval", "harder", "glimpses", "language")
 
 @pytest.fixture
 def train(monkeypatch):
-    """The modules of train/ by their names."""
-    from experiments import cells, report
+    """The command, and the supervised cells of all experiments."""
+    from experiments import __main__, glimpses, harder, inner_steps, language, retrieval
 
-    return type("Train", (), {"cells": cells, "report": report})
+    found = [cell for each in (retrieval, harder, glimpses, inner_steps, language) for cell in each.CELLS]
+    return type("Train", (), {"CELLS": [cell for cell in found if cell.script != "agent"], "main": __main__.main})
 
 
 @pytest.fixture
 def results(tmp_path, train):
     """Writes results: a cell's name and the test errors of its first seeds."""
-    cells = {cell.name: cell for cell in train.cells.CELLS}
+    cells = {cell.name: cell for cell in train.CELLS}
 
     def write(name, *errors, nll=(2.0, 0.5, 0.05), memory=(("decay", 0.85), ("fast_lr", 0.75))):
         cell = cells[name]
@@ -35,7 +36,7 @@ def results(tmp_path, train):
             result = {
                 **(
                     {"test_bits": error, "validation_bits": 1.7, "test_error": 55.0, "hidden_size": 436}
-                    if cell.table == "language"
+                    if cell.group == "language"
                     else {"test_error": error}
                 ),
                 "updates": 3000,
@@ -62,7 +63,8 @@ def documents(tmp_path):
 
 def report(train, tmp_path, *more):
     """The sections that come out, by name."""
-    train.report.main(["--results", str(tmp_path / "results"), "--document", str(tmp_path / "results.md")])
+    folders = ["--results", str(tmp_path / "results"), "--document", str(tmp_path / "results.md")]
+    train.main(["--no-run", "--only", *SECTIONS, *more, *folders])
     text = (tmp_path / "results.md").read_text() + (tmp_path / "inner-steps.md").read_text()
     found = {}
     for name in (*SECTIONS, *more):
@@ -219,19 +221,21 @@ def test_every_series_has_a_look_of_its_own(train):
     for place in range(3):
         looks = [style[place] for style in STYLES.values()]
         assert len(set(looks)) == len(looks)
-    models = {cell.name.removeprefix("mnist-").removeprefix("language-").split("-")[0] for cell in train.cells.CELLS}
+    models = {cell.label for cell in train.CELLS if cell.group != "inner-steps"}
     assert models <= set(STYLES)
 
 
 @pytest.fixture
 def curves(tmp_path, train):
     """Writes runs of agents: a cell's name, and each seed's curve; it ends as it plays at the end."""
-    from experiments.agent_results import named, result_path
+    from experiments import curves, elsewhere, inner_steps, suite
+
+    cells = {cell.name: cell for each in (curves, suite, elsewhere, inner_steps) for cell in each.CELLS}
 
     def write(name, *runs, stopped=(), **other):
-        cell = named(name)
+        cell = cells[name]
         for seed, returns in zip(cell.seeds, runs, strict=False):
-            path = result_path(tmp_path / "results", cell, seed)
+            path = cell.path(tmp_path / "results", seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             run = {"steps": [1000, 2000], "mean_return": returns, "seed": seed}
             run |= {"final": {"mean_return": returns[-1], "inner_steps_taken": 2.5, "success_rate": 0.625}}
@@ -265,7 +269,7 @@ def test_learning_curves(train, curves, tmp_path):
 def test_the_share_of_pairs_won_is_rliables():
     from rliable.metrics import probability_of_improvement
 
-    from experiments.curves_report import larger
+    from experiments.curves import larger
 
     rng = np.random.default_rng(0)
     for n, m in [(1, 1), (5, 5), (3, 7)]:
@@ -286,7 +290,7 @@ def test_a_report_says_the_same_every_time(train, curves, tmp_path):
 
 
 def test_runs_with_other_options_are_not_reported(train, curves, tmp_path):
-    """As they are when a budget has changed: experiments/curves.py will run them anew."""
+    """As they are when a budget has changed: `make results` will run them anew."""
     curves("PartialCatchLarge-v0-gru-memory_ppo", [0.0, 0.5], total_timesteps=2_000_000)
     assert "PartialCatchLarge-v0, MemoryPPO: not run" in report(train, tmp_path, "curves")["curves"]
     curves("CartPoleNoVel-v1-gru", [0.0, 0.5], hidden_size=64)
