@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fwagents.cores.base import MemoryCore, finite_float, integer, positive_int
-from fwagents.kernels import associative, chosen_backend
+from fwagents.kernels import chosen_backend
+from fwagents.kernels.associative import scan as associative
 
 
 class AssociativeLSTMState(NamedTuple):

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from fwagents.cores.base import HiddenState, MemoryCore, boolean, finite_float, integer, positive_int
 from fwagents.cores.stepper import CompiledStepper, Stepper
-from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
+from fwagents.kernels import ScanOptions, check_backend, chosen_backend, fast_weight_scan
+from fwagents.kernels.cpu.steps import ScanSteps
 from fwagents.kernels.reference import inner_loop, key, settle
-from fwagents.kernels.stepping import ScanSteps
+from fwagents.kernels.tensors import float32_on_cpu
 
 MOST_INNER_STEPS = 1000
 
@@ -213,7 +214,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
 
     def stepper(self, start_from: FastWeightsState | int) -> Stepper[FastWeightsState]:
         """One that keeps the history in place of A, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
-        if chosen_backend(self.backend) != "numba" or not cpu.covers(*self.parameters()):
+        if chosen_backend(self.backend) != "numba" or not float32_on_cpu(*self.parameters()):
             return super().stepper(start_from)
         if isinstance(start_from, tuple):
             self._check_state(start_from, len(start_from.h))

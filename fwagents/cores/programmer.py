@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from fwagents.cores.base import MemoryCore, boolean, positive_int
 from fwagents.cores.output_gate import EPSILON, OutputGate
 from fwagents.cores.stepper import CompiledStepper, Stepper
-from fwagents.kernels import chosen_backend, programmer
+from fwagents.kernels import chosen_backend
+from fwagents.kernels.cpu import programmer
+from fwagents.kernels.cpu.program_steps import ProgramSteps
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions
-from fwagents.kernels.program_steps import ProgramSteps
 
 CHUNK = 64  # steps that are computed at once; the work of a step grows with it, the calls for a step fall
 
@@ -53,7 +54,7 @@ class FastWeightProgrammer(MemoryCore[Any]):
     The convolution lets one layer tie this step's key to an earlier one's value. With ``output_gate`` the read goes
     through an :class:`~fwagents.cores.output_gate.OutputGate`, which has a way past the memory.
 
-    In float32 on the CPU one compiled scan runs the family, :mod:`fwagents.kernels.programmer`, unless
+    In float32 on the CPU one compiled scan runs the family, :mod:`fwagents.kernels.cpu.programmer`, unless
     FWAGENTS_BACKEND in the environment names another backend. Elsewhere :meth:`torch_form` does: W is a linear
     function of what is written, so a stretch of steps needs no loop, see :func:`execute`.
 

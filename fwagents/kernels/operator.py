@@ -7,12 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwagents.kernels import cpu, cuda
+from fwagents.kernels.cpu import scan as cpu
+from fwagents.kernels.gpu import scan as gpu
 from fwagents.kernels.reference import ScanOptions, ScanResult, matrix_form, zeros_for_none
+from fwagents.kernels.tensors import float32_on_cpu, plain
 
 
 class Passes(NamedTuple):
-    """What a compiled backend is made of; see :mod:`fwagents.kernels.cpu`."""
+    """What a compiled backend is made of; see :mod:`fwagents.kernels.cpu.scan`."""
 
     covers: Callable[..., bool]
     forward: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
@@ -31,8 +33,8 @@ def as_given(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 PASSES = {
-    "numba": Passes(cpu.covers, cpu.forward_pass, cpu.backward_pass, cpu.trace_floats),
-    "triton": Passes(cuda.covers, as_given(cuda.forward_pass), as_given(cuda.backward_pass), cuda.trace_floats),
+    "numba": Passes(float32_on_cpu, cpu.forward_pass, cpu.backward_pass, cpu.trace_floats),
+    "triton": Passes(gpu.covers, as_given(gpu.forward_pass), as_given(gpu.backward_pass), gpu.trace_floats),
 }
 
 
@@ -61,11 +63,6 @@ def scan(
     else:
         y, h_out, A_out, _ = PASSES[backend].forward(*inputs, options, False)
     return ScanResult(y, h_out, A_out)
-
-
-def plain(x: Tensor | None) -> bool:
-    """Whether there are numbers at the tensor's address, as there are not behind a fake one."""
-    return x is None or type(x) in (Tensor, torch.nn.Parameter)
 
 
 @torch.library.custom_op("fwagents::fast_weight_scan", mutates_args=())

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fwagents.kernels import ScanOptions, _memory, fast_weight_scan
+from fwagents.kernels import ScanOptions, fast_weight_scan
+from fwagents.kernels.cpu import memory
 
 
 class Scan(NamedTuple):
@@ -56,7 +57,7 @@ def poison(monkeypatch) -> None:
             x.fill(np.nan)
         return x
 
-    names = [(torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty"), (_memory._Pool, "lend")]
+    names = [(torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty"), (memory._Pool, "lend")]
     for owner, name in names:
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *a, original=original, **k: filled(original(*a, **k)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fwagents.cores import DeltaNet, GatedDeltaNet, RotaryFastWeights, SumRule, make_core
-from fwagents.kernels import programmer
+from fwagents.kernels.cpu import programmer
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions, loop_form
 from tests.kernels.problems import distance, poison
 from tests.kernels.programs import loop_results, program_results, random_program

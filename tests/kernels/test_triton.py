@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fwagents.cores import CORES, FastWeights
-from fwagents.kernels import ScanOptions, cuda, fast_weight_scan, operator
+from fwagents.kernels import ScanOptions, fast_weight_scan, operator
+from fwagents.kernels.gpu import scan as gpu
 from fwagents.sb3 import MemoryPPO
 from tests.kernels.problems import distance, poison, random_scan, results
 
@@ -26,9 +27,9 @@ def small(monkeypatch):
     """Chunks of 4 steps, and 16 lines of a matrix at a time, so that small scans have several of both."""
 
     def plan(steps, size):
-        return cuda.Plan(chunk=4, padded=32, block=16, warps=1)
+        return gpu.Plan(chunk=4, padded=32, block=16, warps=1)
 
-    monkeypatch.setattr(cuda, "plan", plan)
+    monkeypatch.setattr(gpu, "plan", plan)
 
 
 def check(scan, tolerance=1e-4):
@@ -159,7 +160,7 @@ def test_second_derivatives_come_from_the_reference():
         (5, lambda x: x.double()),
         (5, lambda x: x.half()),
         (5, lambda x: x.to("meta")),
-        (cuda.LARGEST + 1, lambda x: x),
+        (gpu.LARGEST + 1, lambda x: x),
     ],
     ids=["float64", "float16", "another device", "too large"],
 )

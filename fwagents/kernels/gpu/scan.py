@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwagents.kernels._folds import episodes, fades, folded, gradient_at_A, gradient_at_keys
-from fwagents.kernels.cpu import dense, transformed
+from fwagents.kernels.gpu.folds import episodes, fades, folded, gradient_at_A, gradient_at_keys
 from fwagents.kernels.reference import ScanOptions
+from fwagents.kernels.tensors import dense, transformed
 
 LARGEST = 512  # R; the keys of a larger one do not fit on chip
 DTYPES = (torch.float32, torch.bfloat16)
@@ -91,7 +91,7 @@ def _aligned(floats: int) -> int:
 
 
 def trace_floats(shape: tuple[int, int, int], options: ScanOptions, norms: int, held: bool, marked: bool) -> int:
-    """Floats in a trace for T, B, R; see :func:`fwagents.kernels.cpu.trace_floats`."""
+    """Floats in a trace for T, B, R; see :func:`fwagents.kernels.cpu.scan.trace_floats`."""
     return sum(_aligned(math.prod(part)) for part in _shapes(shape, options, norms))
 
 
@@ -243,12 +243,12 @@ def _previous(y: Tensor, h: Tensor | None, start: Tensor | None) -> Tensor:
 def _launch(
     kernel: str, shape: tuple[int, int, int], options: ScanOptions, norms: int, *tensors: Tensor | None, **more: Any
 ) -> None:
-    """Launch a kernel of :mod:`_triton`, a program for each row of the batch."""
-    from fwagents.kernels import _triton
+    """Launch a kernel of :mod:`fwagents.kernels.gpu.kernels`, a program for each row of the batch."""
+    from fwagents.kernels.gpu import kernels
 
     steps, batch, size = shape
     how = plan(steps, size)
-    launch: Any = getattr(_triton, kernel)[(batch,)]
+    launch: Any = getattr(kernels, kernel)[(batch,)]
     (device,) = {x.device for x in tensors if x is not None}
     with torch.cuda.device(device if device.type == "cuda" else -1):  # where Triton launches
         launch(

@@ -6,18 +6,17 @@ sequence in blocks of steps, so that what one leaves is still in the cache when 
 
 import math
 from collections.abc import Sequence
-from functools import cache, lru_cache
-from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fwagents.kernels import cpu
-from fwagents.kernels._memory import borrowed
-from fwagents.kernels._problem import lanes, padded
-from fwagents.kernels._program import (
+from fwagents.kernels.cpu.kernels import program_kernels
+from fwagents.kernels.cpu.memory import borrowed
+from fwagents.kernels.cpu.problem import lanes, padded
+from fwagents.kernels.cpu.program_problem import (
     MEMORY,
     TURNS,
     ProgramGradients,
@@ -25,33 +24,17 @@ from fwagents.kernels._program import (
     chunk_of,
     places,
 )
-from fwagents.kernels._threads import run, tasks
-from fwagents.kernels.operator import differentiable, plain
+from fwagents.kernels.cpu.threads import run, tasks
+from fwagents.kernels.operator import differentiable
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions, ProgramResult, loop_form
-
-if TYPE_CHECKING:
-    from fwagents.kernels._compiled import ProgramKernels
+from fwagents.kernels.tensors import address, dense, float32_on_cpu, plain
 
 BLOCK = 1 << 20  # floats of projections that are made before the kernel reads them
-_lock = Lock()
-
-
-@cache
-def _load() -> "ProgramKernels":
-    from fwagents.kernels import _compiled
-
-    return _compiled.build_program()
-
-
-def kernels() -> "ProgramKernels":
-    """The compiled kernels; the first call in a process loads or compiles them."""
-    with _lock:
-        return _load()
 
 
 def covers(*tensors: Tensor | None) -> bool:
     """Whether the compiled scan can run on these: float32, on the CPU, in plain reverse mode without autocast."""
-    if torch.is_autocast_enabled("cpu") or not cpu.covers(*tensors):
+    if torch.is_autocast_enabled("cpu") or not float32_on_cpu(*tensors):
         return False
     return torch.compiler.is_compiling() or forward_ad._current_level < 0
 
@@ -197,14 +180,14 @@ def describe(inputs: ProgramInputs, options: ProgramOptions, plan: Layout, trace
         norm_eps=options.norm_eps,
         z=at[0],
         taps=inputs.taps.data_ptr(),
-        recent=cpu.address(inputs.recent),
-        W_in=cpu.address(inputs.W),
-        t_in=cpu.address(inputs.t),
-        start=cpu.address(inputs.start),
-        turns=cpu.address(tables),
-        turned=cpu.address(before),
-        gain=cpu.address(inputs.gain),
-        shift=cpu.address(inputs.shift),
+        recent=address(inputs.recent),
+        W_in=address(inputs.W),
+        t_in=address(inputs.t),
+        start=address(inputs.start),
+        turns=address(tables),
+        turned=address(before),
+        gain=address(inputs.gain),
+        shift=address(inputs.shift),
         memory=memory.data_ptr(),
         reads=at[1] if mixed else reads.data_ptr(),
         normed=at[2] if mixed else 0,
@@ -223,7 +206,7 @@ def forward_pass(
     inputs: ProgramInputs, options: ProgramOptions, traced: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Returns y, recent, W, t and the trace, which is empty unless asked for."""
-    compiled, plan, inputs = kernels(), layout_of(inputs, options), _dense(inputs)
+    compiled, plan, inputs = program_kernels(), layout_of(inputs, options), _dense(inputs)
     T, B, H = plan.T, plan.B, plan.H
     x = inputs.x.view(T * B, -1)
     trace, y = borrowed(sum(plan.sections[:-1]) + (plan.sections[-1] if traced else 0)), borrowed(T, B, H)
@@ -277,8 +260,8 @@ def mix_rows(
     dz: Tensor | None,
 ) -> None:
     """The output gate of some rows, or its derivative, on as many threads as it is worth."""
-    H, width, compiled = plan.H, plan.width, kernels()
-    addresses = [cpu.address(x) for x in (out, dout, dmixed, dz)]
+    H, width, compiled = plan.H, plan.width, program_kernels()
+    addresses = [address(x) for x in (out, dout, dmixed, dz)]
     steps = [4 * H, 4 * H, 4 * H, 4 * width]
     column = width - 2 * H
 
@@ -303,11 +286,11 @@ def backward_pass(
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients at the inputs, None where there is none, or where it is not wanted and costs something."""
-    compiled, plan, inputs = kernels(), layout_of(inputs, options), _dense(inputs)
+    compiled, plan, inputs = program_kernels(), layout_of(inputs, options), _dense(inputs)
     T, B, H, width, heads, row = plan.T, plan.B, plan.H, plan.width, options.heads, plan.row
     x, has_mix = inputs.x.view(T * B, -1), inputs.mix is not None
     dy = torch.zeros_like(y) if dy is None else dy.contiguous()
-    drecent, dW = cpu.dense(drecent), cpu.dense(dW)
+    drecent, dW = dense(drecent), dense(dW)
     problem, *_, alive = describe(inputs, options, plan, trace, y)
     at = places(problem, True)
     count = tasks(B, 2 * plan.work)
@@ -326,8 +309,8 @@ def backward_pass(
     z, _, normed, mixed = sections_of(trace, plan)
     gradients = ProgramGradients(
         y=dy.data_ptr(),
-        recent_out=cpu.address(drecent),
-        W_out=cpu.address(dW),
+        recent_out=address(drecent),
+        W_out=address(dW),
         G=G.data_ptr(),
         scale=scale.data_ptr(),
         carry=carry.data_ptr(),
@@ -335,8 +318,8 @@ def backward_pass(
         z=0,
         taps=dtaps.data_ptr(),
         norm=dnorm.data_ptr(),
-        recent=cpu.address(d_recent),
-        W_in=cpu.address(d_W),
+        recent=address(d_recent),
+        W_in=address(d_W),
     )
     keep = 0.0  # of the sums over steps
     for begin in reversed(range(0, T, plan.block)):

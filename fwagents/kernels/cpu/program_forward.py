@@ -1,6 +1,6 @@
 """The compiled forward pass of the fast-weight programmers: a row of the batch at a time, a segment at a time.
 
-See :class:`fwagents.kernels._program.ProgramProblem` for sizes, addresses and what a segment is.
+See :class:`fwagents.kernels.cpu.program_problem.ProgramProblem` for sizes, addresses and what a segment is.
 """
 
 from math import sqrt
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fwagents.kernels._blocks import FLOAT, clear, prefetch_floats
-from fwagents.kernels._program import MEMORY, TURNS, Places, ProgramProblem
-from fwagents.kernels._simd import (
+from fwagents.kernels.cpu.blocks import FLOAT, clear, prefetch_floats
+from fwagents.kernels.cpu.program_problem import MEMORY, TURNS, Places, ProgramProblem
+from fwagents.kernels.cpu.simd import (
     LANES,
     add_transposed_tile,
     byte,

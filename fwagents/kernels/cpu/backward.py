@@ -8,7 +8,7 @@ the reads of the last BLOCK steps one by one, and from older reads as one produc
 
 import numpy as np
 
-from fwagents.kernels._blocks import (
+from fwagents.kernels.cpu.blocks import (
     FLOAT,
     add_combination,
     add_product,
@@ -19,9 +19,9 @@ from fwagents.kernels._blocks import (
     prefetch_floats,
     set_scaled,
 )
-from fwagents.kernels._forward import ONE, key_address, pack, panels, read_row, write_row
-from fwagents.kernels._problem import BLOCK, FOLD, GO_ON, RESET, STATE, TILE, Gradients, Problem, Slot
-from fwagents.kernels._simd import (
+from fwagents.kernels.cpu.forward import ONE, key_address, pack, panels, read_row, write_row
+from fwagents.kernels.cpu.problem import BLOCK, FOLD, GO_ON, RESET, STATE, TILE, Gradients, Problem, Slot
+from fwagents.kernels.cpu.simd import (
     LANES,
     PANEL,
     byte,

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
-from fwagents.kernels import cpu
-from fwagents.kernels._layout import decay_tables, layout
-from fwagents.kernels._memory import borrowed
-from fwagents.kernels._problem import GROUP, Problem, forward_scratch, packed_floats
-from fwagents.kernels._threads import run, tasks
+from fwagents.kernels.cpu.kernels import scan_kernels
+from fwagents.kernels.cpu.layout import decay_tables, layout
+from fwagents.kernels.cpu.memory import borrowed
+from fwagents.kernels.cpu.problem import GROUP, Problem, forward_scratch, packed_floats
+from fwagents.kernels.cpu.scan import describe, padded_matrix
+from fwagents.kernels.cpu.threads import run, tasks
 from fwagents.kernels.reference import ScanOptions
+from fwagents.kernels.tensors import address, dense
 
 
 class ScanSteps:
@@ -48,7 +50,7 @@ class ScanSteps:
         self.memory = torch.zeros(batch, 2, dtype=torch.int64)
         self.h = weight_hh.new_zeros(batch, size)
         self.folded: Tensor | None = None
-        problem = cpu.describe(
+        problem = describe(
             (1, batch, size),
             plan._replace(longest=self.capacity),
             0 if gain is None else len(gain),
@@ -78,22 +80,22 @@ class ScanSteps:
         if versions == self.versions:
             return
         self.versions = versions
-        weight_ih, weight, bias, gain, shift = (cpu.dense(x) for x in self.weights)
+        weight_ih, weight, bias, gain, shift = (dense(x) for x in self.weights)
         problem = self.problem._replace(
-            weight_ih=cpu.address(weight_ih),
-            weight=cpu.address(weight),
-            bias=cpu.address(bias),
-            gain=cpu.address(gain),
-            shift=cpu.address(shift),
+            weight_ih=address(weight_ih),
+            weight=address(weight),
+            bias=address(bias),
+            gain=address(gain),
+            shift=address(shift),
         )
-        cpu.kernels().prepared(problem, self.packed.data_ptr())
+        scan_kernels().prepared(problem, self.packed.data_ptr())
 
     def load(self, h: Tensor, A: Tensor | None = None) -> None:
         """Go on from a state; an ``A`` of None is zero."""
         self.h.copy_(h.detach())
         row = self.keys.shape[-1]
-        self.folded = None if A is None else cpu.padded_matrix(A.detach().clone(), row)
-        self.problem = self.problem._replace(offset=0, A=cpu.address(self.folded))
+        self.folded = None if A is None else padded_matrix(A.detach().clone(), row)
+        self.problem = self.problem._replace(offset=0, A=address(self.folded))
 
     def state(self) -> tuple[Tensor, Tensor]:
         """h and A after the steps so far; later steps leave them alone."""
@@ -112,7 +114,7 @@ class ScanSteps:
 
         def task(begin: int, end: int, which: int) -> None:
             at = self.scratch.data_ptr() + 4 * self.floats * which
-            cpu.kernels().final(problem, out.data_ptr(), int(padded), begin, end, at)
+            scan_kernels().final(problem, out.data_ptr(), int(padded), begin, end, at)
 
         run(task, len(self.h), self.count, (self, out))
 
@@ -124,9 +126,9 @@ class ScanSteps:
             problem = self._folded()
         x = x.contiguous()
         y = torch.empty_like(self.h)
-        start = cpu.dense(start)
-        now = problem._replace(drive=x.data_ptr(), y=y.data_ptr(), marks=cpu.address(start))  # True is RESET
-        forward, at, floats = cpu.kernels().forward, self.scratch.data_ptr(), 4 * self.floats
+        start = dense(start)
+        now = problem._replace(drive=x.data_ptr(), y=y.data_ptr(), marks=address(start))  # True is RESET
+        forward, at, floats = scan_kernels().forward, self.scratch.data_ptr(), 4 * self.floats
         if self.count == 1:
             forward(now, 0, len(y), at)
         else:

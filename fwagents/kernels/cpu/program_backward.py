@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fwagents.kernels._blocks import FLOAT, add_combination, add_product, clear, prefetch_floats, set_scaled
-from fwagents.kernels._program import MEMORY, Places, ProgramGradients, ProgramProblem
-from fwagents.kernels._program_forward import (
+from fwagents.kernels.cpu.blocks import FLOAT, add_combination, add_product, clear, prefetch_floats, set_scaled
+from fwagents.kernels.cpu.program_forward import (
     LEAST_LENGTH,
     ONE,
     ZERO,
@@ -35,7 +34,8 @@ from fwagents.kernels._program_forward import (
     take_matrix,
     transpose,
 )
-from fwagents.kernels._simd import (
+from fwagents.kernels.cpu.program_problem import MEMORY, Places, ProgramGradients, ProgramProblem
+from fwagents.kernels.cpu.simd import (
     LANES,
     PANEL,
     called,
@@ -464,7 +464,7 @@ def backward(
     which: int,
     scratch: int,
 ) -> None:
-    """The derivative of :func:`fwagents.kernels._program_forward.forward`; the steps after these have been done.
+    """The derivative of :func:`fwagents.kernels.cpu.program_forward.forward`; the steps after these have been done.
 
     Args:
         p: the problem.

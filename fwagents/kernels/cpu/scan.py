@@ -4,17 +4,14 @@ Attention form inside a chunk, A carried from chunk to chunk; see ``docs/perform
 Numba is imported, and the kernels are compiled or loaded, when a scan is first run.
 """
 
-from functools import lru_cache
-from threading import Lock
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwagents.kernels._layout import Layout, decay_tables, layout
-from fwagents.kernels._memory import borrowed
-from fwagents.kernels._problem import (
+from fwagents.kernels.cpu.kernels import scan_kernels
+from fwagents.kernels.cpu.layout import Layout, decay_tables, layout
+from fwagents.kernels.cpu.memory import borrowed
+from fwagents.kernels.cpu.problem import (
     GROUP,
     TILE,
     Gradients,
@@ -24,48 +21,9 @@ from fwagents.kernels._problem import (
     lanes,
     slot_layout,
 )
-from fwagents.kernels._threads import run, tasks
+from fwagents.kernels.cpu.threads import run, tasks
 from fwagents.kernels.reference import ScanOptions
-
-if TYPE_CHECKING:
-    from fwagents.kernels._compiled import Kernels
-
-_lock = Lock()
-
-
-def transformed() -> bool:
-    """Whether a transform of torch.func is at work, which sees nothing of what a compiled scan does."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-
-
-def covers(*tensors: Tensor | None) -> bool:
-    """Whether the compiled scan can run on these: float32, on the CPU, under no transform of torch.func."""
-    if transformed():
-        return False
-    return all(x is None or (x.dtype == torch.float32 and x.device.type == "cpu") for x in tensors)
-
-
-@lru_cache(maxsize=1)
-def _load() -> "Kernels":
-    from fwagents.kernels import _compiled
-
-    return _compiled.build()
-
-
-def kernels() -> "Kernels":
-    """The compiled kernels; the first call in a process takes about a second, or compiles them."""
-    with _lock:
-        return _load()
-
-
-def dense(x: Tensor | None) -> Tensor | None:
-    """Contiguous, or None."""
-    return None if x is None else x.contiguous()
-
-
-def address(x: Tensor | None) -> int:
-    """Of the first number; 0 for None."""
-    return 0 if x is None else x.data_ptr()
+from fwagents.kernels.tensors import address, dense
 
 
 def padded_matrix(x: Tensor | None, row: int) -> Tensor | None:
@@ -140,7 +98,7 @@ def forward_pass(
     traced: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns y, h, A and the trace, which is empty unless asked for."""
-    compiled = kernels()
+    compiled = scan_kernels()
     shape = steps, batch, size = (*drive.shape[:2], len(weight_hh))
     plan = layout((steps, batch, size), options, gain is not None, A is not None, start is not None, traced)
     drive, weight_hh, h, start = drive.contiguous(), weight_hh.contiguous(), dense(h), dense(start)
@@ -200,7 +158,7 @@ def backward_pass(
 
     Those at drive (where that is x) and A only if wanted; without a ``weight_ih`` the first is always there.
     """
-    compiled = kernels()
+    compiled = scan_kernels()
     shape = steps, batch, size = (*y.shape[:2], len(weight_hh))
     plan = layout((steps, batch, size), options, gain is not None, A is not None, start is not None, True)
     wants_A = wants_A and A is not None
