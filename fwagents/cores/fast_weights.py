@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fwagents.cores.base import HiddenState, MemoryCore, boolean, finite_float, integer, positive_int
 from fwagents.cores.stepper import CompiledStepper, Stepper
-from fwagents.kernels import ScanOptions, check_backend, chosen_backend, fast_weight_scan
+from fwagents.kernels import ScanInputs, ScanOptions, check_backend, chosen_backend, fast_weight_scan
 from fwagents.kernels.cpu.steps import ScanSteps
 from fwagents.kernels.reference import inner_loop, key, settle
 from fwagents.kernels.tensors import float32_on_cpu
@@ -193,6 +193,11 @@ class FastWeights(MemoryCore[FastWeightsState]):
         """What is written into A once ``h`` [..., R] has settled: h, or its direction if ``normalize_storage``."""
         return key(h, self.options)
 
+    def scan_weights(self) -> dict[str, Tensor]:
+        """The parameters by their names in :class:`~fwagents.kernels.ScanInputs`."""
+        weights: dict[str, Tensor] = {"weight_hh": self.weight_hh, "weight_ih": self.weight_ih, "bias": self.bias}
+        return weights if self.norm is None else weights | {"gain": self.norm.weight, "shift": self.norm.bias}
+
     def _gain_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
         return (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)
 
@@ -229,20 +234,8 @@ class FastWeights(MemoryCore[FastWeightsState]):
     def _scan(
         self, x: Tensor, state: FastWeightsState, start: Tensor | None, taken: Tensor | None = None
     ) -> tuple[Tensor, FastWeightsState]:
-        h, A, *_ = (*state, None)  # the state of no memory has no A
-        y, h, A = fast_weight_scan(
-            x,
-            self.weight_hh,
-            h,
-            A,
-            start,
-            *self._gain_and_shift(),
-            self.options,
-            weight_ih=self.weight_ih,
-            bias=self.bias,
-            backend=self.backend,
-            taken=taken,
-        )
+        inputs = ScanInputs(x, start=start, **state._asdict(), **self.scan_weights())
+        y, h, A = fast_weight_scan(inputs, self.options, backend=self.backend, taken=taken)
         return y, self._state((h, A)[: len(self.state_shapes)])
 
     def extra_repr(self) -> str:
@@ -261,8 +254,7 @@ class FastWeightsStepper(CompiledStepper[FastWeightsState]):
     core: FastWeights
 
     def __init__(self, core: FastWeights, state: FastWeightsState) -> None:
-        weights = (core.weight_ih, core.weight_hh, core.bias, *core._gain_and_shift())
-        self._steps = ScanSteps(*weights, core.options, len(state.h))
+        self._steps = ScanSteps(core.scan_weights(), core.options, len(state.h))
         super().__init__(core, state)
 
     @property

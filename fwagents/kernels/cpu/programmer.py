@@ -25,9 +25,9 @@ from fwagents.kernels.cpu.program_problem import (
     places,
 )
 from fwagents.kernels.cpu.threads import run, tasks
-from fwagents.kernels.operator import differentiable
+from fwagents.kernels.operator import CompiledScan
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions, ProgramResult, loop_form
-from fwagents.kernels.tensors import address, dense, float32_on_cpu, plain
+from fwagents.kernels.tensors import address, dense, float32_on_cpu
 
 BLOCK = 1 << 20  # floats of projections that are made before the kernel reads them
 
@@ -37,23 +37,6 @@ def covers(*tensors: Tensor | None) -> bool:
     if torch.is_autocast_enabled("cpu") or not float32_on_cpu(*tensors):
         return False
     return torch.compiler.is_compiling() or forward_ad._current_level < 0
-
-
-def scan(inputs: ProgramInputs, options: ProgramOptions) -> ProgramResult:
-    """Run the recurrence over a sequence; see :class:`ProgramInputs`, all of which :func:`covers` must hold for.
-
-    Returns:
-        Outputs and the last state, differentiable in every tensor but ``start``. The count t is no variable of the
-        turns, so its gradient is that of the last count alone.
-    """
-    traced = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    if torch.compiler.is_compiling() or not all(map(plain, inputs)):
-        found = _forward(*inputs, *options, traced)
-    elif traced:
-        found = cast(Any, _Scan).apply(*inputs, options)
-    else:
-        found = forward_pass(inputs, options, False)
-    return ProgramResult(*found[:4])
 
 
 class Layout(NamedTuple):
@@ -116,8 +99,17 @@ def layout(T: int, B: int, width: int, conv: int, channels: int, options: Progra
 
 def layout_of(inputs: ProgramInputs, options: ProgramOptions) -> Layout:
     """The layout for the shapes of these inputs."""
-    (T, B, _), (conv, channels) = inputs.x.shape, inputs.taps.shape
-    return layout(T, B, len(inputs.weight), conv, channels, options, inputs.gain is not None)
+    shape = (*inputs.x.shape[:2], len(inputs.weight), *inputs.taps.shape)
+    return layout(*map(int, shape), options, inputs.gain is not None)
+
+
+def sizes(inputs: ProgramInputs, options: ProgramOptions) -> tuple[list[tuple[int, ...]], int]:
+    """The shapes of y, recent, W and t, and the floats in a trace."""
+    plan = layout_of(inputs, options)
+    B, H = plan.B, plan.H
+    return [(plan.T, B, H), (B, plan.conv - 1, 3 * H), (B, options.heads, plan.out, plan.size), (B, 1)], sum(
+        plan.sections
+    )
 
 
 @lru_cache(maxsize=16)
@@ -275,17 +267,30 @@ def mix_rows(
 
 
 def backward_pass(
-    dy: Tensor | None,
-    drecent: Tensor | None,
-    dW: Tensor | None,
-    y: Tensor,
-    W: Tensor,
+    gradients: Sequence[Tensor | None],
+    kept: Sequence[Tensor],
     trace: Tensor,
     inputs: ProgramInputs,
     options: ProgramOptions,
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients at the inputs, None where there is none, or where it is not wanted and costs something."""
+    """Gradients at the inputs; see :class:`~fwagents.kernels.operator.CompiledScan`.
+
+    That at x is left out if it is not wanted; the others come along for nothing.
+    """
+    with torch.autocast("cpu", enabled=False):
+        return _backward(gradients, kept, trace, inputs, options, wanted[0])
+
+
+def _backward(
+    gradients: Sequence[Tensor | None],
+    kept: Sequence[Tensor],
+    trace: Tensor,
+    inputs: ProgramInputs,
+    options: ProgramOptions,
+    wants_x: bool,
+) -> list[Tensor | None]:
+    (dy, drecent, dW, dt), (y, W) = gradients, kept
     compiled, plan, inputs = program_kernels(), layout_of(inputs, options), _dense(inputs)
     T, B, H, width, heads, row = plan.T, plan.B, plan.H, plan.width, options.heads, plan.row
     x, has_mix = inputs.x.view(T * B, -1), inputs.mix is not None
@@ -305,9 +310,9 @@ def backward_pass(
     dz, dmixed, dreads = borrowed(block, width), borrowed(block, H), borrowed(block, H)
     dweight, dbias = x.new_empty(width, x.shape[1]), x.new_empty(width)
     dmix, dmix_bias = (x.new_empty(H, H), x.new_empty(H)) if has_mix else (None, None)
-    dx = borrowed(*inputs.x.shape) if wanted[0] else None
+    dx = borrowed(*inputs.x.shape) if wants_x else None
     z, _, normed, mixed = sections_of(trace, plan)
-    gradients = ProgramGradients(
+    to = ProgramGradients(
         y=dy.data_ptr(),
         recent_out=address(drecent),
         W_out=address(dW),
@@ -326,7 +331,7 @@ def backward_pass(
         end = min(begin + plan.block, T)
         rows, some = slice(begin * B, end * B), (end - begin) * B
         dz_now, offset = dz[:some], begin * B
-        now = gradients._replace(z=dz.data_ptr() - 4 * offset * width)
+        now = to._replace(z=dz.data_ptr() - 4 * offset * width)
         if has_mix:
             dm, dr = dmixed[:some], dreads[:some]
             mix_rows(plan, rows, z[rows], mixed[rows], None, dy.view(T * B, H)[rows], dm, dz_now)
@@ -350,7 +355,8 @@ def backward_pass(
         keep = 1.0
     dtaps, dnorm = (s[0] if count == 1 else s.sum(0) for s in (dtaps, dnorm))
     dgain, dshift = dnorm.unbind() if has_mix else (None, None)
-    return [dx, dweight, dbias, dtaps, d_recent, d_W, None, None, dgain, dshift, dmix, dmix_bias]
+    at_t = _gradient_at_t(dt, inputs.start)
+    return [dx, dweight, dbias, dtaps, d_recent, d_W, at_t, None, dgain, dshift, dmix, dmix_bias]
 
 
 def _sum_rows(x: Tensor, out: Tensor, keep: float) -> None:
@@ -368,145 +374,16 @@ def _gradient_at_t(dt: Tensor | None, start: Tensor | None) -> Tensor | None:
     return dt.masked_fill(start.any(0).unsqueeze(1), 0.0)
 
 
-@torch.library.custom_op("fwagents::program_scan", mutates_args=())
-def _forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    taps: Tensor,
-    recent: Tensor | None,
-    W: Tensor | None,
-    t: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    mix: Tensor | None,
-    mix_bias: Tensor | None,
-    heads: int,
-    delta: bool,
-    gates: int,
-    silu: bool,
-    turns: Sequence[float],
-    first: int,
-    every: int,
-    norm_eps: float,
-    traced: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Returns y, recent, W, t and the trace, which is empty unless asked for."""
-    inputs = ProgramInputs(x, weight, bias, taps, recent, W, t, start, gain, shift, mix, mix_bias)
-    options = ProgramOptions(heads, delta, gates, silu, tuple(turns), first, every, norm_eps)
-    return forward_pass(inputs, options, traced)
-
-
-def _given(arguments: Sequence[Any]) -> tuple[ProgramInputs, ProgramOptions]:
-    """Inputs and options from the arguments of the operator."""
-    tensors, constants = arguments[: len(ProgramInputs._fields)], list(arguments[len(ProgramInputs._fields) :])
-    options = ProgramOptions(*constants[: len(ProgramOptions._fields)])
-    return ProgramInputs(*tensors), options._replace(turns=tuple(options.turns))
-
-
-@_forward.register_fake
-def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    inputs, options = _given(arguments)
-    plan = layout(
-        *map(int, (*inputs.x.shape[:2], len(inputs.weight), *inputs.taps.shape)), options, inputs.gain is not None
-    )
-    new = inputs.x.new_empty
-    return (
-        new(plan.T, plan.B, plan.H),
-        new(plan.B, plan.conv - 1, 3 * plan.H),
-        new(plan.B, options.heads, plan.out, plan.size),
-        new(plan.B, 1),
-        new(sum(plan.sections) if arguments[-1] else 0),
-    )
-
-
-@torch.library.custom_op("fwagents::program_scan_backward", mutates_args=())
-def _backward(
-    dy: Tensor | None,
-    drecent: Tensor | None,
-    dW: Tensor | None,
-    y: Tensor,
-    W_out: Tensor,
-    trace: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    taps: Tensor,
-    recent: Tensor | None,
-    W: Tensor | None,
-    t: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    mix: Tensor | None,
-    mix_bias: Tensor | None,
-    heads: int,
-    delta: bool,
-    gates: int,
-    silu: bool,
-    turns: Sequence[float],
-    first: int,
-    every: int,
-    norm_eps: float,
-    wants_x: bool,
-) -> list[Tensor]:
-    """Returns the gradients at the inputs; empty where there is none."""
-    inputs = ProgramInputs(x, weight, bias, taps, recent, W, t, start, gain, shift, mix, mix_bias)
-    options = ProgramOptions(heads, delta, gates, silu, tuple(turns), first, every, norm_eps)
-    found = backward_pass(dy, drecent, dW, y, W_out, trace, inputs, options, [wants_x])
-    return [y.new_empty(0) if d is None else d.clone() for d in found]  # an operator's outputs share no memory
-
-
-@_backward.register_fake
-def _(*arguments: Any) -> list[Tensor]:
-    inputs, _ = _given(arguments[6:])
-    absent = {"t", "start"} | (set() if arguments[-1] else {"x"})
-    return [
-        inputs.x.new_empty(0) if given is None or name in absent else inputs.x.new_empty(given.shape)
-        for name, given in inputs._asdict().items()
-    ]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    y, _, W, _, trace = output
-    tensors = inputs[: len(ProgramInputs._fields)]
-    ctx.save_for_backward(*tensors, y, W, trace)
-    ctx.direct = isinstance(inputs[len(tensors)], ProgramOptions)
-    ctx.options = inputs[len(tensors)] if ctx.direct else _given(inputs)[1]
-    ctx.mark_non_differentiable(trace)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    *tensors, y, W, trace = ctx.saved_tensors
-    inputs, wanted = ProgramInputs(*tensors), ctx.needs_input_grad
-    if torch.is_grad_enabled():
-        found = list(differentiable(loop_form(inputs, ctx.options), gradients[:4], inputs, wanted))
-    else:
-        dy, drecent, dW, dt, *_ = gradients
-        given = dy, drecent, dW, y, W, trace
-        with torch.autocast("cpu", enabled=False):
-            if ctx.direct:
-                found = backward_pass(*given, inputs, ctx.options, wanted)
-            else:
-                found = list(_backward(*given, *inputs, *ctx.options, wanted[0]))
-        found[6] = _gradient_at_t(dt, inputs.start)
-    found = [d if wants else None for d, wants in zip(found, wanted, strict=False)]
-    return *found, *(None,) * (len(wanted) - len(found))
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-
-
-class _Scan(torch.autograd.Function):
-    """The same operator without torch's dispatcher, which costs more than a small scan does."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        *tensors, options = inputs
-        output = forward_pass(ProgramInputs(*tensors), options, True)
-        _save(ctx, inputs, output)
-        return output
-
-    backward = staticmethod(_differentiate)
+# :func:`covers` must hold for its inputs. The count t is no variable of the turns, so its gradient is that of the last
+# count alone.
+scan = CompiledScan(
+    "program_scan",
+    ProgramInputs,
+    ProgramOptions,
+    ProgramResult,
+    forward=forward_pass,
+    backward=backward_pass,
+    sizes=sizes,
+    reference=loop_form,
+    kept=["y", "W"],
+)

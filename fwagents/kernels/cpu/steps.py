@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from fwagents.kernels.cpu.kernels import scan_kernels
-from fwagents.kernels.cpu.layout import decay_tables, layout
+from fwagents.kernels.cpu.layout import decay_tables
 from fwagents.kernels.cpu.memory import borrowed
 from fwagents.kernels.cpu.problem import GROUP, Problem, forward_scratch, packed_floats
-from fwagents.kernels.cpu.scan import describe, padded_matrix
+from fwagents.kernels.cpu.scan import describe, layout_of, padded_matrix
 from fwagents.kernels.cpu.threads import run, tasks
-from fwagents.kernels.reference import ScanOptions
+from fwagents.kernels.reference import ScanInputs, ScanOptions
 from fwagents.kernels.tensors import address, dense
 
 
@@ -20,47 +20,27 @@ class ScanSteps:
     costs less; rows that never were folded, or that began an episode since, have no A to read at all.
 
     Args:
-        weight_ih: C [R, D].
-        weight_hh: W [R, R].
-        bias: b [R].
-        gain: layer-norm gain [1 or S, R], or None.
-        shift: layer-norm bias, as ``gain``.
+        weights: W, C, b and the layer norm's gain and shift by their names in :class:`ScanInputs`.
         options: see :class:`ScanOptions`.
         batch: B.
     """
 
-    def __init__(
-        self,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        bias: Tensor,
-        gain: Tensor | None,
-        shift: Tensor | None,
-        options: ScanOptions,
-        batch: int,
-    ) -> None:
-        size, width = weight_ih.shape
-        self.weights = (weight_ih, weight_hh, bias, gain, shift)
+    def __init__(self, weights: dict[str, Tensor], options: ScanOptions, batch: int) -> None:
+        size, width = weights["weight_ih"].shape
+        self.weights = weights
         self.versions: tuple[tuple[int, int], ...] = ()
         self.capacity = max(64, size)
-        plan = layout((1, batch, size), options, gain is not None, False, False, False)
+        inputs = ScanInputs(borrowed(1, batch, width), **weights)
+        plan = layout_of(inputs, options, False)
         self.tables = decay_tables(options.decay, options.fast_lr, self.capacity)
         self.workspace = borrowed(plan.floats)
         self.keys = borrowed(batch, self.capacity + GROUP, plan.row)
         self.memory = torch.zeros(batch, 2, dtype=torch.int64)
-        self.h = weight_hh.new_zeros(batch, size)
+        self.h = inputs.weight_hh.new_zeros(batch, size)
         self.folded: Tensor | None = None
-        problem = describe(
-            (1, batch, size),
-            plan._replace(longest=self.capacity),
-            0 if gain is None else len(gain),
-            options,
-            self.tables,
-            self.workspace,
-            False,
-        )
+        plan = plan._replace(longest=self.capacity)
+        problem = describe(inputs, (1, batch, size), plan, options, self.tables, self.workspace)
         self.problem = problem._replace(
-            width=width,
             key_rows=self.capacity + GROUP,
             keys=self.keys.data_ptr(),
             h=self.h.data_ptr(),
@@ -76,19 +56,13 @@ class ScanSteps:
 
     def _pack(self) -> None:
         """Read the weights again if they were changed, as an optimiser does, in place or by assignment."""
-        versions = tuple((x.data_ptr(), x._version) for x in self.weights if x is not None)
+        versions = tuple((x.data_ptr(), x._version) for x in self.weights.values())
         if versions == self.versions:
             return
         self.versions = versions
-        weight_ih, weight, bias, gain, shift = (dense(x) for x in self.weights)
-        problem = self.problem._replace(
-            weight_ih=address(weight_ih),
-            weight=address(weight),
-            bias=address(bias),
-            gain=address(gain),
-            shift=address(shift),
-        )
-        scan_kernels().prepared(problem, self.packed.data_ptr())
+        held = {name: x.contiguous() for name, x in self.weights.items()}
+        at = {name.removesuffix("_hh"): x.data_ptr() for name, x in held.items()}
+        scan_kernels().prepared(self.problem._replace(**at), self.packed.data_ptr())
 
     def load(self, h: Tensor, A: Tensor | None = None) -> None:
         """Go on from a state; an ``A`` of None is zero."""
