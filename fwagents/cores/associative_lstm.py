@@ -102,8 +102,8 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         """Shapes of h and c for one row."""
         return (self.hidden_size,), (self.num_copies, self.hidden_size)
 
-    def scan(self, x: Tensor, state: AssociativeLSTMState) -> tuple[Tensor, AssociativeLSTMState]:
-        """A stretch without resets, compiled where that is possible; see :meth:`MemoryCore.scan`."""
+    def stretch(self, x: Tensor, state: AssociativeLSTMState) -> tuple[Tensor, AssociativeLSTMState]:
+        """A stretch without resets, compiled where that is possible; see :meth:`MemoryCore.stretch`."""
         tensors = (x, *state, self.weight_ih, self.weight_hh, self.bias)
         if chosen_backend("auto") == "numba" and associative.covers(*tensors):
             y, h, c = associative.scan(torch_form, self.num_heads, self.permutations, *tensors)

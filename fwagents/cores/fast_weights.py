@@ -143,24 +143,10 @@ class FastWeights(MemoryCore[FastWeightsState]):
         shapes = (self.hidden_size,), (self.hidden_size, self.hidden_size)
         return shapes[: len(self.state_type._fields)]
 
-    def scan(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
-        """A stretch without resets; see :meth:`MemoryCore.scan`."""
-        return self._scan(x, state, None)
-
-    def scan_episodes(self, x: Tensor, state: FastWeightsState, start: Tensor) -> tuple[Tensor, FastWeightsState]:
-        """A stretch with resets, which the scan does itself; see :meth:`MemoryCore.scan_episodes`."""
-        return self._scan(x, state, start)
-
-    def cell(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
-        """One step without a reset; see :meth:`MemoryCore.cell`."""
-        y, state = self._scan(x.unsqueeze(0), state, None)
-        return y.squeeze(0), state
-
-    def step(self, x: Tensor, state: FastWeightsState, start: Tensor | None = None) -> tuple[Tensor, FastWeightsState]:
-        """One step, which resets rows itself; see :meth:`MemoryCore.step`."""
-        self._check_step(x, state, start)
-        y, state = self._scan(x.unsqueeze(0), state, None if start is None else start.unsqueeze(0))
-        return y.squeeze(0), state
+    def scan(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> tuple[Tensor, FastWeightsState]:
+        """Steps with resets in one call of the scan; see :meth:`MemoryCore.scan`."""
+        y, h, A = fast_weight_scan(self._inputs(x, state, start), self.options, backend=self.backend)
+        return y, self._state((h, A)[: len(self.state_shapes)])
 
     def settle(self, boundary: Tensor, stored: Tensor | None = None) -> Tensor:
         """Equation 5 alone, for a model that chooses itself what is stored and what enters the boundary.
@@ -214,7 +200,8 @@ class FastWeights(MemoryCore[FastWeightsState]):
         if self.inner_steps != "adaptive":
             return torch.full(x.shape[:2], self.inner_steps, device=x.device)
         taken = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
-        self._scan(x, self._opening(x.shape[1]) if state is None else state, start, taken)
+        inputs = self._inputs(x, self._opening(x.shape[1]) if state is None else state, start)
+        fast_weight_scan(inputs, self.options, backend=self.backend, taken=taken)
         return taken
 
     def stepper(self, start_from: FastWeightsState | int) -> Stepper[FastWeightsState]:
@@ -231,12 +218,8 @@ class FastWeights(MemoryCore[FastWeightsState]):
         """No state at all, which the scan takes for zero without writing R^2 zeros a row."""
         return self._state(cast(Any, None) for _ in self.state_shapes)
 
-    def _scan(
-        self, x: Tensor, state: FastWeightsState, start: Tensor | None, taken: Tensor | None = None
-    ) -> tuple[Tensor, FastWeightsState]:
-        inputs = ScanInputs(x, start=start, **state._asdict(), **self.scan_weights())
-        y, h, A = fast_weight_scan(inputs, self.options, backend=self.backend, taken=taken)
-        return y, self._state((h, A)[: len(self.state_shapes)])
+    def _inputs(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> ScanInputs:
+        return ScanInputs(x, start=start, **state._asdict(), **self.scan_weights())
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print``."""

@@ -5,15 +5,15 @@ import os
 import torch
 from torch import Tensor
 
-from fwagents.kernels.cpu import scan as cpu
-from fwagents.kernels.gpu import scan as gpu
+from fwagents.kernels.cpu import scan as cpu_scan
+from fwagents.kernels.gpu import scan as gpu_scan
 from fwagents.kernels.reference import ScanInputs, ScanOptions, ScanResult, attention_form, matrix_form
 
 __all__ = ["BACKENDS", "ScanInputs", "ScanOptions", "ScanResult", "check_backend", "chosen_backend", "fast_weight_scan"]
 
 DEFAULT_OPTIONS = ScanOptions()
 BACKENDS = ("auto", "numba", "triton", "torch", "attention")
-COMPILED = {"numba": cpu, "triton": gpu}  # each has ``covers`` and ``scan``
+COMPILED = {"numba": cpu_scan, "triton": gpu_scan}  # each has ``covers`` and ``scan``
 VARIABLE = "FWAGENTS_BACKEND"
 
 
