@@ -74,7 +74,7 @@ def scan_kernels() -> ScanKernels:
 @_once
 def program_kernels() -> ProgramKernels:
     """The kernels of the fast-weight programmers."""
-    from fwagents.kernels.cpu import program_backward, program_forward
+    from fwagents.kernels.cpu import program_backward, program_forward, program_mix
     from fwagents.kernels.cpu.compiled import build
 
     return ProgramKernels(
@@ -82,7 +82,7 @@ def program_kernels() -> ProgramKernels:
             "fast-weight-programmer",
             30,
             (program_forward.forward, [ProgramProblem, Places, *[int] * 5]),
-            (program_forward.mix, [int] * 10),
+            (program_mix.mix, [int] * 10),
             (program_backward.backward, [ProgramProblem, ProgramGradients, Places, *[int] * 6]),
         )
     )

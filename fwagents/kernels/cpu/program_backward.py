@@ -1,44 +1,27 @@
-"""The compiled backward pass of the fast-weight programmers, a segment at a time from the last to the first.
-
-Within a segment a read is attention to what was written, so neither W nor the gradient at it is formed at every step:
-with ``L[t, s]`` the share that is left at step t of what was written at step s, W0 before the segment and G the
-gradient at W behind it, dr the gradient at the read and de that at the error::
-
-    dq(t) = L[t] W0^T dr(t) + sum_{s<=t} L[t, s] (dr(t) . u(s)) k(s)
-    du(s) = L[n, s] G k(s) + sum_{t>=s} L[t, s] (q(t) . k(s)) dr(t) - sum_{t>s} L[t, s] (k(t) . k(s)) de(t)
-    de(t) = beta(t) du(t)
-    dk(s) = L[n, s] G^T u(s) + sum_{t>=s} L[t, s] (dr(t) . u(s)) q(t) - sum_{t>s} L[t, s] (de(t) . u(s)) k(t)
-            - L[s] W0^T de(s) - sum_{t<s} L[s, t] (de(s) . u(t)) k(t)
-"""
-
-from math import sqrt
-from typing import Any
+"""The compiled backward pass of the fast-weight programmers, a segment at a time from the last to the first."""
 
 import numpy as np
 
-from fwagents.kernels.cpu.blocks import FLOAT, add_combination, add_product, clear, prefetch_floats, set_scaled
-from fwagents.kernels.cpu.program_forward import (
-    LEAST_LENGTH,
+from fwagents.kernels.cpu.blocks import FLOAT, clear, prefetch_floats
+from fwagents.kernels.cpu.program_attention import turn_back, what_is_left
+from fwagents.kernels.cpu.program_instruct import gate, instruct, is_turned, prepare_segment
+from fwagents.kernels.cpu.program_instruct_backward import recent_gradients, unconvolve, undirect
+from fwagents.kernels.cpu.program_problem import MEMORY, Places, ProgramGradients, ProgramProblem
+from fwagents.kernels.cpu.program_rows import (
     ONE,
     ZERO,
-    gate,
+    dot,
     give_matrix,
-    instruct,
-    is_turned,
     matrix,
+    mean_and_scale,
     opens,
-    prepare_segment,
     projection,
     put,
     take,
     take_matrix,
-    transpose,
 )
-from fwagents.kernels.cpu.program_problem import MEMORY, Places, ProgramGradients, ProgramProblem
 from fwagents.kernels.cpu.simd import (
     LANES,
-    PANEL,
-    called,
     first,
     inlined,
     integer,
@@ -47,14 +30,9 @@ from fwagents.kernels.cpu.simd import (
     set_integer,
     set_scalar,
     splat,
-    stay_apart,
     store,
-    swap_pairs,
     total,
 )
-
-PLAIN = PANEL * LANES  # distance of panels in a matrix of plain rows
-BLOCK = 4  # rows of a triangular product that go together
 
 
 @inlined
@@ -65,72 +43,6 @@ def segment_begin(p: ProgramProblem, b: int, t: int, least: int) -> int:
     while n > begin and not opens(p, b, n):
         n -= 1
     return n
-
-
-@inlined
-def dot(row: int, x: int, y: int) -> Any:
-    """Scalar product of two padded rows."""
-    sums = splat(ZERO)
-    for v in range(0, row, LANES):
-        sums = sums + load(x, v) * load(y, v)
-    return total(sums)
-
-
-@called
-def lower(n: int, vectors: int, a: int, a_row: int, b: int, out: int) -> None:
-    """Out += A B for a lower triangular A [n, n]; rows of ``out`` and B are padded rows."""
-    stay_apart()
-    row = vectors * LANES
-    for i in range(0, n, BLOCK):
-        some, keys = min(BLOCK, n - i), min(i + BLOCK, n)
-        add_product(some, vectors, keys, a + i * a_row * FLOAT, a_row, 1, b, row, PLAIN, out + i * row * FLOAT, row)
-
-
-@called
-def upper(n: int, vectors: int, a: int, a_row: int, b: int, out: int) -> None:
-    """Out += A^T B for a lower triangular A [n, n]."""
-    stay_apart()
-    row = vectors * LANES
-    for i in range(0, n, BLOCK):
-        some, at = min(BLOCK, n - i), i * row * FLOAT
-        add_product(
-            some, vectors, n - i, a + (i * a_row + i) * FLOAT, 1, a_row, b + at, row, PLAIN, out + at, row
-        )  # fmt: skip
-
-
-@called
-def scores(n: int, chunk: int, size: int, row: int, left: int, x: int, y: int, diagonal: bool, out: int) -> None:
-    """``out[t, s] = left[t, s] (x(t) . y(s))`` below the diagonal or on it, zero elsewhere; [n, chunk].
-
-    x has padded rows of ``size`` floats, y is transposed: [size, chunk].
-    """
-    stay_apart()
-    across = (n + LANES - 1) // LANES * LANES
-    for t in range(n):
-        for s in range(0, across, LANES):
-            store(out, t * chunk + s, splat(ZERO))
-    add_product(n, across // LANES, size, x, row, 1, y, chunk, PLAIN, out, chunk)
-    for t in range(n):
-        for s in range(0, across, LANES):
-            at = t * chunk + s
-            store(out, at, load(left, at) * load(out, at))
-        if not diagonal:
-            set_scalar(out, t * chunk + t, ZERO)
-
-
-@inlined
-def what_is_left(p: ProgramProblem, at: Places, n: int, head: int, scratch: int) -> None:
-    """L [n, chunk]; zero above the diagonal."""
-    left = scratch + at.left * FLOAT
-    for t in range(n):
-        scale = splat(gate(p, at.gates, head, 1, t, scratch))
-        for s in range(0, p.chunk, LANES):
-            here = t * p.chunk + s
-            if t == 0:
-                store(left, here, splat(ZERO))
-            else:
-                store(left, here, scale * load(left, here - p.chunk))
-        set_scalar(left, t * p.chunk + t, ONE)
 
 
 @inlined
@@ -146,15 +58,8 @@ def gradients_at_reads(p: ProgramProblem, at: Places, b: int, t: int, n: int, dy
             for v in range(0, across, LANES):
                 store(out, v, take(d, v, size - v))
             continue
-        sums = splat(ZERO)
-        for v in range(0, size, LANES):
-            sums = sums + take(x, v, size - v)
-        mean = splat(total(sums) / count)
-        squares = splat(ZERO)
-        for v in range(0, size, LANES):
-            c = first(take(x, v, size - v) - mean, size - v)
-            squares = squares + c * c
-        scale = splat(ONE / np.float32(sqrt(total(squares) / count + np.float32(p.norm_eps))))
+        center, factor = mean_and_scale(x, size, p.norm_eps)
+        mean, scale = splat(center), splat(factor)
         sums = along = splat(ZERO)
         for v in range(0, size, LANES):
             normed = first(take(x, v, size - v) - mean, size - v) * scale
@@ -205,86 +110,6 @@ def recall(p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, scr
 
 
 @inlined
-def scale_rows(p: ProgramProblem, n: int, x: int, factors: int, step: int, out: int) -> None:
-    """``out(t) = factors[t] x(t)``, the factors ``step`` floats apart."""
-    row = p.vectors * LANES
-    for t in range(n):
-        set_scaled(p.vectors, scalar(factors, t * step), x + t * row * FLOAT, out + t * row * FLOAT)
-
-
-@called
-def turn_back(
-    p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, G: int, kept: int, scratch: int
-) -> None:
-    """Gradients at queries, keys and what is written, over a segment; ``kept`` is W before it, or 0."""
-    stay_apart()
-    row, vectors, chunk = p.vectors * LANES, p.vectors, p.chunk
-    rows, square = chunk * row * FLOAT, chunk * chunk * FLOAT
-    q, k, u = scratch + at.q * FLOAT, scratch + at.k * FLOAT, scratch + at.u * FLOAT
-    dr, de, du = scratch + at.dr * FLOAT, scratch + at.de * FLOAT, scratch + at.du * FLOAT
-    dq, dk = scratch + at.dq * FLOAT, scratch + at.dk * FLOAT
-    scaled_dr = scratch + at.scaled * FLOAT
-    scaled_de, scaled_u = scaled_dr + rows, scaled_dr + 2 * rows
-    left, other = scratch + at.left * FLOAT, scratch + at.matrix * FLOAT
-    qk = scratch + at.qk * FLOAT
-    kk, drive, correction = qk + square, qk + 2 * square, qk + 3 * square
-    last = left + (n - 1) * chunk * FLOAT
-    # L of the segment's beginning, for each step.
-    since = scratch + at.lines * FLOAT
-    factor = ONE
-    for i in range(n):
-        factor = factor * gate(p, at.gates, head, 1, i, scratch)
-        set_scalar(since, i, factor)
-    for i in range(n):
-        for v in range(0, row, LANES):
-            store(du, i * row + v, splat(ZERO))
-            store(dq, i * row + v, splat(ZERO))
-            store(dk, i * row + v, splat(ZERO))
-    # Through G.
-    add_product(n, vectors, p.size, k, row, 1, G, row, PLAIN, du, row)
-    scale_rows(p, n, du, last, 1, du)
-    transpose(row, row, G, other, row)
-    scale_rows(p, n, u, last, 1, scaled_u)
-    add_product(n, vectors, p.out, scaled_u, row, 1, other, row, PLAIN, dk, row)
-    # Inside the segment.
-    across = (n + LANES - 1) // LANES * LANES
-    columns_k, columns_u = scaled_dr, scaled_u  # in places that are free until later, or from now on
-    transpose(across, row, k, columns_k, chunk)
-    transpose(across, row, u, columns_u, chunk)
-    scores(n, chunk, p.size, row, left, q, columns_k, True, qk)
-    scores(n, chunk, p.out, row, left, dr, columns_u, True, drive)
-    upper(n, vectors, qk, chunk, dr, du)
-    upper(n, vectors, drive, chunk, q, dk)
-    lower(n, vectors, drive, chunk, k, dq)
-    if p.delta:
-        scores(n, chunk, p.size, row, left, k, columns_k, False, kk)
-        for i in range(n - 1, -1, -1):
-            if i + 1 < n:
-                below = (i + 1) * row * FLOAT
-                add_combination(
-                    vectors, n - i - 1, kk + ((i + 1) * chunk + i) * FLOAT, chunk, de + below, row, du + i * row * FLOAT
-                )  # fmt: skip
-            rate = gate(p, at.gates, head, 0, i, scratch)
-            set_scaled(vectors, -rate, du + i * row * FLOAT, de + i * row * FLOAT)
-        scores(n, chunk, p.out, row, left, de, columns_u, False, correction)
-        upper(n, vectors, correction, chunk, k, dk)
-        lower(n, vectors, correction, chunk, k, dk)
-        scale_rows(p, n, de, since, 1, scaled_de)
-    scale_rows(p, n, dr, since, 1, scaled_dr)
-    if kept:
-        transpose(row, row, kept, other, row)
-        add_product(n, vectors, p.out, scaled_dr, row, 1, other, row, PLAIN, dq, row)
-        if p.delta:
-            add_product(n, vectors, p.out, scaled_de, row, 1, other, row, PLAIN, dk, row)
-    # The gradient at W before the segment.
-    for j in range(row):
-        set_scaled(vectors, factor, G + j * row * FLOAT, G + j * row * FLOAT)
-    add_product(p.size, vectors, n, q, 1, row, scaled_dr, row, PLAIN, G, row)
-    if p.delta:
-        add_product(p.size, vectors, n, k, 1, row, scaled_de, row, PLAIN, G, row)
-
-
-@inlined
 def gate_gradients(
     p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, g: ProgramGradients, scratch: int
 ) -> None:
@@ -317,99 +142,6 @@ def gate_gradients(
             closed = scalar(scratch, at.shut + i * across + p.heads + head)
             set_scalar(dz, p.heads + head, product * closed)
     set_scalar(g.scale, b * p.heads + head, product)
-
-
-@inlined
-def undirect(p: ProgramProblem, n: int, turn: int, x: int, lengths: int, dx: int) -> None:
-    """Gradients at what :func:`directions` was given, in place; x is what it made of them."""
-    row = p.vectors * LANES
-    for i in range(n):
-        at, d = x + i * row * FLOAT, dx + i * row * FLOAT
-        length = scalar(lengths, i)
-        along = splat(dot(row, at, d))
-        scale = splat(ONE / length)
-        if length < LEAST_LENGTH:
-            scale, along = splat(ONE / LEAST_LENGTH), splat(ZERO)
-        for v in range(0, row, LANES):
-            y = scale * (load(d, v) - along * load(at, v))
-            if turn:
-                rows = turn + i * 2 * row * FLOAT
-                y = y * load(rows, v) - swap_pairs(y) * load(rows, row + v)
-            store(d, v, y)
-
-
-@called
-def unconvolve(
-    p: ProgramProblem, b: int, t: int, n: int, reach: int, column: int, carry: int, tail: int, dtaps: int, dz: int,
-    recent_out: int, rows: int,
-) -> None:  # fmt: skip
-    """Gradients at the projections of one head's q, k or v, and at the taps.
-
-    Args:
-        p: the problem.
-        b: row of the batch.
-        t: first step.
-        n: steps.
-        reach: earlier steps that the first one reached back to.
-        column: where the head's channels begin.
-        carry: gradients behind the convolution of the c - 1 steps after these; replaced by those of these.
-        tail: 1 if the last projections may be of this segment.
-        dtaps: gradient at the taps, added to.
-        dz: out.
-        recent_out: gradient at the last projections, or 0.
-        rows: gradients behind the convolution, with room for c - 1 more.
-    """
-    stay_apart()
-    row, channels, past = p.vectors * LANES, 3 * p.heads * p.size, p.conv - 1
-    for i in range(past):
-        for v in range(0, row, LANES):
-            store(rows, (n + i) * row + v, load(carry, i * row + v))
-    for i in range(n):
-        out = dz + ((t + i) * p.batch + b) * p.width * FLOAT
-        last = t + i - (p.steps - past)
-        for v in range(0, row, LANES):
-            size = p.size - v
-            x = splat(ZERO)
-            for j in range(p.conv):
-                x = x + take(p.taps, (past - j) * channels + column + v, size) * load(rows, (i + j) * row + v)
-            if recent_out and tail and last >= 0:
-                x = x + take(recent_out, (b * past + last) * channels + column + v, size)
-            put(out + column * FLOAT, v, x, p.size)
-    for j in range(p.conv):
-        begin = max(j - reach, 0)
-        for v in range(0, row, LANES):
-            size = p.size - v
-            x = splat(ZERO)
-            for i in range(begin, n):
-                x = x + take(projection(p, b, t + i - j), column + v, size) * load(rows, i * row + v)
-            to = dtaps + ((past - j) * channels + column) * FLOAT
-            put(to, v, take(to, v, size) + x, p.size)
-    for i in range(past):
-        for v in range(0, row, LANES):
-            store(carry, i * row + v, load(rows, i * row + v))
-
-
-@inlined
-def recent_gradients(p: ProgramProblem, g: ProgramGradients, b: int) -> None:
-    """At the projections before the first step."""
-    row, channels, past = p.vectors * LANES, 3 * p.heads * p.size, p.conv - 1
-    tail = integer(g.tail, b)
-    for head in range(p.heads):
-        for part in range(3):
-            column = part * p.heads * p.size + head * p.size
-            carry = g.carry + ((b * p.heads + head) * 3 + part) * past * row * FLOAT
-            for i in range(past):
-                to = g.recent + ((b * past + i) * channels + column) * FLOAT
-                last = i - p.steps
-                for v in range(0, row, LANES):
-                    size = p.size - v
-                    x = splat(ZERO)
-                    for j in range(past - i, p.conv):
-                        at = (past - j) * channels + column + v
-                        x = x + take(p.taps, at, size) * load(carry, (j + i - past) * row + v)
-                    if g.recent_out and tail and last >= 0:
-                        x = x + take(g.recent_out, (b * past + last) * channels + column + v, size)
-                    put(to, v, x, p.size)
 
 
 @inlined

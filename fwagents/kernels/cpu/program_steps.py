@@ -7,8 +7,9 @@ from torch import Tensor
 
 from fwagents.kernels.cpu.kernels import program_kernels
 from fwagents.kernels.cpu.memory import borrowed
+from fwagents.kernels.cpu.program_layout import describe, layout_of, sections_of, turn_rows
 from fwagents.kernels.cpu.program_problem import places
-from fwagents.kernels.cpu.programmer import describe, layout_of, mix_rows, sections_of, turn_rows
+from fwagents.kernels.cpu.programmer import mix_rows
 from fwagents.kernels.cpu.threads import run, tasks
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions
 
