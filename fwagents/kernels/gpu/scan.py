@@ -1,14 +1,7 @@
 """The forward and the backward pass on a GPU, in Triton: chunks of the scan, and products of matrices between them.
 
-A program runs one row of the batch through the steps of a chunk: a step is a few products of a matrix and a vector,
-and rows share nothing but W. What it reads at every step is on chip: the keys of the chunk and, backward, the
-gradients at them; W and the A before the chunk too where they fit, up to R = 128, while larger ones stream from the
-L2 cache. Reads within a chunk are attention to its keys. Between chunks the keys are folded into A, and backward the
-gradients into that at A, by batched products that torch runs at full rate; so an A is written once a chunk, and kept
-for the backward pass. Every sum has a fixed order, so results are deterministic, and nothing waits for the device, so
-a CUDA graph can capture them.
-
-Triton is imported, and kernels are compiled or loaded, when a scan is first run.
+See ``docs/performance.md`` for what is on chip, and how fast it is. Triton is imported, and kernels are compiled or
+loaded, when a scan is first run.
 """
 
 import importlib.util
