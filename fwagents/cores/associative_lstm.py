@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fwagents.cores.base import MemoryCore, finite_float, integer, positive_int
-from fwagents.kernels import associative, chosen_backend
+from fwagents.kernels import chosen_backend
+from fwagents.kernels.associative import scan as associative
 
 
 class AssociativeLSTMState(NamedTuple):
@@ -101,8 +102,8 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         """Shapes of h and c for one row."""
         return (self.hidden_size,), (self.num_copies, self.hidden_size)
 
-    def scan(self, x: Tensor, state: AssociativeLSTMState) -> tuple[Tensor, AssociativeLSTMState]:
-        """A stretch without resets, compiled where that is possible; see :meth:`MemoryCore.scan`."""
+    def stretch(self, x: Tensor, state: AssociativeLSTMState) -> tuple[Tensor, AssociativeLSTMState]:
+        """A stretch without resets, compiled where that is possible; see :meth:`MemoryCore.stretch`."""
         tensors = (x, *state, self.weight_ih, self.weight_hh, self.bias)
         if chosen_backend("auto") == "numba" and associative.covers(*tensors):
             y, h, c = associative.scan(torch_form, self.num_heads, self.permutations, *tensors)

@@ -25,7 +25,11 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
     """A recurrent layer whose state is a NamedTuple of tensors ``[B, ...]``.
 
     T is time, B the batch, D ``input_size``, H ``output_size``. A core of one's own gives ``state_type``,
-    ``state_shapes`` and ``cell``; or, where it has something faster than a loop over steps, ``scan`` in its place.
+    ``state_shapes`` and one of three methods; everything else follows from it:
+
+    - ``cell``, one step, which is enough;
+    - ``stretch``, where many steps can be had faster than one by one;
+    - ``scan``, where it can also reset rows itself.
 
     ``start[t, b]`` says that ``x[t, b]`` opens an episode: row b is put back to its initial state *before* that input
     is consumed. So several episodes can follow each other in one row of a batch, and nothing passes between them.
@@ -39,8 +43,8 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.cell is MemoryCore.cell and cls.scan is MemoryCore.scan:
-            raise TypeError(f"{cls.__name__} has neither a cell nor a scan, expected at least one of them")
+        if all(getattr(cls, name) is getattr(MemoryCore, name) for name in ("cell", "stretch", "scan")):
+            raise TypeError(f"{cls.__name__} has no cell, no stretch and no scan, expected one of them")
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -59,31 +63,34 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
 
     def cell(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
         """One step without a reset: ``x [B, D]`` -> ``(y [B, H], state)``."""
-        y, state = self.scan(x.unsqueeze(0), state)
+        y, state = self.scan(x.unsqueeze(0), state, None)
         return y.squeeze(0), state
 
-    def scan(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
-        """A stretch of steps without a reset: ``x [T, B, D]`` -> ``(y [T, B, H], state)``."""
+    def stretch(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
+        """Steps without a reset: ``x [T, B, D]`` -> ``(y [T, B, H], state)``."""
         ys = []
         for x_t in x:
             y, state = self.cell(x_t, state)
             ys.append(y)
         return torch.stack(ys), state
 
-    def scan_episodes(self, x: Tensor, state: StateT, start: Tensor) -> tuple[Tensor, StateT]:
-        """``scan`` with resets, ``start`` bool [T, B]: the stretches between two resets run side by side.
+    def scan(self, x: Tensor, state: StateT, start: Tensor | None) -> tuple[Tensor, StateT]:
+        """Steps with resets: ``x [T, B, D]``, ``start`` bool [T, B] or None -> ``(y [T, B, H], state)``.
 
-        So the loop over time is as long as the longest of them, not as the sequence.
+        Here the stretches between two resets run side by side, so the loop over time is as long as the longest of them,
+        not as the sequence.
         """
+        if start is None:
+            return self.stretch(x, state)
         if not start[1:].any():
-            return self.scan(x, self.reset(state, start[0]))
+            return self.stretch(x, self.reset(state, start[0]))
         flat = x.flatten(0, 1)
         ys, places, ends, end_rows = [], [], [], []
         for group in groups(start):
             opening = self._state(leaf.index_select(0, group.rows) for leaf in state)
             if group.fresh is not None:
                 opening = self.reset(opening, group.fresh)
-            y, end = self.scan(flat.index_select(0, group.steps).view(-1, len(group.rows), x.shape[-1]), opening)
+            y, end = self.stretch(flat.index_select(0, group.steps).view(-1, len(group.rows), x.shape[-1]), opening)
             ys.append(y.flatten(0, 1).index_select(0, group.kept))
             places.append(group.steps[group.kept])
             if group.last:
@@ -134,16 +141,13 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         """
         self._check_sequence(x, state, start)
         state = self._opening(x.shape[1]) if state is None else state
-        if start is None:
-            return self.scan(x, state)
-        return self.scan_episodes(x, state, start)
+        return self.scan(x, state, start)
 
     def step(self, x: Tensor, state: StateT, start: Tensor | None = None) -> tuple[Tensor, StateT]:
         """Run one step: ``x [B, D]``, ``start`` bool [B] -> ``(y [B, H], state)``; see :meth:`forward`."""
         self._check_step(x, state, start)
-        if start is not None:
-            state = self.reset(state, start)
-        return self.cell(x, state)
+        y, state = self.scan(x.unsqueeze(0), state, None if start is None else start.unsqueeze(0))
+        return y.squeeze(0), state
 
     def stepper(self, start_from: StateT | int) -> Stepper[StateT]:
         """Something to step the core with where no gradient is wanted, from a state or for so many new rows."""

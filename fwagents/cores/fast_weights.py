@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from fwagents.cores.base import HiddenState, MemoryCore, boolean, finite_float, integer, positive_int
 from fwagents.cores.stepper import CompiledStepper, Stepper
-from fwagents.kernels import ScanOptions, check_backend, chosen_backend, cpu, fast_weight_scan
+from fwagents.kernels import ScanInputs, ScanOptions, check_backend, chosen_backend, fast_weight_scan
+from fwagents.kernels.cpu.steps import ScanSteps
 from fwagents.kernels.reference import inner_loop, key, settle
-from fwagents.kernels.stepping import ScanSteps
+from fwagents.kernels.tensors import float32_on_cpu
 
 MOST_INNER_STEPS = 1000
 
@@ -142,24 +143,10 @@ class FastWeights(MemoryCore[FastWeightsState]):
         shapes = (self.hidden_size,), (self.hidden_size, self.hidden_size)
         return shapes[: len(self.state_type._fields)]
 
-    def scan(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
-        """A stretch without resets; see :meth:`MemoryCore.scan`."""
-        return self._scan(x, state, None)
-
-    def scan_episodes(self, x: Tensor, state: FastWeightsState, start: Tensor) -> tuple[Tensor, FastWeightsState]:
-        """A stretch with resets, which the scan does itself; see :meth:`MemoryCore.scan_episodes`."""
-        return self._scan(x, state, start)
-
-    def cell(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
-        """One step without a reset; see :meth:`MemoryCore.cell`."""
-        y, state = self._scan(x.unsqueeze(0), state, None)
-        return y.squeeze(0), state
-
-    def step(self, x: Tensor, state: FastWeightsState, start: Tensor | None = None) -> tuple[Tensor, FastWeightsState]:
-        """One step, which resets rows itself; see :meth:`MemoryCore.step`."""
-        self._check_step(x, state, start)
-        y, state = self._scan(x.unsqueeze(0), state, None if start is None else start.unsqueeze(0))
-        return y.squeeze(0), state
+    def scan(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> tuple[Tensor, FastWeightsState]:
+        """Steps with resets in one call of the scan; see :meth:`MemoryCore.scan`."""
+        y, h, A = fast_weight_scan(self._inputs(x, state, start), self.options, backend=self.backend)
+        return y, self._state((h, A)[: len(self.state_shapes)])
 
     def settle(self, boundary: Tensor, stored: Tensor | None = None) -> Tensor:
         """Equation 5 alone, for a model that chooses itself what is stored and what enters the boundary.
@@ -192,6 +179,11 @@ class FastWeights(MemoryCore[FastWeightsState]):
         """What is written into A once ``h`` [..., R] has settled: h, or its direction if ``normalize_storage``."""
         return key(h, self.options)
 
+    def scan_weights(self) -> dict[str, Tensor]:
+        """The parameters by their names in :class:`~fwagents.kernels.ScanInputs`."""
+        weights: dict[str, Tensor] = {"weight_hh": self.weight_hh, "weight_ih": self.weight_ih, "bias": self.bias}
+        return weights if self.norm is None else weights | {"gain": self.norm.weight, "shift": self.norm.bias}
+
     def _gain_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
         return (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)
 
@@ -208,12 +200,13 @@ class FastWeights(MemoryCore[FastWeightsState]):
         if self.inner_steps != "adaptive":
             return torch.full(x.shape[:2], self.inner_steps, device=x.device)
         taken = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
-        self._scan(x, self._opening(x.shape[1]) if state is None else state, start, taken)
+        inputs = self._inputs(x, self._opening(x.shape[1]) if state is None else state, start)
+        fast_weight_scan(inputs, self.options, backend=self.backend, taken=taken)
         return taken
 
     def stepper(self, start_from: FastWeightsState | int) -> Stepper[FastWeightsState]:
         """One that keeps the history in place of A, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
-        if chosen_backend(self.backend) != "numba" or not cpu.covers(*self.parameters()):
+        if chosen_backend(self.backend) != "numba" or not float32_on_cpu(*self.parameters()):
             return super().stepper(start_from)
         if isinstance(start_from, tuple):
             self._check_state(start_from, len(start_from.h))
@@ -225,24 +218,8 @@ class FastWeights(MemoryCore[FastWeightsState]):
         """No state at all, which the scan takes for zero without writing R^2 zeros a row."""
         return self._state(cast(Any, None) for _ in self.state_shapes)
 
-    def _scan(
-        self, x: Tensor, state: FastWeightsState, start: Tensor | None, taken: Tensor | None = None
-    ) -> tuple[Tensor, FastWeightsState]:
-        h, A, *_ = (*state, None)  # the state of no memory has no A
-        y, h, A = fast_weight_scan(
-            x,
-            self.weight_hh,
-            h,
-            A,
-            start,
-            *self._gain_and_shift(),
-            self.options,
-            weight_ih=self.weight_ih,
-            bias=self.bias,
-            backend=self.backend,
-            taken=taken,
-        )
-        return y, self._state((h, A)[: len(self.state_shapes)])
+    def _inputs(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> ScanInputs:
+        return ScanInputs(x, start=start, **state._asdict(), **self.scan_weights())
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print``."""
@@ -260,8 +237,7 @@ class FastWeightsStepper(CompiledStepper[FastWeightsState]):
     core: FastWeights
 
     def __init__(self, core: FastWeights, state: FastWeightsState) -> None:
-        weights = (core.weight_ih, core.weight_hh, core.bias, *core._gain_and_shift())
-        self._steps = ScanSteps(*weights, core.options, len(state.h))
+        self._steps = ScanSteps(core.scan_weights(), core.options, len(state.h))
         super().__init__(core, state)
 
     @property

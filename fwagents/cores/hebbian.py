@@ -63,8 +63,8 @@ class Hebbian(MemoryCore[HebbianState]):
         """Shapes of h and hebb for one row."""
         return (self.hidden_size,), (self.hidden_size, self.hidden_size)
 
-    def scan(self, x: Tensor, state: HebbianState) -> tuple[Tensor, HebbianState]:
-        """A stretch without resets; see :meth:`MemoryCore.scan`."""
+    def stretch(self, x: Tensor, state: HebbianState) -> tuple[Tensor, HebbianState]:
+        """A stretch without resets; see :meth:`MemoryCore.stretch`."""
         h, hebb = state
         ys = []
         for drive in F.linear(x, self.weight_ih, self.bias).unbind():

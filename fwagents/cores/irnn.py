@@ -45,7 +45,7 @@ class IRNN(MemoryCore[HiddenState]):
         """Shape of h for one row."""
         return ((self.hidden_size,),)
 
-    def scan(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
-        """A stretch without resets in torch's own loop; see :meth:`MemoryCore.scan`."""
+    def stretch(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        """A stretch without resets in torch's own loop; see :meth:`MemoryCore.stretch`."""
         y, h = self.rnn(x, state.h.unsqueeze(0).contiguous())
         return y, HiddenState(h.squeeze(0))

@@ -51,7 +51,7 @@ class LSTM(MemoryCore[LSTMState]):
         """Shapes of h and c for one row."""
         return (self.hidden_size,), (self.hidden_size,)
 
-    def scan(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """A stretch without resets in torch's own loop; see :meth:`MemoryCore.scan`."""
+    def stretch(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """A stretch without resets in torch's own loop; see :meth:`MemoryCore.stretch`."""
         y, (h, c) = self.rnn(x, (state.h.unsqueeze(0).contiguous(), state.c.unsqueeze(0).contiguous()))
         return y, LSTMState(h.squeeze(0), c.squeeze(0))

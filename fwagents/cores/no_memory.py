@@ -38,11 +38,7 @@ class NoMemory(MemoryCore[HiddenState]):
         """Shape of h for one row."""
         return ((self.hidden_size,),)
 
-    def scan(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
-        """All steps at once; see :meth:`MemoryCore.scan`."""
+    def scan(self, x: Tensor, state: HiddenState, start: Tensor | None) -> tuple[Tensor, HiddenState]:
+        """All steps at once, of which a start changes nothing; see :meth:`MemoryCore.scan`."""
         y = torch.relu(F.linear(x, self.weight_ih, self.bias))
         return y, HiddenState(y[-1])
-
-    def scan_episodes(self, x: Tensor, state: HiddenState, start: Tensor) -> tuple[Tensor, HiddenState]:
-        """A start changes nothing; see :meth:`MemoryCore.scan_episodes`."""
-        return self.scan(x, state)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from fwagents.cores.base import MemoryCore, boolean, positive_int
 from fwagents.cores.output_gate import EPSILON, OutputGate
 from fwagents.cores.stepper import CompiledStepper, Stepper
-from fwagents.kernels import chosen_backend, programmer
+from fwagents.kernels import chosen_backend
+from fwagents.kernels.cpu import programmer
+from fwagents.kernels.cpu.program_steps import ProgramSteps
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions
-from fwagents.kernels.program_steps import ProgramSteps
 
 CHUNK = 64  # steps that are computed at once; the work of a step grows with it, the calls for a step fall
 
@@ -53,8 +54,8 @@ class FastWeightProgrammer(MemoryCore[Any]):
     The convolution lets one layer tie this step's key to an earlier one's value. With ``output_gate`` the read goes
     through an :class:`~fwagents.cores.output_gate.OutputGate`, which has a way past the memory.
 
-    In float32 on the CPU one compiled scan runs the family, :mod:`fwagents.kernels.programmer`, unless
-    FWAGENTS_BACKEND in the environment names another backend. Elsewhere :meth:`torch_form` does: W is a linear
+    In float32 on the CPU one compiled scan runs the family, :mod:`fwagents.kernels.cpu.programmer`, unless
+    FWAGENTS_BACKEND in the environment names another backend. Elsewhere :meth:`stretch` does: W is a linear
     function of what is written, so a stretch of steps needs no loop, see :func:`execute`.
 
     Args:
@@ -146,42 +147,24 @@ class FastWeightProgrammer(MemoryCore[Any]):
         y = self.read_out(torch.cat(reads) if len(reads) > 1 else reads[0]).flatten(2)
         return (y if self.output_gate is None else self.output_gate(y, x)), W
 
-    def torch_form(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """A stretch without resets in plain torch; see :meth:`MemoryCore.scan`."""
+    def stretch(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Steps without a reset in plain torch; see :meth:`MemoryCore.stretch`."""
         program, recent = self.project(x, state)
         y, W = self.run(program, x, state.W)
         return y, ProgrammerState(recent, W)
 
-    def cell(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One step without a reset, in plain torch; see :meth:`MemoryCore.cell`."""
-        y, state = self.torch_form(x.unsqueeze(0), state)
-        return y.squeeze(0), state
-
-    def scan(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """A stretch without resets, compiled where that is possible; see :meth:`MemoryCore.scan`."""
-        if self._compiles(x, *state):
-            return self._compiled(x, state, None)
-        return self.torch_form(x, self.initial_state(x.shape[1]) if state.W is None else state)
-
-    def scan_episodes(self, x: Tensor, state: Any, start: Tensor) -> tuple[Tensor, Any]:
-        """A stretch with resets, which the compiled scan does itself; see :meth:`MemoryCore.scan_episodes`."""
-        if self._compiles(x, *state):
-            return self._compiled(x, state, start)
-        return super().scan_episodes(x, self.initial_state(x.shape[1]) if state.W is None else state, start)
-
-    def step(self, x: Tensor, state: Any, start: Tensor | None = None) -> tuple[Tensor, Any]:
-        """One step, compiled where that is possible; see :meth:`MemoryCore.step`."""
-        self._check_step(x, state, start)
+    def scan(self, x: Tensor, state: Any, start: Tensor | None) -> tuple[Tensor, Any]:
+        """Steps with resets, compiled where that is possible; see :meth:`MemoryCore.scan`."""
         if not self._compiles(x, *state):
-            return super().step(x, state, start)
-        y, state = self._compiled(x.unsqueeze(0), state, None if start is None else start.unsqueeze(0))
-        return y.squeeze(0), state
+            return super().scan(x, self.initial_state(x.shape[1]) if state.W is None else state, start)
+        inputs = ProgramInputs(x=x, start=start, **state._asdict(), **self.program_weights())
+        _, *leaves = found = programmer.scan(inputs, self.program_options())
+        return found.y, self._state(leaves[: len(self.state_type._fields)])
 
     def stepper(self, start_from: Any) -> Stepper[Any]:
         """One that changes W in place, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
-        state = start_from if isinstance(start_from, tuple) else self.initial_state(start_from)
-        self._check_state(state, len(state[0]))
-        return ProgrammerStepper(self, state) if self._compiles(*state) else Stepper(self, state)
+        plain = super().stepper(start_from)
+        return ProgrammerStepper(self, plain.state) if self._compiles(*plain.state) else plain
 
     def program_options(self) -> ProgramOptions:
         """The rule, as the compiled scan is told it."""
@@ -207,11 +190,6 @@ class FastWeightProgrammer(MemoryCore[Any]):
         return (
             self.conv_size > 1 and chosen_backend("auto") == "numba" and programmer.covers(*tensors, *self.parameters())
         )
-
-    def _compiled(self, x: Tensor, state: Any, start: Tensor | None) -> tuple[Tensor, Any]:
-        inputs = ProgramInputs(x=x, start=start, **state._asdict(), **self.program_weights())
-        _, *leaves = found = programmer.scan(inputs, self.program_options())
-        return found.y, self._state(leaves[: len(self.state_type._fields)])
 
     def _opening(self, batch_size: int) -> Any:
         """No state at all, which the compiled scan takes for zero."""

@@ -172,8 +172,8 @@ class RotaryFastWeights(GatedDeltaNet):
     def _compiles(self, *tensors: Tensor | None) -> bool:
         return self.delta_rule and super()._compiles(*tensors)
 
-    def torch_form(self, x: Tensor, state: RotaryState) -> tuple[Tensor, RotaryState]:
-        """A stretch without resets in plain torch; see :meth:`MemoryCore.scan`."""
+    def stretch(self, x: Tensor, state: RotaryState) -> tuple[Tensor, RotaryState]:
+        """Steps without a reset in plain torch; see :meth:`MemoryCore.stretch`."""
         program, recent = self.project(x, state)
         y, W = self.run(program, x, state.W)
         return y, RotaryState(recent, W, state.t + x.shape[0])

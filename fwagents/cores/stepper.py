@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
-from fwagents.kernels import cpu
+from fwagents.kernels.tensors import float32_on_cpu
 
 if TYPE_CHECKING:
     from fwagents.cores.base import MemoryCore
@@ -57,7 +57,7 @@ class CompiledStepper(Stepper[StateT]):
         self.core._check(None, start, x.shape[:-1])
         if torch.is_autocast_enabled("cpu"):
             x = x.float()  # an encoder's output is less precise under autocast
-        if len(x) != self.rows or not cpu.covers(x):
+        if len(x) != self.rows or not float32_on_cpu(x):
             raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}, expected {self.rows} rows of float32")
         y: Tensor = self._steps.step(x, start)
         return y

@@ -110,4 +110,7 @@ def _step(
         for leaf, fresh in zip(leaves, core.initial_state(1), strict=True)
     ]
     state = core.state_type._make(begun)
-    return real_cell(core, x, state) if isinstance(core, AssociativeLSTM) else core.cell(x, state)
+    if isinstance(core, AssociativeLSTM):
+        return real_cell(core, x, state)
+    y, state = core.stretch(x.unsqueeze(0), state)  # a stretch is in plain torch
+    return y.squeeze(0), state

@@ -1,195 +1,185 @@
-"""The fused scan: the passes of a compiled backend as differentiable torch operators."""
+"""A compiled scan as a differentiable torch operator: the part that is the same for every scan and every backend."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fwagents.kernels import cpu, cuda
-from fwagents.kernels.reference import ScanOptions, ScanResult, matrix_form, zeros_for_none
+from fwagents.kernels.tensors import plain
 
+InputsT = TypeVar("InputsT", bound=tuple[Any, ...])
+OptionsT = TypeVar("OptionsT", bound=tuple[Any, ...])
+ResultT = TypeVar("ResultT", bound=tuple[Tensor, ...])
 
-class Passes(NamedTuple):
-    """What a compiled backend is made of; see :mod:`fwagents.kernels.cpu`."""
-
-    covers: Callable[..., bool]
-    forward: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
-    backward: Callable[..., tuple[Tensor | None, ...]]
-    trace_floats: Callable[..., int]
-
-
-def as_given(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Without autocast, which would change the one dtype that the tensors have."""
-
-    def run_as_given(*arguments: Any) -> Any:
-        with torch.autocast("cuda", enabled=False):
-            return run(*arguments)
-
-    return run_as_given
-
-
-PASSES = {
-    "numba": Passes(cpu.covers, cpu.forward_pass, cpu.backward_pass, cpu.trace_floats),
-    "triton": Passes(cuda.covers, as_given(cuda.forward_pass), as_given(cuda.backward_pass), cuda.trace_floats),
+# The types of torch's schemas.
+SCHEMA = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    bool: "bool",
+    int: "int",
+    float: "float",
+    float | None: "float?",
+    tuple[float, ...]: "float[]",
 }
 
 
-def scan(
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    weight_ih: Tensor | None,
-    bias: Tensor | None,
-    options: ScanOptions,
-    backend: str,
-) -> ScanResult:
-    """See :func:`fwagents.kernels.fast_weight_scan`; the backend is one of ``PASSES`` that covers the tensors."""
-    if gain is None or shift is None:
-        gain = shift = None
-    inputs = (drive, weight_hh, h, A, start, gain, shift, weight_ih, bias)
-    traced = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    if torch.compiler.is_compiling() or not all(map(plain, inputs)):
-        y, h_out, A_out, _ = _forward(*inputs, *options, traced, backend)
-    elif traced:
-        y, h_out, A_out, _ = cast(Any, _Scan).apply(*inputs, options, backend)
-    else:
-        y, h_out, A_out, _ = PASSES[backend].forward(*inputs, options, False)
-    return ScanResult(y, h_out, A_out)
+class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
+    """A scan with a compiled forward and backward pass, differentiable in its tensors.
 
+    A pass leaves a trace for the next, float32 and flat. Tensors, constants and results are spelled in three
+    NamedTuples, from which the schemas of the operators ``fwagents::name`` and ``fwagents::name_backward`` follow.
 
-def plain(x: Tensor | None) -> bool:
-    """Whether there are numbers at the tensor's address, as there are not behind a fake one."""
-    return x is None or type(x) in (Tensor, torch.nn.Parameter)
+    Args:
+        name: the operator's name.
+        inputs: NamedTuple of the tensors, each a Tensor or None.
+        options: NamedTuple of the constants.
+        result: NamedTuple of the results.
+        forward: ``(inputs, options, traced)`` -> the results, and the trace, which is empty unless asked for.
+        backward: ``(gradients, kept, trace, inputs, options, wanted)`` -> a gradient or None for each of the inputs.
+            There is a gradient or None for each result, ``kept`` are the results named so, and ``wanted`` tells for
+            each input whether a gradient is used.
+        sizes: ``(inputs, options)`` -> the shape of each result, and the floats in a trace.
+        reference: ``(inputs, options)`` -> the results in plain torch; derivatives of derivatives come from it.
+        kept: names of the results that the backward pass reads.
+    """
 
+    def __init__(
+        self,
+        name: str,
+        inputs: type[InputsT],
+        options: type[OptionsT],
+        result: type[ResultT],
+        *,
+        forward: Callable[[InputsT, OptionsT, bool], tuple[Tensor, ...]],
+        backward: Callable[..., Sequence[Tensor | None]],
+        sizes: Callable[[InputsT, OptionsT], tuple[Sequence[Sequence[int]], int]],
+        reference: Callable[[InputsT, OptionsT], ResultT],
+        kept: Sequence[str],
+    ) -> None:
+        self.inputs: Any = inputs
+        self.options: Any = options
+        self.result: Any = result
+        self.forward, self.backward, self.sizes, self.reference = forward, backward, sizes, reference
+        results: tuple[str, ...] = cast(Any, result)._fields
+        self.kept = [results.index(field) for field in kept]
+        given = f"{_parameters(inputs)}, {_parameters(options)}"
+        outputs = ", ".join(["Tensor"] * (len(results) + 1))
+        read = [*(f"Tensor? d_{field}" for field in results), *(f"Tensor {field}_out" for field in kept)]
+        self._forward = torch.library.custom_op(
+            f"fwagents::{name}", self._run_forward, mutates_args=(), schema=f"({given}, bool traced) -> ({outputs})"
+        )
+        self._backward = torch.library.custom_op(
+            f"fwagents::{name}_backward",
+            self._run_backward,
+            mutates_args=(),
+            schema=f"({', '.join(read)}, Tensor trace, {given}, bool[] wanted) -> Tensor[]",
+        )
+        self._forward.register_fake(self._fake_forward)
+        self._backward.register_fake(self._fake_backward)
+        self._forward.register_autograd(self.differentiate, setup_context=self._save)
 
-@torch.library.custom_op("fwagents::fast_weight_scan", mutates_args=())
-def _forward(
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    weight_ih: Tensor | None,
-    bias: Tensor | None,
-    inner_steps: int,
-    decay: float,
-    fast_lr: float,
-    sustained: bool,
-    normalize_storage: bool,
-    norm_eps: float,
-    tolerance: float | None,
-    traced: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns y, h, A and the trace, which is empty unless asked for."""
-    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
-    return PASSES[backend].forward(drive, weight_hh, h, A, start, gain, shift, weight_ih, bias, options, traced)
-
-
-# What stands in for an operator while compiling takes whatever it is given: the schema is the operator's.
-@_forward.register_fake
-def _(
-    drive: Tensor, weight_hh: Tensor, h: Tensor | None, A: Tensor | None, start: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gain, _, _, _, *constants, traced, backend = rest
-    steps, batch, size = map(int, (*drive.shape[:2], len(weight_hh)))  # fixed: the trace's size follows from them
-    options = ScanOptions(*constants)
-    norms, shape = 0 if gain is None else len(gain), (steps, batch, size)
-    floats = PASSES[backend].trace_floats(shape, options, norms, A is not None, start is not None) if traced else 0
-    A_out, trace = drive.new_empty(batch, size, size), drive.new_empty(floats, dtype=torch.float32)
-    return drive.new_empty(steps, batch, size), drive.new_empty(batch, size), A_out, trace
-
-
-@torch.library.custom_op("fwagents::fast_weight_scan_backward", mutates_args=())
-def _backward(
-    dy: Tensor | None,
-    dh_out: Tensor | None,
-    dA_out: Tensor | None,
-    y: Tensor,
-    trace: Tensor,
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    weight_ih: Tensor | None,
-    inner_steps: int,
-    decay: float,
-    fast_lr: float,
-    sustained: bool,
-    normalize_storage: bool,
-    norm_eps: float,
-    tolerance: float | None,
-    wants_drive: bool,
-    wants_A: bool,
-    backend: str,
-) -> list[Tensor]:
-    """Returns the gradients at drive, weight_hh, h, A, gain, shift, weight_ih and bias; empty where there is none."""
-    options = ScanOptions(inner_steps, decay, fast_lr, sustained, normalize_storage, norm_eps, tolerance)
-    found = PASSES[backend].backward(
-        dy, dh_out, dA_out, y, trace, drive, weight_hh, h, A, start, gain, weight_ih, options, wants_drive, wants_A
-    )
-    return [y.new_empty(0) if x is None else x.clone() for x in found]  # an operator's outputs share no memory
-
-
-@_backward.register_fake
-def _(
-    dy: Tensor | None, dh_out: Tensor | None, dA_out: Tensor | None, y: Tensor, trace: Tensor, *rest: Any
-) -> list[Tensor]:
-    drive, weight_hh, h, A, _, gain, weight_ih, *_, wants_drive, wants_A, _ = rest
-
-    def like(x: Tensor | None, wanted: bool = True) -> Tensor:
-        return y.new_empty(0) if x is None or not wanted else y.new_empty(x.shape)
-
-    bias = y.new_empty(0) if weight_ih is None else y.new_empty(len(weight_hh))
-    ddrive = like(drive, wants_drive or weight_ih is None)
-    return [ddrive, like(weight_hh), like(h), like(A, wants_A), like(gain), like(gain), like(weight_ih), bias]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    y, _, _, trace = output
-    ctx.save_for_backward(*inputs[:9], y, trace)
-    ctx.direct = isinstance(inputs[9], ScanOptions)
-    ctx.options = inputs[9] if ctx.direct else ScanOptions(*inputs[9:-2])
-    ctx.backend = inputs[-1]
-    ctx.mark_non_differentiable(trace)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    *inputs, y, trace = ctx.saved_tensors
-    wanted = ctx.needs_input_grad
-    if torch.is_grad_enabled():
-        found = _reference_gradients(inputs, wanted, gradients[:3], ctx.options)
-    else:
-        given = (*gradients[:3], y, trace, *inputs[:6], inputs[7])
-        if ctx.direct:
-            states = PASSES[ctx.backend].backward(*given, ctx.options, wanted[0], wanted[3])
+    def __call__(self, inputs: InputsT, options: OptionsT) -> ResultT:
+        """Run the scan; the tensors are such as the compiled passes can take."""
+        traced = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+        if torch.compiler.is_compiling() or not all(map(plain, inputs)):
+            found = self._forward(*inputs, *options, traced)
+        elif traced:
+            found = cast(Any, _Direct).apply(*inputs, options, self)
         else:
-            states = _backward(*given, *ctx.options, wanted[0], wanted[3], ctx.backend)
-        by_input = (*states[:4], None, *states[4:])  # no gradient at start
-        found = tuple(x if wants else None for x, wants in zip(by_input, wanted, strict=False))
-    return *found, *(None,) * (len(wanted) - len(found))
+            found = self.forward(inputs, options, False)
+        named: ResultT = self.result(*found[:-1])
+        return named
+
+    def _given(self, arguments: Sequence[Any]) -> tuple[InputsT, OptionsT]:
+        """Inputs and options from the arguments of an operator, which begin with them."""
+        tensors, constants = len(self.inputs._fields), len(self.options._fields)
+        values = (tuple(x) if isinstance(x, list) else x for x in arguments[tensors : tensors + constants])
+        return self.inputs(*arguments[:tensors]), self.options(*values)
+
+    def _run_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        return self.forward(*self._given(arguments), arguments[-1])
+
+    # What stands in for an operator while compiling.
+    def _fake_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        inputs, options = self._given(arguments)
+        shapes, floats = self.sizes(inputs, options)
+        like = inputs[0]
+        trace = like.new_empty(floats if arguments[-1] else 0, dtype=torch.float32)
+        return *(like.new_empty(tuple(shape)) for shape in shapes), trace
+
+    def _run_backward(self, *arguments: Any) -> list[Tensor]:
+        """A gradient for each of the inputs; empty where there is none, or it is not wanted."""
+        results, kept = len(self.result._fields), len(self.kept)
+        gradients, outputs, trace = arguments[:results], arguments[results : results + kept], arguments[results + kept]
+        inputs, options = self._given(arguments[results + kept + 1 :])
+        wanted = arguments[-1]
+        found = self.backward(gradients, outputs, trace, inputs, options, wanted)
+        empty = outputs[0].new_empty(0)
+        return [
+            # An operator's outputs share no memory.
+            empty.clone() if x is None or not wants else torch.zeros_like(x) if d is None else d.clone()
+            for x, d, wants in zip(inputs, found, wanted, strict=True)
+        ]
+
+    def _fake_backward(self, *arguments: Any) -> list[Tensor]:
+        before = len(self.result._fields) + len(self.kept) + 1
+        inputs, _ = self._given(arguments[before:])
+        like = arguments[before - 2]
+        return [
+            like.new_empty(x.shape if x is not None and wants else 0)
+            for x, wants in zip(inputs, arguments[-1], strict=True)
+        ]
+
+    def _save(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        self.save(ctx, *self._given(inputs), output, False)
+
+    def save(self, ctx: Any, inputs: InputsT, options: OptionsT, output: tuple[Tensor, ...], direct: bool) -> None:
+        """Keep for the backward pass what it reads; ``direct`` if it runs without torch's dispatcher."""
+        ctx.save_for_backward(*inputs, *(output[i] for i in self.kept), output[-1])
+        ctx.options, ctx.direct = options, direct
+        ctx.mark_non_differentiable(output[-1])
+        ctx.set_materialize_grads(False)
+
+    def differentiate(self, ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """A gradient or None for each argument of the forward pass."""
+        number = len(self.inputs._fields)
+        inputs = self.inputs(*ctx.saved_tensors[:number])
+        *kept, trace = ctx.saved_tensors[number:]
+        needs, gradients = ctx.needs_input_grad, gradients[:-1]
+        wanted = list(needs[:number])
+        found: Sequence[Tensor | None]
+        if torch.is_grad_enabled():
+            found = differentiable(self.reference(inputs, ctx.options), gradients, inputs, wanted)
+        elif ctx.direct:
+            found = self.backward(gradients, kept, trace, inputs, ctx.options, wanted)
+        else:
+            found = self._backward(*gradients, *kept, trace, *inputs, *ctx.options, wanted)
+        used = [d if wants else None for d, wants in zip(found, wanted, strict=True)]
+        return *used, *(None,) * (len(needs) - number)
 
 
-def _reference_gradients(
-    inputs: list[Any], wanted: tuple[bool, ...], gradients: tuple[Tensor | None, ...], options: ScanOptions
-) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated again, by way of the reference."""
-    drive, weight_hh, h, A, start, gain, shift, weight_ih, bias = inputs
-    if weight_ih is not None:
-        drive = F.linear(drive, weight_ih, bias)
-    outputs = matrix_form(drive, weight_hh, *zeros_for_none(drive, h, A), start, gain, shift, options)
-    return differentiable(outputs, gradients, inputs, wanted)
+class _Direct(torch.autograd.Function):
+    """A scan without torch's dispatcher, which costs more than a small scan does."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        *tensors, options, scan = arguments
+        inputs = scan.inputs(*tensors)
+        output: tuple[Tensor, ...] = scan.forward(inputs, options, True)
+        ctx.scan = scan
+        scan.save(ctx, inputs, options, output, True)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        found: tuple[Tensor | None, ...] = ctx.scan.differentiate(ctx, *gradients)
+        return found
+
+
+def _parameters(kind: type[Any]) -> str:
+    """The fields of a NamedTuple as a schema declares them."""
+    return ", ".join(f"{SCHEMA[hint]} {field}" for field, hint in get_type_hints(kind).items())
 
 
 def differentiable(
@@ -203,26 +193,10 @@ def differentiable(
     found = iter(
         torch.autograd.grad(
             [o for o, _ in pairs],
-            [x for x, wants in zip(inputs, wanted, strict=False) if wants and x is not None],
+            [x for x, wants in zip(inputs, wanted, strict=True) if wants and x is not None],
             [d for _, d in pairs],
             create_graph=True,
             allow_unused=True,
         )
     )
-    return tuple(next(found) if wants else None for wants in wanted[: len(inputs)])
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-
-
-class _Scan(torch.autograd.Function):
-    """The same operator without torch's dispatcher, which costs more than a small scan does."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        *tensors, options, backend = inputs
-        output = PASSES[backend].forward(*tensors, options, True)
-        _save(ctx, inputs, output)
-        return output
-
-    backward = staticmethod(_differentiate)
+    return tuple(next(found) if wants else None for wants in wanted)

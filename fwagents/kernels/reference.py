@@ -39,6 +39,33 @@ class ScanOptions(NamedTuple):
     tolerance: float | None = None
 
 
+class ScanInputs(NamedTuple):
+    """Tensors of a scan; T steps, B rows of the batch, R units, D inputs, S inner steps.
+
+    Attributes:
+        drive: input to each step before the recurrence, ``C x + b`` [T, B, R]; or x itself [T, B, D], with C and b
+            in ``weight_ih`` and ``bias``.
+        weight_hh: slow recurrent weights W [R, R].
+        h: hidden state before the first step [B, R]; None is zero, and cheaper than zeros.
+        A: fast weights before the first step, ``h`` already written into them [B, R, R]; None as for ``h``.
+        start: True where a step opens an episode: h and A of that row are zero before it. Bool [T, B].
+        gain: layer-norm gain, one row shared by the inner steps or one each [1 or S, R]; None for no layer norm.
+        shift: layer-norm bias, as ``gain``.
+        weight_ih: C [R, D], where ``drive`` is x; None where it is not.
+        bias: b [R], together with ``weight_ih``.
+    """
+
+    drive: Tensor
+    weight_hh: Tensor
+    h: Tensor | None = None
+    A: Tensor | None = None
+    start: Tensor | None = None
+    gain: Tensor | None = None
+    shift: Tensor | None = None
+    weight_ih: Tensor | None = None
+    bias: Tensor | None = None
+
+
 class ScanResult(NamedTuple):
     """Hidden states ``y [T, B, R]`` and the state after the last step, ``h [B, R]`` and ``A [B, R, R]``."""
 
@@ -109,67 +136,60 @@ def _cleared(x: Tensor, start: Tensor) -> Tensor:
     return torch.where(start.reshape(-1, *[1] * (x.dim() - 1)), torch.zeros_like(x), x)
 
 
-def _at(taken: Tensor | None, t: int) -> Tensor | None:
-    return None if taken is None else taken[t]
+def _settled(
+    inputs: ScanInputs,
+    boundary: Tensor,
+    read: Callable[[Tensor], Tensor],
+    options: ScanOptions,
+    taken: Tensor | None,
+    t: int,
+) -> Tensor:
+    """The inner loop of step t."""
+    return inner_loop(boundary, read, inputs.gain, inputs.shift, options, None if taken is None else taken[t])
 
 
-def zeros_for_none(drive: Tensor, h: Tensor | None, A: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A state with zeros where there is none."""
+def _opening(inputs: ScanInputs) -> tuple[Tensor, Tensor, Tensor]:
+    """The drive [T, B, R], and the state before the first step with zeros where there is none."""
+    drive, h, A = inputs.drive, inputs.h, inputs.A
+    if inputs.weight_ih is not None:
+        drive = F.linear(drive, inputs.weight_ih, inputs.bias)
     _, batch, size = drive.shape
     h = drive.new_zeros(batch, size) if h is None else h
-    return h, drive.new_zeros(batch, size, size) if A is None else A
+    return drive, h, drive.new_zeros(batch, size, size) if A is None else A
 
 
-def matrix_form(
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor,
-    A: Tensor,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    options: ScanOptions,
-    taken: Tensor | None = None,
-) -> ScanResult:
+def matrix_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | None = None) -> ScanResult:
     """Equations 1 and 5 with the matrix A held explicitly; R^2 numbers a row, cost R^2 a step.
 
     See :func:`fwagents.kernels.fast_weight_scan` for the arguments.
     """
+    (drive, h, A), start = _opening(inputs), inputs.start
     y = []
     for t in range(len(drive)):
         if start is not None:
             h, A = _cleared(h, start[t]), _cleared(A, start[t])
-        h = inner_loop(drive[t] + h @ weight_hh.T, partial(_multiply, A), gain, shift, options, _at(taken, t))
+        h = _settled(inputs, drive[t] + h @ inputs.weight_hh.T, partial(_multiply, A), options, taken, t)
         k = key(h, options)
         A = options.decay * A + options.fast_lr * k.unsqueeze(-1) * k.unsqueeze(-2)
         y.append(h)
     return ScanResult(torch.stack(y), h, A)
 
 
-def attention_form(
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor,
-    A: Tensor,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    options: ScanOptions,
-    taken: Tensor | None = None,
-) -> ScanResult:
+def attention_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | None = None) -> ScanResult:
     """Equations 3-4: A is never formed; a read attends to the stored keys; cost 2 t R at step t.
 
     ``A(t) s = decay^t A(0) s + fast_lr * sum over tau of decay^(t - tau) k(tau) [k(tau) . s]``
 
     See :func:`fwagents.kernels.fast_weight_scan` for the arguments.
     """
+    (drive, h, A), start = _opening(inputs), inputs.start
     y, keys = [], drive.new_zeros(0, *h.shape)
     for t in range(len(drive)):
         if start is not None:
             h, A = _cleared(h, start[t]), _cleared(A, start[t])
             keys = _cleared(keys.transpose(0, 1), start[t]).transpose(0, 1)
         read = partial(_attend, keys, _decays(t, options, drive), options.decay**t * A)
-        h = inner_loop(drive[t] + h @ weight_hh.T, read, gain, shift, options, _at(taken, t))
+        h = _settled(inputs, drive[t] + h @ inputs.weight_hh.T, read, options, taken, t)
         keys = torch.cat([keys, key(h, options).unsqueeze(0)])
         y.append(h)
     T = len(drive)

@@ -15,8 +15,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fwagents.kernels import ScanOptions, _triton, cuda
-from tests.kernels.problems import random_scan
+from fwagents.kernels import ScanOptions
+from fwagents.kernels.gpu import kernels
+from fwagents.kernels.gpu.scan import backward_pass, forward_pass
+from tests.kernels.problems import changed, random_scan
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", int: "i32", float: "fp32"}
 
@@ -57,7 +59,7 @@ def resources(compiled) -> str:
 
 
 def main(size: int, steps: int, dtype: str) -> None:
-    _triton.forward, _triton.backward = Compiled(_triton.forward), Compiled(_triton.backward)
+    kernels.forward, kernels.backward = Compiled(kernels.forward), Compiled(kernels.backward)
     options = ScanOptions(2, normalize_storage=True, tolerance=0.1)
     scans = [
         random_scan(steps, 2, size, starts=0.1),
@@ -65,11 +67,9 @@ def main(size: int, steps: int, dtype: str) -> None:
         random_scan(steps, 2, size, norms=0, state=False),
     ]
     for scan in scans:
-        drive, weight, h, A, start, gain, shift, *_ = (
-            x.to(getattr(torch, dtype)) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in scan
-        )
-        y, *_, trace = cuda.forward_pass(drive, weight, h, A, start, gain, shift, None, None, scan.options, True)
-        cuda.backward_pass(y, y[-1], A, y, trace, drive, weight, h, A, start, gain, None, scan.options, True, True)
+        inputs = changed(scan.inputs, lambda x: x.to(getattr(torch, dtype)))
+        y, *_, trace = forward_pass(inputs, scan.options, True)
+        backward_pass([y, y[-1], inputs.A], [y], trace, inputs, scan.options, [True] * len(inputs))
 
 
 if __name__ == "__main__":

@@ -6,23 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fwagents.kernels import ScanOptions, _memory, fast_weight_scan
+from fwagents.kernels import ScanInputs, ScanOptions, ScanResult, fast_weight_scan
+from fwagents.kernels.cpu import memory
 
 
 class Scan(NamedTuple):
-    """Arguments of a scan, and gradients at its three results."""
+    """A scan, and gradients at its results."""
 
-    drive: Tensor
-    weight_hh: Tensor
-    h: Tensor | None
-    A: Tensor | None
-    start: Tensor | None
-    gain: Tensor | None
-    shift: Tensor | None
-    weight_ih: Tensor | None
-    bias: Tensor | None
+    inputs: ScanInputs
     options: ScanOptions
-    cotangents: tuple[Tensor, Tensor, Tensor]
+    cotangents: ScanResult
 
 
 def random_scan(T, B, R, options=None, *, norms=1, state=True, starts=0.0, width=0, seed=0) -> Scan:
@@ -31,19 +24,24 @@ def random_scan(T, B, R, options=None, *, norms=1, state=True, starts=0.0, width
     def normal(*shape):
         return torch.randn(*shape, generator=draw)
 
-    return Scan(
-        normal(T, B, width or R),
-        0.5 * normal(R, R) / R**0.5,
-        normal(B, R) if state else None,
-        0.3 * normal(B, R, R) / R if state else None,
-        torch.rand(T, B, generator=draw) < starts if starts else None,
-        1 + 0.1 * normal(norms, R) if norms else None,
-        0.1 * normal(norms, R) if norms else None,
-        normal(R, width) / width**0.5 if width else None,
-        0.1 * normal(R) if width else None,
-        ScanOptions() if options is None else options,
-        (normal(T, B, R), normal(B, R), normal(B, R, R)),
+    inputs = ScanInputs(
+        drive=normal(T, B, width or R),
+        weight_hh=0.5 * normal(R, R) / R**0.5,
+        h=normal(B, R) if state else None,
+        A=0.3 * normal(B, R, R) / R if state else None,
+        start=torch.rand(T, B, generator=draw) < starts if starts else None,
+        gain=1 + 0.1 * normal(norms, R) if norms else None,
+        shift=0.1 * normal(norms, R) if norms else None,
+        weight_ih=normal(R, width) / width**0.5 if width else None,
+        bias=0.1 * normal(R) if width else None,
     )
+    cotangents = ScanResult(normal(T, B, R), normal(B, R), normal(B, R, R))
+    return Scan(inputs, ScanOptions() if options is None else options, cotangents)
+
+
+def changed(inputs: ScanInputs, change) -> ScanInputs:
+    """The inputs with a function applied to each tensor of numbers."""
+    return ScanInputs(*(x if x is None or x.dtype == torch.bool else change(x) for x in inputs))
 
 
 def poison(monkeypatch) -> None:
@@ -56,7 +54,7 @@ def poison(monkeypatch) -> None:
             x.fill(np.nan)
         return x
 
-    names = [(torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty"), (_memory._Pool, "lend")]
+    names = [(torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty"), (memory._Pool, "lend")]
     for owner, name in names:
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *a, original=original, **k: filled(original(*a, **k)))
@@ -64,28 +62,20 @@ def poison(monkeypatch) -> None:
 
 def results(scan: Scan, backend: str, dtype=torch.float32, device="cpu") -> dict[str, Tensor]:
     """Outputs, final state and every gradient, by name."""
-    inputs = {
-        name: x.to(device, dtype).requires_grad_()
-        for name, x in scan._asdict().items()
-        if name not in ("start", "options", "cotangents") and x is not None
-    }
-    arguments = {"h": None, "A": None} | inputs
-    start = None if scan.start is None else scan.start.to(device)
-    out = fast_weight_scan(**arguments, start=start, options=scan.options, backend=backend)
-    gradients = torch.autograd.grad(out, list(inputs.values()), [c.to(device, dtype) for c in scan.cotangents])
-    return out._asdict() | {f"d{name}": g for name, g in zip(inputs, gradients, strict=True)}
+    inputs = changed(scan.inputs, lambda x: x.to(device, dtype).requires_grad_())
+    if inputs.start is not None:
+        inputs = inputs._replace(start=inputs.start.to(device))
+    out = fast_weight_scan(inputs, scan.options, backend=backend)
+    named = {name: x for name, x in inputs._asdict().items() if x is not None and x.requires_grad}
+    gradients = torch.autograd.grad(out, list(named.values()), [c.to(device, dtype) for c in scan.cotangents])
+    return out._asdict() | {f"d{name}": g for name, g in zip(named, gradients, strict=True)}
 
 
 def inner_steps_taken(scan: Scan, tolerance: float) -> Tensor:
     """How many each row takes at each step with another tolerance, by the reference in float64 [T, B]."""
-    taken = torch.zeros(scan.drive.shape[:2], dtype=torch.int64)
-    arguments = {
-        name: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
-        for name, x in scan._asdict().items()
-        if name != "cotangents"
-    }
-    arguments["options"] = scan.options._replace(tolerance=tolerance)
-    fast_weight_scan(**arguments, backend="torch", taken=taken)
+    taken = torch.zeros(scan.inputs.drive.shape[:2], dtype=torch.int64)
+    options = scan.options._replace(tolerance=tolerance)
+    fast_weight_scan(changed(scan.inputs, Tensor.double), options, backend="torch", taken=taken)
     return taken
 
 
@@ -105,8 +95,6 @@ def nudged(scan: Scan) -> Scan:
     draw = torch.Generator().manual_seed(1)
 
     def nudge(x):
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return x
         return x.double() * (1 + 2e-7 * torch.randn(x.shape, generator=draw, dtype=torch.float64))
 
-    return Scan(*(nudge(x) for x in scan))
+    return scan._replace(inputs=changed(scan.inputs, nudge), cotangents=ScanResult(*map(nudge, scan.cotangents)))

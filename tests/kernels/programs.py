@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fwagents.kernels import programmer
+from fwagents.kernels.cpu import programmer
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions, ProgramResult, loop_form
 
 

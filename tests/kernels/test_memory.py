@@ -3,12 +3,12 @@
 import gc
 from concurrent.futures import ThreadPoolExecutor
 
-from fwagents.kernels import _memory
-from fwagents.kernels._memory import borrowed
+from fwagents.kernels.cpu import memory
+from fwagents.kernels.cpu.memory import borrowed
 
 
 def test_a_block_is_taken_again_only_when_its_tensor_is_gone():
-    size = 3 * _memory.POOLED + 5
+    size = 3 * memory.POOLED + 5
     first, second = borrowed(size), borrowed(size)
     assert first.data_ptr() != second.data_ptr()
     at = first.data_ptr()
@@ -23,8 +23,8 @@ def test_a_block_is_taken_again_only_when_its_tensor_is_gone():
 
 
 def test_the_pool_holds_no_more_than_it_may(monkeypatch):
-    monkeypatch.setattr(_memory, "_held_bytes", lambda: 4 * 40_000)
-    pool = _memory._Pool()
+    monkeypatch.setattr(memory, "_held_bytes", lambda: 4 * 40_000)
+    pool = memory._Pool()
     lent = [pool.lend(16_384) for _ in range(3)]
     assert pool.held == 2 * 16_384, "the third is nobody's but the caller's"
     assert len({array.ctypes.data for array in lent}) == 3
@@ -42,7 +42,7 @@ def test_the_pool_holds_no_more_than_it_may(monkeypatch):
 
 def test_threads_never_share_a_block():
     """Each writes its own number all over what it was lent and finds nothing else there."""
-    size = _memory.POOLED
+    size = memory.POOLED
 
     def work(number):
         for _ in range(300):

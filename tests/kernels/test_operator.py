@@ -5,27 +5,32 @@ import sys
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fwagents.cores import FastWeights
-from fwagents.kernels import ScanOptions, chosen_backend, fast_weight_scan, operator
-from tests.kernels.problems import distance, random_scan, results
+from fwagents.kernels import ScanInputs, ScanOptions, chosen_backend, fast_weight_scan
+from fwagents.kernels.cpu import scan as cpu
+from tests.kernels.problems import changed, distance, random_scan, results
 
 
 @pytest.mark.parametrize("state", [False, True])
 @pytest.mark.parametrize("options", [ScanOptions(), ScanOptions(inner_steps=2, normalize_storage=True, tolerance=0.1)])
 def test_opcheck(options, state):
     scan = random_scan(5, 3, 20, options, state=state, starts=0.2)
-    inputs = [x if x is None or x.dtype == torch.bool else x.requires_grad_() for x in scan[:7]]
-    torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, None, None, *options, True, "numba"))
+    inputs = changed(scan.inputs, Tensor.requires_grad_)
+    torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, *options, True))
 
 
 @pytest.mark.parametrize("wants_x", [False, True])
 def test_opcheck_with_the_input_weights(wants_x):
-    scan = random_scan(5, 3, 20, starts=0.2)
-    x, weight_ih, bias = torch.randn(5, 3, 7, requires_grad=wants_x), torch.randn(20, 7), torch.randn(20)
-    inputs = (x, *scan[1:7], weight_ih.requires_grad_(), bias.requires_grad_())
-    torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, *scan.options, True, "numba"))
+    scan = random_scan(5, 3, 20, starts=0.2, width=7)
+    inputs = scan.inputs._replace(
+        drive=scan.inputs.drive.requires_grad_(wants_x),
+        weight_ih=scan.inputs.weight_ih.requires_grad_(),
+        bias=scan.inputs.bias.requires_grad_(),
+    )
+    torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, *scan.options, True))
 
 
 @pytest.mark.parametrize(
@@ -68,29 +73,27 @@ def test_the_reference_compiles_without_a_graph_break(options):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_what_is_not_covered_goes_to_the_reference(dtype, monkeypatch):
-    monkeypatch.setattr(operator, "scan", None)
-    scan = random_scan(3, 2, 5)
-    y, _, _ = fast_weight_scan(*(x.to(dtype) for x in scan[:4]), backend="numba")
+    monkeypatch.setattr(cpu, "scan", None)
+    y, _, _ = fast_weight_scan(changed(random_scan(3, 2, 5).inputs, lambda x: x.to(dtype)), backend="numba")
     assert y.dtype == dtype
 
 
 def test_no_trace_without_gradients():
     scan = random_scan(3, 2, 5)
-    *_, trace = torch.ops.fwagents.fast_weight_scan(*scan[:7], None, None, *scan.options, False, "numba")
+    *_, trace = torch.ops.fwagents.fast_weight_scan(*scan.inputs, *scan.options, False)
     assert trace.numel() == 0
 
 
 def test_gradients_only_where_asked():
-    scan = random_scan(5, 2, 20)
-    drive = scan.drive.requires_grad_()
-    y, _, _ = fast_weight_scan(drive, *scan[1:7], backend="numba")
+    inputs = random_scan(5, 2, 20).inputs
+    drive = inputs.drive.requires_grad_()
+    y, _, _ = fast_weight_scan(inputs, backend="numba")
     y.sum().backward()
-    truth, _, _ = fast_weight_scan(drive, *scan[1:7], backend="torch")
+    truth, _, _ = fast_weight_scan(inputs, backend="torch")
     torch.testing.assert_close(drive.grad, torch.autograd.grad(truth.sum(), drive)[0], rtol=1e-4, atol=1e-5)
-    A = scan.A.requires_grad_()
+    A = inputs.A.requires_grad_()
     found, truth = (
-        torch.autograd.grad(fast_weight_scan(drive, *scan[1:7], backend=backend).A.sum(), A)[0]
-        for backend in ("numba", "torch")
+        torch.autograd.grad(fast_weight_scan(inputs, backend=backend).A.sum(), A)[0] for backend in ("numba", "torch")
     )
     torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-5)
 
@@ -114,10 +117,10 @@ def test_gradients_only_where_asked():
     ],
 )
 def test_what_does_not_fit_is_named_before_it_is_read(backend, change, message):
-    arguments = random_scan(5, 3, 20)._asdict() | change
-    del arguments["cotangents"]
+    tensors = random_scan(5, 3, 20).inputs._asdict() | change
+    taken = tensors.pop("taken", None)
     with pytest.raises(ValueError, match=message):
-        fast_weight_scan(**arguments, backend=backend)
+        fast_weight_scan(ScanInputs(**tensors), backend=backend, taken=taken)
 
 
 def test_fake_tensors_are_never_read():
@@ -140,9 +143,9 @@ def test_transforms_of_torch_func_go_to_the_reference():
 
 
 def test_backward_twice_over_a_kept_graph():
-    scan = random_scan(5, 2, 20)
-    drive = scan.drive.requires_grad_()
-    y, _, _ = fast_weight_scan(drive, *scan[1:7])
+    inputs = random_scan(5, 2, 20).inputs
+    drive = inputs.drive.requires_grad_()
+    y, _, _ = fast_weight_scan(inputs)
     first = torch.autograd.grad(y.sum(), drive, retain_graph=True)[0]
     assert torch.equal(first, torch.autograd.grad(y.sum(), drive)[0])
 

@@ -13,7 +13,7 @@ import torch
 from numba import types
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from fwagents.kernels import _compiled
+from fwagents.kernels.cpu import compiled
 from fwagents.sb3 import MemoryPPO
 from tests.kernels.problems import distance, random_scan, results
 
@@ -132,7 +132,7 @@ def test_where_kernels_are_kept(variables, folder, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert str(_compiled._folder()) == folder
+    assert str(compiled._folder()) == folder
 
 
 def triple(out, x):
@@ -146,18 +146,18 @@ def compiled_triple(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
 
     hits = []
-    load = _compiled._DiskCache.load_overload
+    load = compiled._DiskCache.load_overload
 
     def noting(self, *args):
         found = load(self, *args)
         hits.append("compiled" if found is None else "loaded")
         return found
 
-    monkeypatch.setattr(_compiled._DiskCache, "load_overload", noting)
+    monkeypatch.setattr(compiled._DiskCache, "load_overload", noting)
 
     def run():
         array = types.float64[:]
-        kernel = _compiled._compile(triple, types.void, [array, array])
+        kernel = compiled.compile_kernel(triple, [array, array])
         out = np.zeros(3)
         kernel(out, np.arange(3.0))
         assert out.tolist() == [0, 3, 6]
@@ -199,7 +199,7 @@ def test_a_folder_in_a_file_s_place_is_no_obstacle(compiled_triple, capsys, monk
     (file,) = folder.iterdir()
     file.unlink()
     file.mkdir()
-    monkeypatch.setattr(_compiled, "_said", set())
+    monkeypatch.setattr(compiled, "_said", set())
     assert run() == "compiled"
     assert file.name in capsys.readouterr().err
 
@@ -207,9 +207,9 @@ def test_a_folder_in_a_file_s_place_is_no_obstacle(compiled_triple, capsys, monk
 def test_kernels_of_other_versions_do_not_pile_up(compiled_triple, monkeypatch):
     run, folder = compiled_triple
     for version in range(12):
-        monkeypatch.setattr(_compiled, "_versions", lambda version=version: bytes([version]))
+        monkeypatch.setattr(compiled, "_versions", lambda version=version: bytes([version]))
         assert run() == "compiled"
-        assert len(list(folder.iterdir())) == min(version + 1, _compiled.KEPT)
+        assert len(list(folder.iterdir())) == min(version + 1, compiled.KEPT)
     assert run() == "loaded"
 
 
@@ -218,7 +218,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, compiled_triple, capsys, monk
     run, _ = compiled_triple
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
-    monkeypatch.setattr(_compiled, "_said", set())
+    monkeypatch.setattr(compiled, "_said", set())
     assert [run(), run()] == ["compiled", "compiled"]
     said = capsys.readouterr().err
     assert said.count("stay in memory") == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fwagents.cores import DeltaNet, GatedDeltaNet, RotaryFastWeights, SumRule, make_core
-from fwagents.kernels import programmer
+from fwagents.kernels.cpu import program_layout, programmer
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions, loop_form
 from tests.kernels.problems import distance, poison
 from tests.kernels.programs import loop_results, program_results, random_program
@@ -72,10 +72,10 @@ def test_drawn(T, B, D, heads, size, rule, conv, state, mixed, starts, begun, se
 @pytest.mark.parametrize("rule", FAMILY)
 def test_in_blocks(rule, monkeypatch):
     """Blocks of so few steps that a sequence takes many."""
-    monkeypatch.setattr(programmer, "BLOCK", 1)
-    programmer.layout.cache_clear()
+    monkeypatch.setattr(program_layout, "BLOCK", 1)
+    program_layout.layout.cache_clear()
     check(random_program(70, 5, 7, 20, FAMILY[rule], starts=0.05))
-    programmer.layout.cache_clear()
+    program_layout.layout.cache_clear()
 
 
 def test_a_long_stretch_without_a_start():

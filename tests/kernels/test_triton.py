@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from fwagents.cores import CORES, FastWeights
-from fwagents.kernels import ScanOptions, cuda, fast_weight_scan, operator
+from fwagents.kernels import ScanOptions, fast_weight_scan
+from fwagents.kernels.cpu import scan as cpu
+from fwagents.kernels.gpu import scan as gpu
 from fwagents.sb3 import MemoryPPO
-from tests.kernels.problems import distance, poison, random_scan, results
+from tests.kernels.problems import changed, distance, poison, random_scan, results
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -26,9 +28,9 @@ def small(monkeypatch):
     """Chunks of 4 steps, and 16 lines of a matrix at a time, so that small scans have several of both."""
 
     def plan(steps, size):
-        return cuda.Plan(chunk=4, padded=32, block=16, warps=1)
+        return gpu.Plan(chunk=4, padded=32, block=16, warps=1)
 
-    monkeypatch.setattr(cuda, "plan", plan)
+    monkeypatch.setattr(gpu, "plan", plan)
 
 
 def check(scan, tolerance=1e-4):
@@ -97,8 +99,8 @@ def test_nan_stays_in_its_episode_and_fills_it():
     scan = random_scan(9, 2, 20)
     start = torch.zeros(9, 2, dtype=torch.bool)
     start[6, 1] = True
-    scan.drive[2, 1, 3] = float("nan")
-    scan = scan._replace(start=start)
+    scan.inputs.drive[2, 1, 3] = float("nan")
+    scan = scan._replace(inputs=scan.inputs._replace(start=start))
     found, truth = results(scan, "triton", device=DEVICE), results(scan, "torch")
     for name in ("y", "h", "A", "ddrive", "dA"):
         assert torch.equal(found[name].isnan().cpu(), truth[name].isnan()), name
@@ -122,9 +124,9 @@ def test_a_core_runs_it():
 
 def test_no_trace_and_the_same_without_gradients():
     scan = random_scan(3, 1, 8)
-    tensors = [None if x is None else x.to(DEVICE) for x in scan[:7]]
-    *found, trace = torch.ops.fwagents.fast_weight_scan(*tensors, None, None, *scan.options, False, "triton")
-    *truth, _ = torch.ops.fwagents.fast_weight_scan(*tensors, None, None, *scan.options, True, "triton")
+    inputs = changed(scan.inputs, lambda x: x.to(DEVICE))
+    *found, trace = torch.ops.fwagents.fast_weight_scan_cuda(*inputs, *scan.options, False)
+    *truth, _ = torch.ops.fwagents.fast_weight_scan_cuda(*inputs, *scan.options, True)
     assert trace.numel() == 0
     assert all(map(torch.equal, found, truth))
 
@@ -141,14 +143,10 @@ def test_compiles_without_a_graph_break():
 
 def test_second_derivatives_come_from_the_reference():
     def penalty(backend):
-        scan = random_scan(3, 1, 8, width=2)
-        inputs = [None if x is None else x.to(DEVICE).requires_grad_() for x in (*scan[:4], *scan[5:9])]
-        drive, weight, h, A, gain, shift, weight_ih, bias = inputs
-        y, _, _ = fast_weight_scan(
-            drive, weight, h, A, None, gain, shift, weight_ih=weight_ih, bias=bias, backend=backend
-        )
-        first = torch.autograd.grad(y.square().sum(), weight, create_graph=True)[0]
-        return {"d": torch.autograd.grad(first.square().sum(), drive)[0]}
+        inputs = changed(random_scan(3, 1, 8, width=2).inputs, lambda x: x.to(DEVICE).requires_grad_())
+        y, _, _ = fast_weight_scan(inputs, backend=backend)
+        first = torch.autograd.grad(y.square().sum(), inputs.weight_hh, create_graph=True)[0]
+        return {"d": torch.autograd.grad(first.square().sum(), inputs.drive)[0]}
 
     assert max(distance(penalty("triton"), penalty("torch")).values()) < 1e-4
 
@@ -159,23 +157,24 @@ def test_second_derivatives_come_from_the_reference():
         (5, lambda x: x.double()),
         (5, lambda x: x.half()),
         (5, lambda x: x.to("meta")),
-        (cuda.LARGEST + 1, lambda x: x),
+        (gpu.LARGEST + 1, lambda x: x),
     ],
     ids=["float64", "float16", "another device", "too large"],
 )
 def test_what_is_not_covered_goes_to_the_reference(size, change, monkeypatch):
-    monkeypatch.setattr(operator, "scan", None)
-    drive, weight, h, A = (change(x) for x in random_scan(1, 1, size)[:4])
-    y, _, _ = fast_weight_scan(drive, weight, h, A, backend="triton")
-    assert y.dtype == drive.dtype
+    monkeypatch.setattr(gpu, "scan", None)
+    inputs = changed(random_scan(1, 1, size).inputs, change)
+    y, _, _ = fast_weight_scan(inputs, backend="triton")
+    assert y.dtype == inputs.drive.dtype
 
 
 @pytest.mark.parametrize("backend", ["auto", "triton"])
 def test_by_default_a_gpu_takes_it_and_a_cpu_does_not(backend, monkeypatch):
     monkeypatch.delenv("FWAGENTS_BACKEND", raising=False)
     used = []
-    monkeypatch.setattr(operator, "scan", lambda *arguments: used.append(arguments[-1]))
-    fast_weight_scan(*(x.to(DEVICE) for x in random_scan(1, 1, 5)[:4]), backend=backend)
+    for module, name in ((cpu, "numba"), (gpu, "triton")):
+        monkeypatch.setattr(module, "scan", lambda *_, name=name: used.append(name))
+    fast_weight_scan(changed(random_scan(1, 1, 5).inputs, lambda x: x.to(DEVICE)), backend=backend)
     assert used == ["numba" if backend == "auto" and DEVICE == "cpu" else "triton"]
 
 

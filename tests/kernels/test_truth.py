@@ -21,7 +21,7 @@ def _poisoned(monkeypatch):
 def check(scan):
     truth = results(scan, "torch", torch.float64)
     allowed = dict.fromkeys(truth, TOLERANCE)
-    if len(scan.drive) > LONG:
+    if len(scan.inputs.drive) > LONG:
         own = distance(results(scan, "torch"), truth)
         allowed = {name: max(TOLERANCE, 2 * error) for name, error in own.items()}
     for name, error in distance(results(scan, "numba"), truth).items():
@@ -131,7 +131,7 @@ def test_threads(threads):
 
 def test_zero_state_is_no_state():
     scan = random_scan(70, 3, 20, state=False)
-    zeros = scan._replace(h=torch.zeros(3, 20), A=torch.zeros(3, 20, 20))
+    zeros = scan._replace(inputs=scan.inputs._replace(h=torch.zeros(3, 20), A=torch.zeros(3, 20, 20)))
     left, right = results(scan, "numba"), results(zeros, "numba")
     assert max(distance(left, {name: right[name] for name in left}).values()) < TOLERANCE
 
@@ -141,8 +141,9 @@ def test_nan_stays_in_its_episode_and_fills_it(options):
     scan = random_scan(40, 3, 20, options)
     start = torch.zeros(40, 3, dtype=torch.bool)
     start[20, 1] = True
-    scan.drive[5, 1, 3] = float("nan")
-    found, truth = (results(scan._replace(start=start), backend) for backend in ("numba", "torch"))
+    scan.inputs.drive[5, 1, 3] = float("nan")
+    scan = scan._replace(inputs=scan.inputs._replace(start=start))
+    found, truth = (results(scan, backend) for backend in ("numba", "torch"))
     for name in ("y", "h", "A"):
         assert torch.equal(found[name].isnan(), truth[name].isnan())
     assert found["y"][5:20, 1].isnan().all()
@@ -151,10 +152,13 @@ def test_nan_stays_in_its_episode_and_fills_it(options):
 
 def test_arguments_need_not_be_contiguous():
     scan = random_scan(9, 4, 20, starts=0.1)
+    inputs = scan.inputs
     strided = scan._replace(
-        drive=scan.drive.transpose(0, 1).contiguous().transpose(0, 1),
-        weight_hh=scan.weight_hh.t().contiguous().t(),
-        start=scan.start.t().contiguous().t(),
+        inputs=inputs._replace(
+            drive=inputs.drive.transpose(0, 1).contiguous().transpose(0, 1),
+            weight_hh=inputs.weight_hh.t().contiguous().t(),
+            start=inputs.start.t().contiguous().t(),
+        ),
         cotangents=tuple(
             c.expand(2, *c.shape)[0].transpose(0, 1).contiguous().transpose(0, 1) for c in scan.cotangents
         ),

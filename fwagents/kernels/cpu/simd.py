@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.core.extending import intrinsic, lower_builtin, models, register_jitable, register_model
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 
-from fwagents.kernels._problem import GROUP, lanes, panel
+from fwagents.kernels.cpu.problem import GROUP, lanes, panel
 
 LANES, PANEL = lanes(), panel()
 CHAINS = 8  # additions that can be under way at once

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, misc, untyped-decorator"
-"""The two Triton kernels behind :mod:`fwagents.kernels.cuda`: one chunk of a scan, forward and backward.
+"""The two Triton kernels behind :mod:`fwagents.kernels.gpu.scan`: one chunk of a scan, forward and backward.
 
 A program runs one row of the batch through the steps of a chunk. Vectors of R numbers are padded with zeros to ``P``,
 a power of two, as are all sizes of tiles; the keys of the chunk are a tile ``[C, P]``. All sums are float32, and none
@@ -18,7 +18,8 @@ SIZES = ["begin", "steps", "batch"]  # compiled once for all values
 
 @triton.jit
 def relu(x):
-    return tl.where(x < 0.0, 0.0, x)  # a NaN stays one
+    """``max(x, 0)``; a NaN stays one."""
+    return tl.where(x < 0.0, 0.0, x)
 
 
 @triton.jit
@@ -76,6 +77,7 @@ def forward(
     C: tl.constexpr,
     K: tl.constexpr,
 ):
+    """One row of the batch through the steps of a chunk."""
     b = tl.program_id(0).to(tl.int64)
     r, c = tl.arange(0, P), tl.arange(0, C)
     inside = r < R
@@ -177,6 +179,7 @@ def backward(
     C: tl.constexpr,
     K: tl.constexpr,
 ):
+    """The derivative of :func:`forward`: one row through the steps of a chunk, from the last to the first."""
     b = tl.program_id(0).to(tl.int64)
     r, c = tl.arange(0, P), tl.arange(0, C)
     inside = r < R

@@ -1,14 +1,11 @@
 """The compiled backward pass: the steps of a few rows in reverse, one chunk (what lies between folds) at a time.
 
-Gradients at the pre-activations come out; those at the weights are products the caller makes from them. With q the
-input of a read, g the gradient at its sum, and w the weight of key k: p = w k.q and u = w k.g give ``dq += u k`` and
-``dk += p g + u q``. The first is needed at once; the second is pulled in when the step of that key is reached, from
-the reads of the last BLOCK steps one by one, and from older reads as one product for all keys.
+The README has the equations, and the names of what is summed up later: p and u for a read's q and g.
 """
 
 import numpy as np
 
-from fwagents.kernels._blocks import (
+from fwagents.kernels.cpu.blocks import (
     FLOAT,
     add_combination,
     add_product,
@@ -19,9 +16,9 @@ from fwagents.kernels._blocks import (
     prefetch_floats,
     set_scaled,
 )
-from fwagents.kernels._forward import ONE, key_address, pack, panels, read_row, write_row
-from fwagents.kernels._problem import BLOCK, FOLD, GO_ON, RESET, STATE, TILE, Gradients, Problem, Slot
-from fwagents.kernels._simd import (
+from fwagents.kernels.cpu.forward import ONE, key_address, pack, panels, read_row, write_row
+from fwagents.kernels.cpu.problem import BLOCK, FOLD, GO_ON, RESET, STATE, TILE, Gradients, Problem, Slot
+from fwagents.kernels.cpu.simd import (
     LANES,
     PANEL,
     byte,

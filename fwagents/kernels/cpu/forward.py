@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fwagents.kernels._blocks import (
+from fwagents.kernels.cpu.blocks import (
     FLOAT,
     add_combination,
     add_matrix_vector,
@@ -15,8 +15,8 @@ from fwagents.kernels._blocks import (
     prefetch_floats,
     set_scaled,
 )
-from fwagents.kernels._problem import FOLD, FOLD_KEYS, GO_ON, GROUP, RESET, TILE, Problem
-from fwagents.kernels._simd import (
+from fwagents.kernels.cpu.problem import FOLD, FOLD_KEYS, GO_ON, GROUP, RESET, TILE, Problem
+from fwagents.kernels.cpu.simd import (
     LANES,
     PANEL,
     byte,

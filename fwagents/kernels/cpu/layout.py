@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fwagents.kernels._problem import GROUP, lanes, padded
+from fwagents.kernels.cpu.problem import GROUP, lanes, padded
 from fwagents.kernels.reference import ScanOptions
 
 

@@ -1,9 +1,9 @@
 """Smaller compiled entry points: where to fold, and the A after a history."""
 
-from fwagents.kernels._blocks import FLOAT
-from fwagents.kernels._forward import fold_into, prepare, write_matrix
-from fwagents.kernels._problem import FOLD, GO_ON, RESET, Problem
-from fwagents.kernels._simd import LANES, byte, set_byte
+from fwagents.kernels.cpu.blocks import FLOAT
+from fwagents.kernels.cpu.forward import fold_into, prepare, write_matrix
+from fwagents.kernels.cpu.problem import FOLD, GO_ON, RESET, Problem
+from fwagents.kernels.cpu.simd import LANES, byte, set_byte
 
 
 def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, marks: int) -> None:

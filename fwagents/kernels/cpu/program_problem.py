@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from fwagents.kernels._problem import lanes, padded
+from fwagents.kernels.cpu.problem import lanes, padded
 
 MEMORY = 3  # integers that are kept for a row of the batch: projections in reach, steps counted, whether from a start
 TURNS = 256  # entries of a table of turns; there is one of single steps, of 256 and of 65,536

@@ -1,19 +1,13 @@
 """The forward and the backward pass on a GPU, in Triton: chunks of the scan, and products of matrices between them.
 
-A program runs one row of the batch through the steps of a chunk: a step is a few products of a matrix and a vector,
-and rows share nothing but W. What it reads at every step is on chip: the keys of the chunk and, backward, the
-gradients at them; W and the A before the chunk too where they fit, up to R = 128, while larger ones stream from the
-L2 cache. Reads within a chunk are attention to its keys. Between chunks the keys are folded into A, and backward the
-gradients into that at A, by batched products that torch runs at full rate; so an A is written once a chunk, and kept
-for the backward pass. Every sum has a fixed order, so results are deterministic, and nothing waits for the device, so
-a CUDA graph can capture them.
-
-Triton is imported, and kernels are compiled or loaded, when a scan is first run.
+See ``docs/performance.md`` for what is on chip, and how fast it is. Triton is imported, and kernels are compiled or
+loaded, when a scan is first run.
 """
 
 import importlib.util
 import math
 import os
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwagents.kernels._folds import episodes, fades, folded, gradient_at_A, gradient_at_keys
-from fwagents.kernels.cpu import dense, transformed
-from fwagents.kernels.reference import ScanOptions
+from fwagents.kernels.gpu.folds import episodes, fades, folded, gradient_at_A, gradient_at_keys
+from fwagents.kernels.operator import CompiledScan
+from fwagents.kernels.reference import ScanInputs, ScanOptions, ScanResult, matrix_form
+from fwagents.kernels.tensors import dense, transformed
 
 LARGEST = 512  # R; the keys of a larger one do not fit on chip
 DTYPES = (torch.float32, torch.bfloat16)
@@ -35,13 +30,15 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def covers(drive: Tensor, weight_hh: Tensor, *others: Tensor | None) -> bool:
+def covers(inputs: ScanInputs) -> bool:
     """Whether the Triton scan can run on these: all float32 or all bfloat16, on one GPU, with R up to ``LARGEST``."""
-    if transformed() or not INSTALLED or len(weight_hh) > LARGEST:
+    drive = inputs.drive
+    if transformed() or not INSTALLED or len(inputs.weight_hh) > LARGEST:
         return False
     if drive.dtype not in DTYPES or drive.device.type != ("cpu" if interpreted() else "cuda"):
         return False
-    return all(x is None or (x.dtype, x.device) == (drive.dtype, drive.device) for x in (weight_hh, *others))
+    tensors = inputs._replace(start=None)
+    return all(x is None or (x.dtype, x.device) == (drive.dtype, drive.device) for x in tensors)
 
 
 class Plan(NamedTuple):
@@ -90,8 +87,24 @@ def _aligned(floats: int) -> int:
     return -(-floats // 32) * 32
 
 
-def trace_floats(shape: tuple[int, int, int], options: ScanOptions, norms: int, held: bool, marked: bool) -> int:
-    """Floats in a trace for T, B, R; see :func:`fwagents.kernels.cpu.trace_floats`."""
+def sizes(inputs: ScanInputs, options: ScanOptions) -> tuple[list[tuple[int, ...]], int]:
+    """The shapes of y, h and A, and the floats in a trace."""
+    _, batch, size = shape = _shape(inputs)
+    return [shape, (batch, size), (batch, size, size)], _trace_floats(shape, options, _norms(inputs))
+
+
+def _shape(inputs: ScanInputs) -> tuple[int, int, int]:
+    """T, B and R."""
+    steps, batch, _ = inputs.drive.shape
+    return int(steps), int(batch), len(inputs.weight_hh)
+
+
+def _norms(inputs: ScanInputs) -> int:
+    """Rows of layer norm."""
+    return 0 if inputs.gain is None else len(inputs.gain)
+
+
+def _trace_floats(shape: tuple[int, int, int], options: ScanOptions, norms: int) -> int:
     return sum(_aligned(math.prod(part)) for part in _shapes(shape, options, norms))
 
 
@@ -104,28 +117,17 @@ def _parts(trace: Tensor, shape: tuple[int, int, int], options: ScanOptions, nor
     return [x[: math.prod(part)].view(part) if len(x) else None for x, part in zip(flat, shapes, strict=True)]
 
 
-def forward_pass(
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    shift: Tensor | None,
-    weight_ih: Tensor | None,
-    bias: Tensor | None,
-    options: ScanOptions,
-    traced: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward_pass(inputs: ScanInputs, options: ScanOptions, traced: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns y, h, A and the trace, which is empty unless asked for."""
+    drive, weight_hh, h, A, start, gain, shift, weight_ih, bias = inputs
     drive = (drive if weight_ih is None else F.linear(drive, weight_ih, bias)).contiguous()
     weight_hh, h, gain, shift = weight_hh.contiguous(), dense(h), dense(gain), dense(shift)
-    shape = steps, _, size = (*drive.shape[:2], len(weight_hh))
-    norms = 0 if gain is None else len(gain)
-    trace = drive.new_empty(trace_floats(shape, options, norms, False, False) if traced else 0, dtype=torch.float32)
-    memories, inputs, *kept = _parts(trace, shape, options, norms)
-    if inputs is not None and options.tolerance is not None:
-        inputs.zero_()  # inner steps that are not taken are part of the product that is the gradient at A
+    shape = steps, _, size = _shape(inputs)
+    norms = _norms(inputs)
+    trace = drive.new_empty(_trace_floats(shape, options, norms) if traced else 0, dtype=torch.float32)
+    memories, reads, *rest = _parts(trace, shape, options, norms)
+    if reads is not None and options.tolerance is not None:
+        reads.zero_()  # inner steps that are not taken are part of the product that is the gradient at A
     opened, left = episodes(start), fades(plan(steps, size).chunk, options, drive.device)
     y = torch.empty_like(drive)
     memory, turned = dense(A), weight_hh.t().contiguous()
@@ -143,7 +145,7 @@ def forward_pass(
             *_steps(begin, end, opened),
             gain,
             shift,
-            *_steps(begin, end, y, inputs, *kept),
+            *_steps(begin, end, y, reads, *rest),
             begin=begin,
             steps=end - begin,
             norm_eps=options.norm_eps,
@@ -156,27 +158,23 @@ def forward_pass(
 
 
 def backward_pass(
-    dy: Tensor | None,
-    dh_out: Tensor | None,
-    dA_out: Tensor | None,
-    y: Tensor,
+    gradients: Sequence[Tensor | None],
+    kept: Sequence[Tensor],
     trace: Tensor,
-    drive: Tensor,
-    weight_hh: Tensor,
-    h: Tensor | None,
-    A: Tensor | None,
-    start: Tensor | None,
-    gain: Tensor | None,
-    weight_ih: Tensor | None,
+    inputs: ScanInputs,
     options: ScanOptions,
-    wants_drive: bool,
-    wants_A: bool,
-) -> tuple[Tensor | None, ...]:
-    """Gradients at drive, weight_hh, h, A, gain, shift, weight_ih and bias, as the CPU's pass returns them."""
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients at the inputs; see :class:`~fwagents.kernels.operator.CompiledScan`.
+
+    Those at x and at A are left out if they are not wanted; the others come along for nothing.
+    """
+    drive, weight_hh, h, A, start, gain, _, weight_ih, _ = inputs
+    (y,), (dy, dh_out, dA_out), wants = kept, gradients, ScanInputs(*wanted)  # type: ignore[arg-type]
     dy, weight_hh, gain = dense(dy), weight_hh.contiguous(), dense(gain)
-    shape = steps, batch, size = (*y.shape[:2], len(weight_hh))
-    norms = 0 if gain is None else len(gain)
-    memories, inputs, *kept = _parts(trace, shape, options, norms)
+    shape = steps, batch, size = _shape(inputs)
+    norms = _norms(inputs)
+    memories, before, *rest = _parts(trace, shape, options, norms)
     opened, left = episodes(start), fades(plan(steps, size).chunk, options, y.device)
     dz = torch.empty_like(y)
     dh, dA = dense(dh_out), None if dA_out is None else dA_out.float()
@@ -184,7 +182,7 @@ def backward_pass(
     dnorm = trace.new_empty(len(chunks), batch, 2, norms, size) if norms else None
     for number, (begin, end) in reversed(list(enumerate(chunks))):
         reads = None
-        if number or (wants_A and A is not None):
+        if number or (wants.A and A is not None):
             new = trace.new_empty if options.tolerance is None else trace.new_zeros
             reads = new(end - begin, batch, options.inner_steps, size)
         later, dh = dh, trace.new_empty(batch, size)
@@ -200,7 +198,7 @@ def backward_pass(
             memories[number - 1] if number and memories is not None else dense(A),
             *_steps(begin, end, opened),
             gain,
-            *_steps(begin, end, y, inputs, *kept, dz),
+            *_steps(begin, end, y, before, *rest, dz),
             dh,
             reads,
             None if dnorm is None else dnorm[number],
@@ -208,19 +206,19 @@ def backward_pass(
             steps=end - begin,
             N=_power_of_two(max(1, norms)),
         )
-        if reads is not None and inputs is not None:
-            dA = gradient_at_A(dA, reads, inputs[begin:end], left, opened, begin, options)
+        if reads is not None and before is not None:
+            dA = gradient_at_A(dA, reads, before[begin:end], left, opened, begin, options)
     flat = dz.flatten(0, 1)
     dweight = flat.t() @ _previous(y, h, start).flatten(0, 1)
     dgain, dshift = (None, None) if dnorm is None else dnorm.sum((0, 1)).to(y.dtype).unbind()
     dstate = (
         None if h is None or dh is None else dh.to(y.dtype),
-        None if A is None or not wants_A or dA is None else dA.to(y.dtype),
+        None if A is None or not wants.A or dA is None else dA.to(y.dtype),
     )
     if weight_ih is None:
-        return dz, dweight, *dstate, dgain, dshift, None, None
-    dx = dz @ weight_ih if wants_drive else None
-    return dx, dweight, *dstate, dgain, dshift, flat.t() @ drive.flatten(0, 1), flat.sum(0)
+        return [dz, dweight, *dstate, None, dgain, dshift, None, None]
+    dx = dz @ weight_ih if wants.drive else None
+    return [dx, dweight, *dstate, None, dgain, dshift, flat.t() @ drive.flatten(0, 1), flat.sum(0)]
 
 
 def _chunks(steps: int, size: int) -> list[tuple[int, int]]:
@@ -243,12 +241,12 @@ def _previous(y: Tensor, h: Tensor | None, start: Tensor | None) -> Tensor:
 def _launch(
     kernel: str, shape: tuple[int, int, int], options: ScanOptions, norms: int, *tensors: Tensor | None, **more: Any
 ) -> None:
-    """Launch a kernel of :mod:`_triton`, a program for each row of the batch."""
-    from fwagents.kernels import _triton
+    """Launch a kernel of :mod:`fwagents.kernels.gpu.kernels`, a program for each row of the batch."""
+    from fwagents.kernels.gpu import kernels
 
     steps, batch, size = shape
     how = plan(steps, size)
-    launch: Any = getattr(_triton, kernel)[(batch,)]
+    launch: Any = getattr(kernels, kernel)[(batch,)]
     (device,) = {x.device for x in tensors if x is not None}
     with torch.cuda.device(device if device.type == "cuda" else -1):  # where Triton launches
         launch(
@@ -268,3 +266,26 @@ def _launch(
             num_stages=1,  # the kernels load ahead by themselves
             **more,
         )
+
+
+def _as_given(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The pass without autocast, which would change the one dtype that the tensors have."""
+
+    def run_as_given(*arguments: Any) -> Any:
+        with torch.autocast("cuda", enabled=False):
+            return run(*arguments)
+
+    return run_as_given
+
+
+scan = CompiledScan(
+    "fast_weight_scan_cuda",
+    ScanInputs,
+    ScanOptions,
+    ScanResult,
+    forward=_as_given(forward_pass),
+    backward=_as_given(backward_pass),
+    sizes=sizes,
+    reference=matrix_form,
+    kept=["y"],
+)

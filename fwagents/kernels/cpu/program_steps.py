@@ -5,11 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fwagents.kernels._memory import borrowed
-from fwagents.kernels._program import places
-from fwagents.kernels._threads import run, tasks
+from fwagents.kernels.cpu.kernels import program_kernels
+from fwagents.kernels.cpu.memory import borrowed
+from fwagents.kernels.cpu.program_layout import describe, layout_of, sections_of, turn_rows
+from fwagents.kernels.cpu.program_problem import places
+from fwagents.kernels.cpu.programmer import mix_rows
+from fwagents.kernels.cpu.threads import run, tasks
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions
-from fwagents.kernels.programmer import describe, kernels, layout_of, mix_rows, sections_of, turn_rows
 
 
 class ProgramSteps:
@@ -89,7 +91,7 @@ class ProgramSteps:
     def step(self, x: Tensor, start: Tensor | None) -> Tensor:
         """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
         self._follow()
-        held, compiled, problem = self.held, kernels(), self.problem
+        held, compiled, problem = self.held, program_kernels(), self.problem
         if start is not None:
             self.start.copy_(start)
             problem = self.starting

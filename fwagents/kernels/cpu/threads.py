@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from fwagents.kernels._problem import TILE
+from fwagents.kernels.cpu.problem import TILE
 
 WORTH_A_THREAD = 2_000_000  # multiplications; less is done before another thread has woken
 

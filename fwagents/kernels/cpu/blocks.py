@@ -4,8 +4,8 @@ Addresses are integers, distances between rows are counted in floats, and a row 
 ``vectors * LANES``.
 """
 
-from fwagents.kernels._problem import GROUP
-from fwagents.kernels._simd import (
+from fwagents.kernels.cpu.problem import GROUP
+from fwagents.kernels.cpu.simd import (
     LANES,
     PANEL,
     add_transposed_tile,

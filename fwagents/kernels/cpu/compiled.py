@@ -1,18 +1,15 @@
 # mypy: disable-error-code="no-untyped-call, misc, no-any-return"
-"""Compiles the kernels at first use, once a process, and keeps them on disk for the next one.
-
-Importing this module imports Numba; :mod:`fwagents.kernels.cpu` does so when a scan is first run.
-"""
+"""Compiles kernels, once a process, and keeps them on the disk for the next one. Importing this imports Numba."""
 
 import contextlib
 import hashlib
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import llvmlite
 import numba
@@ -22,40 +19,16 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 
 from fwagents.files import replacing
-from fwagents.kernels import _associative, _backward, _entries, _forward, _program_backward, _program_forward
-from fwagents.kernels._problem import Gradients, Problem, Slot
-from fwagents.kernels._program import Places, ProgramGradients, ProgramProblem
 
 DIGEST_SIZE = hashlib.sha256().digest_size
+FOLDERS = ("cpu", "associative")  # where compiled code is
 KEPT = 8  # files of a function: as many machines or versions share a folder
 
 
-class Kernels(NamedTuple):
-    """The compiled entry points; each takes what the Python function of that name takes."""
-
-    plan: Callable[..., None]
-    prepared: Callable[..., None]
-    forward: Callable[..., None]
-    final: Callable[..., None]
-    backward: Callable[..., None]
-
-
-class AssociativeKernels(NamedTuple):
-    """Those of :mod:`fwagents.kernels._associative`."""
-
-    forward: Callable[..., None]
-    backward: Callable[..., None]
-
-
-class ProgramKernels(NamedTuple):
-    """The kernels of :mod:`fwagents.kernels._program_forward` and :mod:`fwagents.kernels._program_backward`."""
-
-    forward: Callable[..., None]
-    mix: Callable[..., None]
-    backward: Callable[..., None]
-
-
-def _named(kind: type[Any]) -> Any:
+def _parameter(kind: type[Any]) -> Any:
+    """Numba's type for ``int``, or for a NamedTuple of integers and floats."""
+    if kind is int:
+        return types.int64
     fields = [types.float64 if t is float else types.int64 for t in kind.__annotations__.values()]
     if len(set(fields)) == 1:
         return types.NamedUniTuple(fields[0], len(fields), kind)
@@ -65,9 +38,12 @@ def _named(kind: type[Any]) -> Any:
 @cache
 def _versions() -> bytes:
     """A digest of all that a compiled kernel depends on beside its function, its signature and the processor."""
-    files = sorted(Path(__file__).parent.glob("_*.py"))
+    files = [file for folder in FOLDERS for file in sorted((Path(__file__).parents[1] / folder).glob("*.py"))]
+    sources = [
+        source for file in files if b"import torch" not in (source := file.read_bytes())
+    ]  # the others run in Python
     words = [sys.version.encode(), numba.__version__.encode(), llvmlite.__version__.encode()]
-    return hashlib.sha256(b"\0".join([*words, *(file.read_bytes() for file in files)])).digest()
+    return hashlib.sha256(b"\0".join([*words, *sources])).digest()
 
 
 def _folder() -> Path:
@@ -86,7 +62,7 @@ class _DiskCache(NullCache):
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        self.name = f"{function.__module__.removeprefix('fwagents.kernels.')}.{function.__qualname__}"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         target_context.refresh()
@@ -152,45 +128,27 @@ class _Notice(event.Listener):
         pass
 
 
-def _compile(function: Callable[..., Any], result: Any, params: list[Any]) -> Callable[..., Any]:
+def compile_kernel(function: Callable[..., Any], params: Sequence[Any]) -> Callable[..., Any]:
+    """Load a function from the disk, or compile it, for parameters of Numba's types; it returns nothing."""
     compiled: Any = njit(nogil=True, error_model="numpy")(function)
     compiled._cache = _DiskCache(function)
-    compiled.compile(result(*params))
+    compiled.compile(types.void(*params))
     compiled.disable_compile()
     return compiled
 
 
-def build() -> Kernels:
-    """Load the kernels from the disk, or compile them."""
-    i, none = types.int64, types.void
-    problem, gradients, slot = _named(Problem), _named(Gradients), _named(Slot)
-    with event.install_listener("numba:compile", _Notice("fast-weight", 15)):
-        return Kernels(
-            plan=_compile(_entries.plan, none, [i] * 7),
-            prepared=_compile(_entries.prepared, none, [problem, i]),
-            forward=_compile(_forward.forward, none, [problem, i, i, i]),
-            final=_compile(_entries.final, none, [problem, i, i, i, i, i]),
-            backward=_compile(_backward.backward, none, [problem, gradients, slot, i, i, i, i]),
-        )
+def build(
+    name: str, seconds: int, *kernels: tuple[Callable[..., Any], Sequence[type[Any]]]
+) -> list[Callable[..., Any]]:
+    """Load a set of kernels, or compile them and say so.
 
+    Args:
+        name: of the set, as the message gives it.
+        seconds: time that compiling takes, about.
+        *kernels: each a function and the types of its parameters: ``int``, or a NamedTuple of numbers.
 
-def build_associative() -> AssociativeKernels:
-    """The same for the associative LSTM."""
-    i, none = types.int64, types.void
-    with event.install_listener("numba:compile", _Notice("associative-LSTM", 5)):
-        return AssociativeKernels(
-            forward=_compile(_associative.forward, none, [i] * 10),
-            backward=_compile(_associative.backward, none, [i] * 12),
-        )
-
-
-def build_program() -> ProgramKernels:
-    """The same for the fast-weight programmers."""
-    i, none = types.int64, types.void
-    problem, gradients, places = _named(ProgramProblem), _named(ProgramGradients), _named(Places)
-    with event.install_listener("numba:compile", _Notice("fast-weight-programmer", 30)):
-        return ProgramKernels(
-            forward=_compile(_program_forward.forward, none, [problem, places, *[i] * 5]),
-            mix=_compile(_program_forward.mix, none, [i] * 10),
-            backward=_compile(_program_backward.backward, none, [problem, gradients, places, *[i] * 6]),
-        )
+    Returns:
+        The compiled functions in the same order.
+    """
+    with event.install_listener("numba:compile", _Notice(name, seconds)):
+        return [compile_kernel(function, [_parameter(kind) for kind in params]) for function, params in kernels]

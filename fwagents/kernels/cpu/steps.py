@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
-from fwagents.kernels import cpu
-from fwagents.kernels._layout import decay_tables, layout
-from fwagents.kernels._memory import borrowed
-from fwagents.kernels._problem import GROUP, Problem, forward_scratch, packed_floats
-from fwagents.kernels._threads import run, tasks
-from fwagents.kernels.reference import ScanOptions
+from fwagents.kernels.cpu.kernels import scan_kernels
+from fwagents.kernels.cpu.layout import decay_tables
+from fwagents.kernels.cpu.memory import borrowed
+from fwagents.kernels.cpu.problem import GROUP, Problem, forward_scratch, packed_floats
+from fwagents.kernels.cpu.scan import describe, layout_of, padded_matrix
+from fwagents.kernels.cpu.threads import run, tasks
+from fwagents.kernels.reference import ScanInputs, ScanOptions
+from fwagents.kernels.tensors import address, dense
 
 
 class ScanSteps:
@@ -18,47 +20,27 @@ class ScanSteps:
     costs less; rows that never were folded, or that began an episode since, have no A to read at all.
 
     Args:
-        weight_ih: C [R, D].
-        weight_hh: W [R, R].
-        bias: b [R].
-        gain: layer-norm gain [1 or S, R], or None.
-        shift: layer-norm bias, as ``gain``.
+        weights: W, C, b and the layer norm's gain and shift by their names in :class:`ScanInputs`.
         options: see :class:`ScanOptions`.
         batch: B.
     """
 
-    def __init__(
-        self,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        bias: Tensor,
-        gain: Tensor | None,
-        shift: Tensor | None,
-        options: ScanOptions,
-        batch: int,
-    ) -> None:
-        size, width = weight_ih.shape
-        self.weights = (weight_ih, weight_hh, bias, gain, shift)
+    def __init__(self, weights: dict[str, Tensor], options: ScanOptions, batch: int) -> None:
+        size, width = weights["weight_ih"].shape
+        self.weights = weights
         self.versions: tuple[tuple[int, int], ...] = ()
         self.capacity = max(64, size)
-        plan = layout((1, batch, size), options, gain is not None, False, False, False)
+        inputs = ScanInputs(borrowed(1, batch, width), **weights)
+        plan = layout_of(inputs, options, False)
         self.tables = decay_tables(options.decay, options.fast_lr, self.capacity)
         self.workspace = borrowed(plan.floats)
         self.keys = borrowed(batch, self.capacity + GROUP, plan.row)
         self.memory = torch.zeros(batch, 2, dtype=torch.int64)
-        self.h = weight_hh.new_zeros(batch, size)
+        self.h = inputs.weight_hh.new_zeros(batch, size)
         self.folded: Tensor | None = None
-        problem = cpu.describe(
-            (1, batch, size),
-            plan._replace(longest=self.capacity),
-            0 if gain is None else len(gain),
-            options,
-            self.tables,
-            self.workspace,
-            False,
-        )
+        plan = plan._replace(longest=self.capacity)
+        problem = describe(inputs, (1, batch, size), plan, options, self.tables, self.workspace)
         self.problem = problem._replace(
-            width=width,
             key_rows=self.capacity + GROUP,
             keys=self.keys.data_ptr(),
             h=self.h.data_ptr(),
@@ -74,26 +56,20 @@ class ScanSteps:
 
     def _pack(self) -> None:
         """Read the weights again if they were changed, as an optimiser does, in place or by assignment."""
-        versions = tuple((x.data_ptr(), x._version) for x in self.weights if x is not None)
+        versions = tuple((x.data_ptr(), x._version) for x in self.weights.values())
         if versions == self.versions:
             return
         self.versions = versions
-        weight_ih, weight, bias, gain, shift = (cpu.dense(x) for x in self.weights)
-        problem = self.problem._replace(
-            weight_ih=cpu.address(weight_ih),
-            weight=cpu.address(weight),
-            bias=cpu.address(bias),
-            gain=cpu.address(gain),
-            shift=cpu.address(shift),
-        )
-        cpu.kernels().prepared(problem, self.packed.data_ptr())
+        held = {name: x.contiguous() for name, x in self.weights.items()}
+        at = {name.removesuffix("_hh"): x.data_ptr() for name, x in held.items()}
+        scan_kernels().prepared(self.problem._replace(**at), self.packed.data_ptr())
 
     def load(self, h: Tensor, A: Tensor | None = None) -> None:
         """Go on from a state; an ``A`` of None is zero."""
         self.h.copy_(h.detach())
         row = self.keys.shape[-1]
-        self.folded = None if A is None else cpu.padded_matrix(A.detach().clone(), row)
-        self.problem = self.problem._replace(offset=0, A=cpu.address(self.folded))
+        self.folded = None if A is None else padded_matrix(A.detach().clone(), row)
+        self.problem = self.problem._replace(offset=0, A=address(self.folded))
 
     def state(self) -> tuple[Tensor, Tensor]:
         """h and A after the steps so far; later steps leave them alone."""
@@ -112,7 +88,7 @@ class ScanSteps:
 
         def task(begin: int, end: int, which: int) -> None:
             at = self.scratch.data_ptr() + 4 * self.floats * which
-            cpu.kernels().final(problem, out.data_ptr(), int(padded), begin, end, at)
+            scan_kernels().final(problem, out.data_ptr(), int(padded), begin, end, at)
 
         run(task, len(self.h), self.count, (self, out))
 
@@ -124,9 +100,9 @@ class ScanSteps:
             problem = self._folded()
         x = x.contiguous()
         y = torch.empty_like(self.h)
-        start = cpu.dense(start)
-        now = problem._replace(drive=x.data_ptr(), y=y.data_ptr(), marks=cpu.address(start))  # True is RESET
-        forward, at, floats = cpu.kernels().forward, self.scratch.data_ptr(), 4 * self.floats
+        start = dense(start)
+        now = problem._replace(drive=x.data_ptr(), y=y.data_ptr(), marks=address(start))  # True is RESET
+        forward, at, floats = scan_kernels().forward, self.scratch.data_ptr(), 4 * self.floats
         if self.count == 1:
             forward(now, 0, len(y), at)
         else:

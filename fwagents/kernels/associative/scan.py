@@ -5,42 +5,26 @@ all steps, so that the gradients of all weights and of the bias are one product 
 """
 
 from collections.abc import Callable
-from functools import cache
-from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fwagents.kernels import cpu, operator
-from fwagents.kernels._memory import borrowed
-from fwagents.kernels._problem import padded
-
-if TYPE_CHECKING:
-    from fwagents.kernels._compiled import AssociativeKernels
+from fwagents.kernels import operator
+from fwagents.kernels.cpu.kernels import associative_kernels
+from fwagents.kernels.cpu.memory import borrowed
+from fwagents.kernels.cpu.problem import padded
+from fwagents.kernels.tensors import float32_on_cpu, plain
 
 Outputs = tuple[Tensor, Tensor, Tensor]
-_lock = Lock()
-
-
-@cache
-def _load() -> "AssociativeKernels":
-    from fwagents.kernels import _compiled
-
-    return _compiled.build_associative()
-
-
-def _kernels() -> "AssociativeKernels":
-    with _lock:
-        return _load()
 
 
 def covers(*tensors: Tensor) -> bool:
     """Whether the compiled scan can run on these: real float32 numbers, on the CPU, in plain eager reverse mode."""
     if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
         return False
-    return cpu.covers(*tensors) and all(map(operator.plain, tensors))
+    return float32_on_cpu(*tensors) and all(map(plain, tensors))
 
 
 def scan(form: Callable[..., Outputs], heads: int, permutations: Tensor, *tensors: Tensor) -> Outputs:
@@ -73,7 +57,7 @@ class _Scan(torch.autograd.Function):
     ) -> Outputs:
         x, h, c, weight_ih, weight_hh, bias = tensors
         (T, B, D), H, (S, n) = x.shape, h.shape[1], permutations.shape
-        kernel, sizes = _kernels().forward, (n, heads, S, padded(B), permutations.data_ptr())
+        kernel, sizes = associative_kernels().forward, (n, heads, S, padded(B), permutations.data_ptr())
         weight = torch.cat((weight_hh, weight_ih, bias.unsqueeze(1)), 1)
         z = borrowed(T + 1, padded(B), H + D + 1).zero_()
         z[:T, :B, H:-1] = x
@@ -108,7 +92,7 @@ class _Scan(torch.autograd.Function):
         pres = ctx.saved_tensors[10:]
         x, h, _, weight_ih, weight_hh, _ = tensors
         (T, B, _), H, (S, n), Bp = x.shape, h.shape[1], permutations.shape, z.shape[1]
-        kernel, sizes = _kernels().backward, (n, ctx.heads, S, Bp, permutations.data_ptr())
+        kernel, sizes = associative_kernels().backward, (n, ctx.heads, S, Bp, permutations.data_ptr())
         dy, dh_out, dc_out = gradients
         back = (torch.cat((weight_hh, weight_ih), 1) if wanted[0] else weight_hh).t().contiguous()
         d = borrowed(T, len(weight_hh), Bp)

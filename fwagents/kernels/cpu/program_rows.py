@@ -1,0 +1,121 @@
+"""Where the arrays of the fast-weight programmers lie, and their rows, of which the last vector may be a part."""
+
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from fwagents.kernels.cpu.blocks import FLOAT, clear
+from fwagents.kernels.cpu.program_problem import ProgramProblem
+from fwagents.kernels.cpu.simd import (
+    LANES,
+    add_transposed_tile,
+    byte,
+    called,
+    first,
+    inlined,
+    load,
+    load_first,
+    splat,
+    stay_apart,
+    store,
+    store_first,
+    total,
+)
+
+ZERO: Any = np.float32(0.0)
+ONE: Any = np.float32(1.0)
+
+
+@inlined
+def opens(p: ProgramProblem, b: int, t: int) -> bool:
+    """Whether row b begins an episode at step t."""
+    return p.start != 0 and byte(p.start, t * p.batch + b) != 0
+
+
+@inlined
+def projection(p: ProgramProblem, b: int, t: int) -> int:
+    """Address of what is projected at a step, which may be one of the c - 1 steps before the first."""
+    if t >= 0:
+        return p.z + (t * p.batch + b) * p.width * FLOAT
+    return p.recent + (b * (p.conv - 1) + p.conv - 1 + t) * 3 * p.heads * p.size * FLOAT
+
+
+@inlined
+def take(x: int, v: int, size: int) -> Any:
+    """The ``size`` floats at ``v``, zero in the lanes beyond them."""
+    if size >= LANES:  # a mask takes three instructions
+        return load(x, v)
+    return load_first(x, v, size)
+
+
+@inlined
+def put(to: int, v: int, x: Any, size: int) -> None:
+    """Store the lanes at ``v`` that lie before ``size``."""
+    if v + LANES <= size:
+        store(to, v, x)
+    elif v < size:
+        store_first(to, v, x, size - v)
+
+
+@inlined
+def dot(row: int, x: int, y: int) -> Any:
+    """Scalar product of two padded rows."""
+    sums = splat(ZERO)
+    for v in range(0, row, LANES):
+        sums = sums + load(x, v) * load(y, v)
+    return total(sums)
+
+
+@inlined
+def mean_and_scale(x: int, size: int, eps: float) -> tuple[Any, Any]:
+    """The mean of ``size`` floats, and what a layer norm multiplies their distances from it with."""
+    count = np.float32(size)
+    sums = splat(ZERO)
+    for v in range(0, size, LANES):
+        sums = sums + take(x, v, size - v)
+    mean = total(sums) / count
+    squares = splat(ZERO)
+    for v in range(0, size, LANES):
+        d = first(take(x, v, size - v) - splat(mean), size - v)
+        squares = squares + d * d
+    return mean, ONE / np.float32(sqrt(total(squares) / count + np.float32(eps)))
+
+
+@inlined
+def matrix(p: ProgramProblem, base: int, b: int, head: int) -> int:
+    """Address of a head's matrix among those of all rows of the batch."""
+    row = p.vectors * LANES
+    return base + (b * p.heads + head) * row * row * FLOAT
+
+
+@called
+def transpose(rows: int, row: int, x: int, out: int, out_row: int) -> None:
+    """Out = x transposed, for so many rows of ``row`` floats, both multiples of LANES."""
+    stay_apart()
+    for r in range(0, row, LANES):
+        for i in range(LANES):
+            clear(rows // LANES, out + (r + i) * out_row * FLOAT)
+        for c in range(0, rows, LANES):
+            add_transposed_tile(x + (c * row + r) * FLOAT, row, out + (r * out_row + c) * FLOAT, out_row)
+
+
+@inlined
+def take_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
+    """Out = x [E, d], transposed and padded."""
+    row = p.vectors * LANES
+    for e in range(row):
+        for v in range(0, row, LANES):
+            some = p.size - v if e < p.out else 0
+            store(scratch, e * row + v, take(x, e * p.size + v, some))
+    transpose(row, row, scratch, out, row)
+
+
+@inlined
+def give_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
+    """The inverse of :func:`take_matrix`."""
+    row = p.vectors * LANES
+    transpose(row, row, x, scratch, row)
+    for e in range(p.out):
+        for v in range(0, row, LANES):
+            put(out + e * p.size * FLOAT, v, load(scratch, e * row + v), p.size)

@@ -1,0 +1,1 @@
+"""The compiled scan on a GPU, in Triton; see the README beside this folder for a map."""
