@@ -222,7 +222,7 @@ PARTS: dict[str, tuple[str, Setting]] = {
     "adding": ("the delta rule", {"core_kwargs": ["delta_rule=False"]}),
     "undecayed": ("the decay", {"core_kwargs": ["gate_bias=30.0"]}),
     "unconvolved": ("the convolution", {"core_kwargs": ["conv_size=1"]}),
-    "uninduced": ("the beginning as induction heads", {"core_kwargs": ["induction=False"]}),
+    "uninduced": ("the beginning as an induction head", {"core_kwargs": ["induction=False"]}),
 }
 ABLATED: dict[str, tuple[Cell, Callable[[Run], float]]] = {
     "KeyValueRecall, 4 pairs": (of_suite("KeyValueRecall-v0", 4, 300_000, 60.0), right),

@@ -57,10 +57,11 @@ class RotaryFastWeights(GatedDeltaNet):
     state counts t in float32 or better, which is exact for 16 million steps. The share of a turn, t / period_j modulo
     1, is computed in float64, so the code is as sharp at the end of a long episode as at its beginning.
 
-    With ``induction`` the heads that are not turned begin as induction heads (Olsson et al., 2022, arXiv:2209.11895):
-    q and k are the same projection, q of this step and k of the step before (without a convolution, both of this
-    step). So before any training a read returns what followed the last time that the present input was seen. An agent
-    without it gets no hint of reward until it has found by chance that the answer stands under the same key.
+    With ``induction`` the last head that is not turned begins as an induction head (Olsson et al., 2022,
+    arXiv:2209.11895): q and k are the same projection, q of this step and k of the step before (without a convolution,
+    both of this step). So before any training the head reads what followed the last time that the present input was
+    seen. An agent without it gets no hint of reward until it has found by chance that the answer stands under the same
+    key. One head is enough, and where inputs repeat it keeps only what followed last; so the others begin at random.
 
     Args:
         input_size: D.
@@ -75,13 +76,13 @@ class RotaryFastWeights(GatedDeltaNet):
         output_gate: put the output gate behind the read; without it y(t) = r(t).
         silu: put silu behind the convolution, as in ``GatedDeltaNet``.
         delta_rule: replace what is stored under a key; False adds beta v k^T to it, and runs in plain torch.
-        induction: begin the heads that are not turned as induction heads.
+        induction: begin the last head that is not turned as an induction head.
 
     Shapes:
         state ``(recent [B, c-1, 3H], W [B, heads, d, d], t [B, 1])``; the parameters have the shapes and the
         initialisation of ``GatedDeltaNet`` and :class:`~fwagents.cores.output_gate.OutputGate`, but the rows of C and b
-        for q and k begin four times as large. In an induction head the rows for q begin as those for k, and so
-        do the taps, which are a fifth of the others', plus 1 at the present step for q and at the step before for k.
+        for q and k begin four times as large. In the induction head the rows for q begin as the rows for k, and
+        the taps at a fifth of the other heads', plus 1 at the present step for q and at the step before for k.
 
     Raises:
         ValueError: an option is not as above.
@@ -140,9 +141,9 @@ class RotaryFastWeights(GatedDeltaNet):
         with torch.no_grad():
             for parameter in (self.projection.weight, self.projection.bias):
                 parameter[: 2 * self.hidden_size] *= KEY_SCALE
-            for head in range(self.num_heads):
-                if self.induction and not self.is_turned(head):
-                    self._begin_as_induction(head)
+            unturned = [head for head in range(self.num_heads) if not self.is_turned(head)]
+            if self.induction and unturned:
+                self._begin_as_induction(unturned[-1])
 
     def _begin_as_induction(self, head: int) -> None:
         """Let the head's queries be its keys of one step later; without a convolution, of the same step."""
