@@ -1,6 +1,6 @@
 """One kind of cell: who trains where, with which options, on which seeds, and what chooses the rest of its setting.
 
-A cell trains with what a :class:`Grid` or a :class:`Search` found, and with the step size that its trials chose.
+A cell trains with what a ``Grid`` or a ``Search`` found, and with the step size that its trials chose.
 """
 
 from dataclasses import dataclass, replace

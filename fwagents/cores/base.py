@@ -144,7 +144,7 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         return self.scan(x, state, start)
 
     def step(self, x: Tensor, state: StateT, start: Tensor | None = None) -> tuple[Tensor, StateT]:
-        """Run one step: ``x [B, D]``, ``start`` bool [B] -> ``(y [B, H], state)``; see :meth:`forward`."""
+        """Run one step: ``x [B, D]``, ``start`` bool [B] -> ``(y [B, H], state)``; see ``forward``."""
         self._check_step(x, state, start)
         y, state = self.scan(x.unsqueeze(0), state, None if start is None else start.unsqueeze(0))
         return y.squeeze(0), state

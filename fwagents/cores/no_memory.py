@@ -39,6 +39,6 @@ class NoMemory(MemoryCore[HiddenState]):
         return ((self.hidden_size,),)
 
     def scan(self, x: Tensor, state: HiddenState, start: Tensor | None) -> tuple[Tensor, HiddenState]:
-        """All steps at once, of which a start changes nothing; see :meth:`MemoryCore.scan`."""
+        """All steps at once, of which a start changes nothing; see ``MemoryCore.scan``."""
         y = torch.relu(F.linear(x, self.weight_ih, self.bias))
         return y, HiddenState(y[-1])

@@ -16,7 +16,7 @@ StateT = TypeVar("StateT", bound=tuple[Any, ...])
 class Stepper(Generic[StateT]):
     """Runs a core without autograd, and holds the state in whatever form is cheapest to step.
 
-    Made by :meth:`MemoryCore.stepper`. Outputs and states are those of :meth:`MemoryCore.step`, and follow the core's
+    Made by ``MemoryCore.stepper``. Outputs and states are those of ``MemoryCore.step``, and follow the core's
     parameters as they change.
     """
 

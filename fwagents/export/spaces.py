@@ -41,7 +41,7 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def space_from_json(described: dict[str, Any]) -> spaces.Space[Any]:
-    """The inverse of :func:`space_to_json`.
+    """The inverse of ``space_to_json``.
 
     Raises:
         ValueError, KeyError: the description is not of a space.

@@ -66,7 +66,7 @@ def trace(subject: Any, source: Any, **options: Any) -> Trace:
             that policy alone.
         source: for a core its inputs [T, B, D]; for a model a Gymnasium environment, whose pictures are recorded too
             if it was made with a ``render_mode`` of "rgb_array" or "ansi".
-        **options: those of :func:`trace_sequences` for a core, of ``episodes.trace_episodes`` for a model.
+        **options: those of ``trace_sequences`` for a core, of ``episodes.trace_episodes`` for a model.
 
     Raises:
         TypeError: the model's policy is no ``MemoryPolicy``.

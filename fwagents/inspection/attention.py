@@ -46,7 +46,7 @@ class Reads(NamedTuple):
 
 
 def has_fast_memory(core: MemoryCore[Any]) -> bool:
-    """Whether :func:`reads` gives the core's attention."""
+    """Whether ``reads`` gives the core's attention."""
     return isinstance(core, FAST_MEMORIES) and getattr(core, "inner_steps", 1) != 0
 
 
@@ -145,7 +145,7 @@ def _episodes(start: Tensor) -> Iterator[tuple[int, int, int]]:
 def _unrolled(core: FastWeightProgrammer, program: Program) -> tuple[Tensor, Tensor]:
     """Weights [T, T] and what is written [T, d], of the program of one row and head, such as keys [T, d].
 
-    The triangular system is that of :func:`fwagents.cores.programmer.execute`, for the whole episode. Its program is
+    The triangular system is that of ``fwagents.cores.programmer.execute``, for the whole episode. Its program is
     in float64: over many steps the sum of the decays' logarithms would lose digits that a difference of two needs.
     """
     q, k, u, rate, log_decay = program
@@ -175,7 +175,7 @@ class Growth(NamedTuple):
 
 @torch.no_grad()
 def growth(reads: Reads, start: Tensor) -> Growth:
-    """Follow W over a sequence, from :func:`reads` of it; ``start`` bool [T, B] as there.
+    """Follow W over a sequence, from ``reads`` of it; ``start`` bool [T, B] as there.
 
     W is A for ``FastWeights``. The sum rule's normaliser is no part of it.
     """

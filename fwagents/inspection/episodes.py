@@ -126,7 +126,7 @@ def _run_again(
     growth: bool,
     attribution: bool,
 ) -> dict[str, Any]:
-    """Everything that follows from what was seen and done, [T, B, ...] each, by its name in :class:`Trace`."""
+    """Everything that follows from what was seen and done, [T, B, ...] each, by its name in ``Trace``."""
     policy.set_training_mode(False)
     shape = start.shape
     starts = torch.as_tensor(start, device=policy.device)
@@ -154,7 +154,7 @@ def _run_again(
 
 
 def _scores(distribution: Distribution, taken: Tensor) -> Tensor:
-    """The logits of the actions [N, ...] that were taken, [N]; see :class:`Trace`.
+    """The logits of the actions [N, ...] that were taken, [N]; see ``Trace``.
 
     Not their log-probabilities: those hardly move where an agent is sure, and not at all at the mode of a Gaussian.
     """

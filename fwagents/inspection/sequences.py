@@ -65,7 +65,7 @@ def recorded(
     growth: bool,
     scores: tuple[Tensor, Sequence[Tensor]] | None,
 ) -> dict[str, Any]:
-    """The part of a :class:`Trace` that the core's inputs and outputs give, by name.
+    """The part of a ``Trace`` that the core's inputs and outputs give, by name.
 
     Args:
         core: any core.

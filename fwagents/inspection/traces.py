@@ -146,7 +146,7 @@ class Trace:
 
     @classmethod
     def load(cls, path: Path | str) -> "Trace":
-        """Read what :meth:`save` wrote; nothing in it is run.
+        """Read what ``save`` wrote; nothing in it is run.
 
         Raises:
             ValueError: the file holds something else.

@@ -38,7 +38,7 @@ def _write_gif(frames: Iterable[Array], path: Path, fps: float) -> None:
 
 
 def gif(frames: Iterable[Array], fps: float) -> bytes:
-    """The content of a GIF that repeats; arguments as for :func:`write_video`."""
+    """The content of a GIF that repeats; arguments as for ``write_video``."""
     # One palette for all, from the picture with the most on it, so that colours do not flicker and files stay small.
     images = [Image.fromarray(frame) for frame in frames]
     palette = images[len(images) // 2].quantize(128)

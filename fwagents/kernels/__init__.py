@@ -1,4 +1,4 @@
-"""The scan behind :class:`fwagents.cores.FastWeights`: one function, several backends."""
+"""The scan behind ``fwagents.cores.FastWeights``: one function, several backends."""
 
 import os
 
@@ -79,8 +79,8 @@ def fast_weight_scan(
     """Run the fast-weight recurrence of Ba et al. (2016), equations 1-5, over a sequence.
 
     Args:
-        inputs: see :class:`ScanInputs`.
-        options: see :class:`ScanOptions`.
+        inputs: see ``ScanInputs``.
+        options: see ``ScanOptions``.
         backend: "numba" the compiled scan for float32 on the CPU; "triton" the one for float32 and bfloat16 on a GPU,
             with R up to 512; "torch" the matrix form and "attention" the attention form, both eager; "auto" the
             compiled scan for the device, unless the environment variable FWAGENTS_BACKEND names another. What a

@@ -161,7 +161,7 @@ def _opening(inputs: ScanInputs) -> tuple[Tensor, Tensor, Tensor]:
 def matrix_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | None = None) -> ScanResult:
     """Equations 1 and 5 with the matrix A held explicitly; R^2 numbers a row, cost R^2 a step.
 
-    See :func:`fwagents.kernels.fast_weight_scan` for the arguments.
+    See ``fwagents.kernels.fast_weight_scan`` for the arguments.
     """
     (drive, h, A), start = _opening(inputs), inputs.start
     y = []
@@ -180,7 +180,7 @@ def attention_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | Non
 
     ``A(t) s = decay^t A(0) s + fast_lr * sum over tau of decay^(t - tau) k(tau) [k(tau) . s]``
 
-    See :func:`fwagents.kernels.fast_weight_scan` for the arguments.
+    See ``fwagents.kernels.fast_weight_scan`` for the arguments.
     """
     (drive, h, A), start = _opening(inputs), inputs.start
     y, keys = [], drive.new_zeros(0, *h.shape)

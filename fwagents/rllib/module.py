@@ -29,7 +29,7 @@ CHUNK_LENGTH = "max_seq_len"  # RLlib's name for it
 
 
 class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFunctionAPI):  # type: ignore[misc]
-    """A :class:`fwagents.sb3.MemoryPolicy` with any core, for RLlib's PPO, APPO and IMPALA.
+    """A ``fwagents.sb3.MemoryPolicy`` with any core, for RLlib's PPO, APPO and IMPALA.
 
     RLlib brings every chunk of an episode as a row of its own, [B, T, ...], zeros behind its end, with the state
     before its first step. So no row holds two episodes and no start mask is needed: a chunk that opens an episode has
@@ -168,7 +168,7 @@ def from_sb3(model: BaseAlgorithm, chunk_length: int | None = None) -> MemoryRLM
     """An SB3 agent's policy as an RLModule, with its weights.
 
     Args:
-        model: an agent whose policy is a :class:`MemoryPolicy`, such as MemoryPPO.
+        model: an agent whose policy is a ``MemoryPolicy``, such as MemoryPPO.
         chunk_length: RLlib's ``max_seq_len``; by default the agent's own, or its ``n_steps``.
 
     Raises:
@@ -196,7 +196,7 @@ def to_sb3(module: MemoryRLModule | Mapping[str, Any], model: BaseAlgorithm) -> 
         model: the agent.
 
     Raises:
-        TypeError: the agent's policy is no :class:`MemoryPolicy`.
+        TypeError: the agent's policy is no ``MemoryPolicy``.
         RuntimeError: it has other weights.
     """
     state = module.get_state() if isinstance(module, MemoryRLModule) else module

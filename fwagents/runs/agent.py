@@ -177,7 +177,7 @@ def args_for(argv: Sequence[str]) -> Args:
 
 
 def options_for(env: str, core: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """:func:`fwagents.settings.defaults_for` as fields of :class:`Args`, which hold the core's options as words."""
+    """``fwagents.settings.defaults_for`` as fields of ``Args``, which hold the core's options as words."""
     found = defaults_for(env, core, env_kwargs)
     words = tuple(f"{name}={value!r}" for name, value in found.get("core_kwargs", {}).items())
     return {**found, "core_kwargs": words}

@@ -34,7 +34,7 @@ class Environment:
         frame_stack: observations side by side.
         observe: "action", "reward" or both, of the last step, shown beside each observation; outside ``wrappers`` and
             inside ``frame_stack``.
-        vec_env: see :func:`fwagents.sb3.make_vec_env`.
+        vec_env: see ``fwagents.sb3.make_vec_env``.
     """
 
     id: str

@@ -53,7 +53,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_result(path: Path, content: dict[str, Any]) -> None:
-    """As :func:`write_json`, one line for each entry: what holds a curve stays short, and its changes readable."""
+    """As ``write_json``, one line for each entry: what holds a curve stays short, and its changes readable."""
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in content.items())
     _write(path, "{\n" + lines + "\n}\n")
 
@@ -127,7 +127,7 @@ def restored(args: ArgsT, command: str, beside: Collection[str] = ()) -> tuple[A
         beside: options of the command line that win over the run's own where they are not None.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_config`; or one of ``beside`` does nothing in that run.
+        FileNotFoundError, ValueError: as ``read_config``; or one of ``beside`` does nothing in that run.
     """
     run_dir: Path = args.resume
     config = read_config(run_dir, type(args), command)

@@ -31,7 +31,7 @@ def take_interrupts() -> None:
     """Let the first interrupt raise KeyboardInterrupt, the second wait for what the first began, and the third kill.
 
     Which is the first is decided by the signal's handler itself: there is no moment at which two can raise. While a
-    module is imported the first one ends the process at once, until :func:`begun`.
+    module is imported the first one ends the process at once, until ``begun``.
     """
     global _taken, _begun
     _taken, _begun = 0, False

@@ -11,7 +11,7 @@ from fwagents.runs.cli import fail
 
 
 def alone_with(run_dir: Path) -> AbstractContextManager[IO[str]]:
-    """Hold a run's folder; as :func:`alone_in`."""
+    """Hold a run's folder; as ``alone_in``."""
     return alone_in(run_dir, f"{run_dir} is in use by another process, expected a run that has stopped")
 
 

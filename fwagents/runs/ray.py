@@ -55,7 +55,7 @@ BOUNDLESS = ("train/explained_variance",)
 
 
 class RayRun(Run):
-    """A run of ``fwagents agent --engine ray``; as :class:`Run`.
+    """A run of ``fwagents agent --engine ray``; as ``Run``.
 
     Raises:
         ValueError: an option that RLlib's agents have not, or environments that cannot be shared out evenly.

@@ -284,7 +284,7 @@ class Study:
         return [row for row in self.rows() if BORROWED not in row]
 
     def write(self, final: Sequence[Row] = (), over: bool = False) -> None:
-        """As :meth:`write_rows`, while no other worker writes."""
+        """As ``write_rows``, while no other worker writes."""
         with self.claims.alone(STUDY):
             self.write_rows(final, over)
 

@@ -85,7 +85,7 @@ def capture(model: BaseAlgorithm, callbacks: list[BaseCallback]) -> dict[str, An
 
 
 def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str, Any]) -> bool:
-    """Put back what :func:`capture` took.
+    """Put back what ``capture`` took.
 
     Args:
         model: loaded from the same checkpoint, its environments and logger set.

@@ -118,7 +118,7 @@ def _pool(height: int, width: int) -> tuple[int, int]:
 
 
 class MultiInputExtractor(BaseFeaturesExtractor):
-    """The parts of a Dict observation side by side: images through an :class:`ImageExtractor`, all else flattened.
+    """The parts of a Dict observation side by side: images through an ``ImageExtractor``, all else flattened.
 
     Args:
         observation_space: Dict of spaces that SB3 flattens, and images.
@@ -155,7 +155,7 @@ class MultiInputExtractor(BaseFeaturesExtractor):
 
 
 def nearly_all_zeros(x: Tensor) -> bool:
-    """Whether :func:`linear_of_sparse` is worth it for x [B, D], judged by its first rows; never while compiling."""
+    """Whether ``linear_of_sparse`` is worth it for x [B, D], judged by its first rows; never while compiling."""
     if torch.compiler.is_compiling():  # first: to ask for the length would fix it
         return False
     if len(x) < FEWEST_ROWS or x.device.type != "cpu" or x.requires_grad:

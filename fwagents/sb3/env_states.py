@@ -50,7 +50,7 @@ def get_env_state(env: VecEnv) -> dict[str, Any]:
 
 
 def set_env_state(env: VecEnv, state: dict[str, Any]) -> None:
-    """Put back what :func:`get_env_state` took from environments that were made alike."""
+    """Put back what ``get_env_state`` took from environments that were made alike."""
     for layer, kept in zip(_layers(env), state["layers"], strict=True):
         if kept is None:
             continue

@@ -78,7 +78,7 @@ class Forward:
 
 
 class OverTime:
-    """Runs the cores of a policy over sequences; the ``run`` of a :class:`Forward` over T * B observations, time first.
+    """Runs the cores of a policy over sequences; the ``run`` of a ``Forward`` over T * B observations, time first.
 
     Args:
         policy: the policy.

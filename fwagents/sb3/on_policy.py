@@ -29,7 +29,7 @@ Self = TypeVar("Self", bound="MemoryRollouts")
 
 
 class MemoryRollouts(OnPolicyAlgorithm):
-    """Rollouts of a :class:`MemoryPolicy` into a :class:`MemoryRolloutBuffer`.
+    """Rollouts of a ``MemoryPolicy`` into a ``MemoryRolloutBuffer``.
 
     Stands before SB3's own algorithm among the bases of ours.
     """
@@ -69,7 +69,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
             env_kwargs: keyword arguments of the environment.
             policy_kwargs: further options of the policy.
             **options: what is to differ from the settings: ``num_envs``, ``observe`` ("action", "reward" or both, in
-                a list; see :class:`VecPreviousStep`), ``hidden_size``, ``critic_core``, ``core_kwargs`` (a dict),
+                a list; see ``VecPreviousStep``), ``hidden_size``, ``critic_core``, ``core_kwargs`` (a dict),
                 ``normalize``, ``lr_schedule`` ("linear" or "constant"), and every argument of the class.
 
         Raises:
@@ -132,7 +132,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
     def _collect(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: MemoryRolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """:meth:`collect_rollouts`; callbacks read its variables, which therefore have the names of SB3's."""
+        """``collect_rollouts``; callbacks read its variables, which therefore have the names of SB3's."""
         assert isinstance(self._last_obs, (np.ndarray, dict))
         self.policy.set_training_mode(False)
         if self._stepper is None or self._stepper.policy is not self.policy or self._stepper.n_envs != env.num_envs:

@@ -52,7 +52,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         observation_space: observation space.
         action_space: Box, Discrete, MultiDiscrete or MultiBinary.
         lr_schedule: learning rate as a function of the remaining progress.
-        core: name of a core in ``fwagents.cores.CORES``; :class:`~fwagents.cores.RotaryFastWeights` by default.
+        core: name of a core in ``fwagents.cores.CORES``; ``RotaryFastWeights`` by default.
         hidden_size: units of the core.
         core_kwargs: options of the core, on top of ``AGENT_CORE_KWARGS[core]``.
         critic_core: where the value's memory comes from.
@@ -190,17 +190,17 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return distribution
 
     def heads(self, actor: Tensor, critic: Tensor) -> tuple[Distribution, Tensor]:
-        """Action distribution and values [B, 1], from :class:`Forward`'s ``actor`` and ``critic``, each [B, H]."""
+        """Action distribution and values [B, 1], from ``Forward``'s ``actor`` and ``critic``, each [B, H]."""
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
         return distribution, self.value_head(critic)
 
     def value_head(self, critic: Tensor) -> Tensor:
-        """Values [..., 1] from :class:`Forward`'s ``critic`` [..., H]."""
+        """Values [..., 1] from ``Forward``'s ``critic`` [..., H]."""
         values: Tensor = self.value_net(self.mlp_extractor.forward_critic(critic))
         return values
 
     def action_head(self, actor: Tensor) -> Tensor:
-        """What the action distribution is made from [..., P], from :class:`Forward`'s ``actor`` [..., H]."""
+        """What the action distribution is made from [..., P], from ``Forward``'s ``actor`` [..., H]."""
         inputs: Tensor = self.action_net(self.mlp_extractor.forward_actor(actor))
         return inputs
 
@@ -339,20 +339,20 @@ def _check_names(kwargs: Mapping[str, Any], core_kwargs: Mapping[str, Any]) -> N
 
 
 class FastWeightPolicy(MemoryPolicy):
-    """:class:`MemoryPolicy` on the cell of Ba et al. (2016), :class:`~fwagents.cores.FastWeights`."""
+    """``MemoryPolicy`` on the cell of Ba et al. (2016), ``FastWeights``."""
 
     def __init__(self, *args: Any, core: str = "fast_weights", **kwargs: Any) -> None:
         super().__init__(*args, core=core, **kwargs)
 
 
 class MemoryCnnPolicy(MemoryPolicy):
-    """:class:`MemoryPolicy` for images of any size: the encoder is an :class:`ImageExtractor`."""
+    """``MemoryPolicy`` for images of any size: the encoder is an ``ImageExtractor``."""
 
     features_extractor_default = ImageExtractor
 
 
 class MemoryMultiInputPolicy(MemoryPolicy):
-    """:class:`MemoryPolicy` for Dict observations: the encoder is a :class:`MultiInputExtractor`."""
+    """``MemoryPolicy`` for Dict observations: the encoder is a ``MultiInputExtractor``."""
 
     features_extractor_default = MultiInputExtractor
 
@@ -376,7 +376,7 @@ POLICIES: Mapping[str, type[MemoryPolicy]] = {
 
 
 def policy_for(space: spaces.Space[Any]) -> str:
-    """The name in :data:`POLICIES` of the policy whose encoder suits the observations."""
+    """The name in ``POLICIES`` of the policy whose encoder suits the observations."""
     if isinstance(space, spaces.Dict):
         return "MemoryMultiInputPolicy"
     return "MemoryCnnPolicy" if is_image_space(space) else "MemoryPolicy"

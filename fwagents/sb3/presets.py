@@ -29,7 +29,7 @@ def agent_for(
     policy_kwargs: Mapping[str, Any] | None,
     given: Mapping[str, Any],
 ) -> AgentT:
-    """An untrained agent in environments of its own; see :meth:`MemoryRollouts.for_env`."""
+    """An untrained agent in environments of its own; see ``MemoryRollouts.for_env``."""
     env_kwargs = dict(env_kwargs or {})
     found = {**AGENT, **defaults_for(env_id, core, env_kwargs)}
     setting = {**found, **given}

@@ -218,7 +218,7 @@ def make_vec_env(
         wrappers: what goes around each environment, the innermost first.
         vec_env: "dummy" for SB3's loop over single environments in any case, "subproc" for a process each, which pays
             where a step takes milliseconds.
-        observe: "action", "reward" or both to show the agent its last step; see :class:`VecPreviousStep`.
+        observe: "action", "reward" or both to show the agent its last step; see ``VecPreviousStep``.
         env_kwargs: keyword arguments of ``gymnasium.make``, or of the function that makes an environment.
         wrapper_class: one more wrapper, around ``wrappers``.
         wrapper_kwargs: its keyword arguments.

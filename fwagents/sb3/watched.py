@@ -18,7 +18,7 @@ ResultT = TypeVar("ResultT")
 
 
 class WatchedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """Raise :class:`EnvironmentFault` where an environment fails.
+    """Raise ``EnvironmentFault`` where an environment fails.
 
     It fails where ``reset`` or ``step`` raises, or returns an observation, a reward or a flag of the wrong kind.
 

@@ -36,7 +36,7 @@ def batches(corpus: Corpus, batch_size: int, bptt: int) -> int:
 
 
 class LanguageTrainer(Trainer):
-    """Trains a :class:`LanguageModel`: Williams and Peng (1990), as is usual for texts.
+    """Trains a ``LanguageModel``: Williams and Peng (1990), as is usual for texts.
 
     The training text is laid out in ``batch_size`` rows, and a batch is the next ``bptt`` characters of every row: the
     state is carried on, gradients end where the batch begins. Every pass through the text begins at a place of its own,
@@ -44,12 +44,12 @@ class LanguageTrainer(Trainer):
     each from the initial state; the fewer than 16 characters left over are not. What is chosen has the lowest NLL.
 
     Args:
-        model: a :class:`LanguageModel`.
+        model: a ``LanguageModel``.
         corpus: what to learn from, choose by and report on.
-        options: see :class:`TrainingOptions`.
+        options: see ``TrainingOptions``.
         folder: where checkpoints and TensorBoard's events go.
         bptt: characters over which gradients flow back.
-        test_curve: as for :class:`Trainer`.
+        test_curve: as for ``Trainer``.
 
     Raises:
         ValueError: ``bptt`` is below 1, or the training text has less than a batch.

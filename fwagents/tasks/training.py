@@ -120,7 +120,7 @@ class Trainer:
     Args:
         model: maps inputs [B, ...] to unnormalised scores [B, classes].
         splits: what to learn from, choose by and report on.
-        options: see :class:`TrainingOptions`.
+        options: see ``TrainingOptions``.
         folder: where checkpoints and TensorBoard's events go.
         test_curve: True adds the test set's NLL to the curve. It is for a figure; nothing is chosen by it.
 

@@ -1,4 +1,4 @@
-"""What trains well by environment (:mod:`fwagents.settings`), in the words of RL Zoo."""
+"""What trains well by environment (``fwagents.settings``), in the words of RL Zoo."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -22,7 +22,7 @@ def sample_memory_ppo_params(trial: Any, n_actions: int, n_envs: int, additional
 
 
 def sample_memory_a2c_params(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> Any:
-    """Draw for MemoryA2C; the arguments are those of :func:`sample_memory_ppo_params`."""
+    """Draw for MemoryA2C; the arguments are those of ``sample_memory_ppo_params``."""
     params = _common(trial)
     params["use_rms_prop"] = trial.suggest_categorical("use_rms_prop", [False, True])
     return convert_params(params)

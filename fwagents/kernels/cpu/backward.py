@@ -241,7 +241,7 @@ def close_row(p: Problem, g: Gradients, b: int, dh: int, dA: int, state: int) ->
 
 
 def backward(p: Problem, g: Gradients, slot: Slot, begin: int, end: int, task: int, scratch: int) -> None:
-    """Run rows ``begin`` to ``end`` of the batch, of which :func:`forward` left the trace."""
+    """Run rows ``begin`` to ``end`` of the batch, of which ``forward`` left the trace."""
     row = p.vectors * LANES
     across = (p.width + LANES - 1) // LANES
     wide = across * LANES

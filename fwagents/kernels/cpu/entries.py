@@ -40,7 +40,7 @@ def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, 
 
 
 def prepared(p: Problem, out: int) -> None:
-    """Pack weights for many calls, see :func:`prepare`."""
+    """Pack weights for many calls, see ``prepare``."""
     prepare(p, out)
 
 

@@ -71,7 +71,7 @@ class Problem(NamedTuple):
         weight: W [R, R].
         gain: [norms, R].
         shift: [norms, R].
-        packed: weight, gain and shift as the forward pass reads them, :func:`packed_floats`; 0 to pack them anew.
+        packed: weight, gain and shift as the forward pass reads them, ``packed_floats``; 0 to pack them anew.
         powers: ``decay ** age``, age 0 to ``longest``.
         weights: ``fast_lr * decay ** age``, age ``longest - 1`` to 0, then zeros.
         marks: bytes [B, T], GO_ON, RESET or FOLD.
@@ -198,7 +198,7 @@ class Slot(NamedTuple):
 
 
 def slot_layout(row: int, inner: int, longest: int, longest_read: int, matrices: bool) -> Slot:
-    """The layout of :class:`Slot` for rows of ``row`` floats."""
+    """The layout of ``Slot`` for rows of ``row`` floats."""
     scores_row = padded(longest) + lanes()
     scores = longest * row
     vectors = scores + 2 * BLOCK * inner * scores_row

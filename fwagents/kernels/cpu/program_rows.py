@@ -113,7 +113,7 @@ def take_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
 
 @inlined
 def give_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
-    """The inverse of :func:`take_matrix`."""
+    """The inverse of ``take_matrix``."""
     row = p.vectors * LANES
     transpose(row, row, x, scratch, row)
     for e in range(p.out):

@@ -20,8 +20,8 @@ class ScanSteps:
     costs less; rows that never were folded, or that began an episode since, have no A to read at all.
 
     Args:
-        weights: W, C, b and the layer norm's gain and shift by their names in :class:`ScanInputs`.
-        options: see :class:`ScanOptions`.
+        weights: W, C, b and the layer norm's gain and shift by their names in ``ScanInputs``.
+        options: see ``ScanOptions``.
         batch: B.
     """
 

@@ -165,7 +165,7 @@ def backward_pass(
     options: ScanOptions,
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients at the inputs; see :class:`~fwagents.kernels.operator.CompiledScan`.
+    """Gradients at the inputs; see ``CompiledScan``.
 
     Those at x and at A are left out if they are not wanted; the others come along for nothing.
     """
@@ -241,7 +241,7 @@ def _previous(y: Tensor, h: Tensor | None, start: Tensor | None) -> Tensor:
 def _launch(
     kernel: str, shape: tuple[int, int, int], options: ScanOptions, norms: int, *tensors: Tensor | None, **more: Any
 ) -> None:
-    """Launch a kernel of :mod:`fwagents.kernels.gpu.kernels`, a program for each row of the batch."""
+    """Launch a kernel of ``fwagents.kernels.gpu.kernels``, a program for each row of the batch."""
     from fwagents.kernels.gpu import kernels
 
     steps, batch, size = shape
