@@ -276,7 +276,7 @@ def measure(args: Args) -> dict[str, Any]:
 
 
 def fitted(model: CostModel, row: dict[str, float], cores: int) -> dict[str, float]:
-    """What the model says of an iteration that was measured, on this machine's cores and without a wire."""
+    """Return a measured iteration's time and the model's prediction, with this machine's cores and no network."""
     n = int(row["runners"])
     parts = {**model.parts(n), "network": 0.0, "play": model.play * max(1, n / cores)}
     return {"runners": n, "measured": row["all"], "model": sum(parts.values())}

@@ -51,7 +51,7 @@ class Args:
     log_dir: OutputFolder = Path("runs/gallery")
     """Where what is missing is trained."""
     seed: Seed = 3
-    """Of the episode, the strings and the choice of images."""
+    """Seed of the episode, the strings and the choice of images."""
     board: bool = True
     """Photograph TensorBoard; --no-board without Chromium."""
 
