@@ -143,7 +143,7 @@ def torch_form(
 
 
 def _update(heads: int, permutations: Tensor, summed: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """What gates, keys and values do: their sums ``[R, B]`` and c ``[S, n, B]`` -> h ``[H, B]`` and c."""
+    """Apply gates, keys and values, given as sums ``[R, B]``, to c ``[S, n, B]``; return h ``[H, B]`` and the new c."""
     copies, n = permutations.shape
     gates, vectors = torch.split(summed, [(1 + 2 * heads) * n, 6 * heads * n])
     f, i, o = torch.split(gates.sigmoid(), [n, heads * n, heads * n])

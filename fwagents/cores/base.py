@@ -156,7 +156,7 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         return Stepper(self, state)
 
     def _opening(self, batch_size: int) -> StateT:
-        """What ``forward`` begins with where it is given no state; here the initial one."""
+        """Return the state that ``forward`` begins with if it is given none; here the initial state."""
         return self.initial_state(batch_size)
 
     def _state(self, leaves: Iterable[Tensor]) -> StateT:

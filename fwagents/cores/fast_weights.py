@@ -176,7 +176,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return inner_loop(boundary, read, *self._gain_and_shift(), self.options, taken)
 
     def key(self, h: Tensor) -> Tensor:
-        """What is written into A once ``h`` [..., R] has settled: h, or its direction if ``normalize_storage``."""
+        """Return the key written into A once ``h`` [..., R] has settled: h, or h / |h| if ``normalize_storage``."""
         return key(h, self.options)
 
     def scan_weights(self) -> dict[str, Tensor]:

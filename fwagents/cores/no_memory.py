@@ -8,7 +8,7 @@ from fwagents.cores.base import HiddenState, MemoryCore
 
 
 class NoMemory(MemoryCore[HiddenState]):
-    """What the other cores are without their memory: ``y(t) = relu(C x(t) + b)``.
+    """A layer without memory, as a baseline for the other cores: ``y(t) = relu(C x(t) + b)``.
 
     Args:
         input_size: D.

@@ -25,14 +25,14 @@ class ProgrammerState(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What a slow net tells a fast one to do at every step.
+    """The slow net's instructions to the fast net at every step.
 
     Attributes:
         query: where to read [T, B, heads, d].
         key: where to write [T, B, heads, d].
         value: what to write [T, B, heads, E].
-        rate: [T, B, heads]; how far what is stored under the key moves to the value. None adds the value to it.
-        log_decay: [T, B, heads], at most 0; the logarithm of what is left of W before it is written to. None is 0.
+        rate: [T, B, heads]; how far the stored value of the key moves to ``value``. None adds ``value`` to it.
+        log_decay: [T, B, heads], at most 0; the logarithm of the factor that W decays by before the write. None is 0.
     """
 
     query: Tensor

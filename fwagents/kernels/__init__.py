@@ -25,8 +25,10 @@ def check_backend(backend: str) -> str:
 
 
 def chosen_backend(backend: str, device: str = "cpu") -> str:
-    """What ``backend`` comes to on a type of device: for "auto" the environment variable FWAGENTS_BACKEND, else the
-    compiled one."""
+    """Return the backend that ``backend`` stands for on a type of device.
+
+    "auto" is the environment variable FWAGENTS_BACKEND where it is set, else the compiled backend of the device.
+    """
     if check_backend(backend) != "auto":
         return backend
     backend = os.environ.get(VARIABLE) or "auto"

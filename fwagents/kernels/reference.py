@@ -16,7 +16,7 @@ STORAGE_EPS = 1e-8
 
 
 class ScanOptions(NamedTuple):
-    """What stays fixed over a scan; the paper's symbol in parentheses.
+    """Options that stay fixed over a scan; the paper's symbols are in parentheses.
 
     Attributes:
         inner_steps: reads of the fast memory per time step (S), at least 1.
@@ -125,7 +125,7 @@ def _length(x: Tensor) -> Tensor:
 
 
 def key(h: Tensor, options: ScanOptions) -> Tensor:
-    """What is written: h itself, or its direction. The epsilon keeps the gradient finite at h = 0."""
+    """Return the key to write: h, or h / |h|. The epsilon keeps the gradient finite at h = 0."""
     if not options.normalize_storage:
         return h
     return h * torch.rsqrt(h.square().sum(-1, keepdim=True) + STORAGE_EPS)

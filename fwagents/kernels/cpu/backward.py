@@ -40,7 +40,7 @@ BEGIN, MATRIX, PENDING, READS = range(STATE)
 
 @inlined
 def mark_at(p: Problem, b: int, t: int) -> int:
-    """What happened to row b's memory before step t."""
+    """Return what happened to the memory of row b before step t, as GO_ON, RESET or FOLD."""
     return byte(p.marks, b * p.steps + t) if p.marks else GO_ON
 
 

@@ -100,7 +100,7 @@ class _Pool:
         return None
 
     def _lent(self, memory: Tensor, floats: int) -> Array:
-        """Put a block into the pool, as lent."""
+        """Put a block into the pool, marked as in use."""
         lease: Array = memory.numpy()[:floats]
         size = memory.numel()
         blocks = self.blocks.pop(size, deque())  # and to the end: sizes stand in the order of their use
@@ -109,7 +109,7 @@ class _Pool:
         return lease
 
     def _has_room(self, floats: int) -> bool:
-        """Drop free blocks, the sizes unused for longest first, as far as it takes to hold so many more floats."""
+        """Drop free blocks, least recently used sizes first, until ``floats`` more fit; return whether they fit."""
         for size in list(self.blocks):
             while 4 * (self.held + floats) > _held_bytes() and self._free(size) is not None:
                 pass
@@ -118,7 +118,7 @@ class _Pool:
 
 @cache
 def _held_bytes() -> int:
-    """How much the pool may hold, lent or free: an eighth of the machine's memory, at most KEEP."""
+    """Return how many bytes the pool may hold, in use or free: an eighth of the machine's memory, at most KEEP."""
     try:
         return min(KEEP, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
     except (AttributeError, ValueError):
@@ -129,7 +129,7 @@ _pool = _Pool()
 
 
 def borrowed(*shape: int) -> Tensor:
-    """Uninitialised float32 on the CPU; what is large comes from a block that outlives the tensor."""
+    """Return an uninitialised float32 tensor on the CPU. A large one uses a pooled block that outlives the tensor."""
     floats = prod(shape)
     if floats < POOLED:
         return torch.empty(shape, dtype=torch.float32, device="cpu")

@@ -1,4 +1,4 @@
-"""What a compiled kernel is told: sizes, options and addresses, and where in one buffer each array lies."""
+"""Arguments of a compiled kernel: sizes, options, addresses, and the place of each array in one buffer."""
 
 from functools import cache
 from typing import NamedTuple
