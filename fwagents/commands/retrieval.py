@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         splits = task.splits(sizes, args.data_seed)
 
         def facts() -> dict[str, Any]:
-            """How often an adaptive memory reads, on average over the steps of some test strings."""
+            """Return an adaptive memory's mean number of inner steps over the time steps of some test strings."""
             if getattr(built.core, "inner_steps", None) != "adaptive":
                 return {}
             taken = cast(Any, built.core).inner_steps_taken(built.core_inputs(splits.test.inputs[:1000]))

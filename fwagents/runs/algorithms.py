@@ -13,11 +13,11 @@ from fwagents.sb3 import MemoryA2C, MemoryPPO
 
 
 class Algorithm(NamedTuple):
-    """How an algorithm is made.
+    """An algorithm's constructor and the options that it takes.
 
     Attributes:
         make: the class.
-        options: fields of the command line that it takes under the same name.
+        options: fields of the command line that the class takes under the same name.
     """
 
     make: Callable[..., BaseAlgorithm]

@@ -25,15 +25,15 @@ PREVIOUS_STEP = "fwagents.envs.wrappers:PreviousStep"
 
 @dataclass(frozen=True)
 class Environment:
-    """What ``--env`` and the options beside it say.
+    """The environment that ``--env`` and its related options describe.
 
     Attributes:
         id: Gymnasium id; "module:Id" imports the module first.
         kwargs: keyword arguments of ``gymnasium.make``.
-        wrappers: what goes around each environment, the innermost first.
-        frame_stack: observations side by side.
-        observe: "action", "reward" or both, of the last step, shown beside each observation; outside ``wrappers`` and
-            inside ``frame_stack``.
+        wrappers: wrappers of each environment, the innermost first.
+        frame_stack: number of last observations that are stacked into one.
+        observe: "action", "reward" or both: parts of the last step that are added to each observation, outside
+            ``wrappers`` and inside ``frame_stack``.
         vec_env: see ``fwagents.sb3.make_vec_env``.
     """
 

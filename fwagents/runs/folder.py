@@ -64,7 +64,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """What it takes to run this again: command, commit, machine, versions."""
+    """Return what is needed to repeat this run: command, commit, machine, versions."""
     packages = ["fwagents", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy"]
     return {
         "command": typed(),
@@ -75,10 +75,10 @@ def provenance() -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """What a file holds; None where there is none.
+    """Return the content of a JSON file; None if there is no such file.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: the file is not JSON.
     """
     if not path.is_file():
         return None

@@ -31,10 +31,10 @@ def alone_in(folder: Path, otherwise: str) -> Iterator[IO[str]]:
 
 
 class Claims:
-    """What the processes of one undertaking have taken for themselves: locks on single bytes of a file.
+    """Claims of processes that share work, as locks on single bytes of a file.
 
-    A lock ends with its process, however that ends. On a network file system it holds between machines. A process must
-    open the file once: to close it anywhere in the process gives all its locks up.
+    A lock ends with its process, however the process ends. On a network file system it holds between machines. A
+    process must open the file only once, because closing it anywhere in the process releases all its locks.
 
     Args:
         path: the file, which is made if absent.
@@ -44,7 +44,7 @@ class Claims:
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def take(self, place: int) -> bool:
-        """Take a place, and say whether that was possible: no other process has it."""
+        """Take a place; return False if another process has it."""
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except (BlockingIOError, PermissionError):  # either, says POSIX

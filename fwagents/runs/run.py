@@ -267,7 +267,7 @@ class Run:
         return int(self.args.num_envs)
 
     def _make_callbacks(self) -> None:
-        """What watches the run, and apart from it what saves it, after all the others have done their part."""
+        """Make the callbacks that watch the run and, apart from them, the one that saves it, which is called last."""
         args = self.args
         self.callbacks: list[BaseCallback] = [
             MemoryNormCallback(),

@@ -280,7 +280,7 @@ class Study:
         ]
 
     def own(self) -> list[Row]:
-        """Those of them that are not borrowed."""
+        """Return the rows of the trials that are not borrowed."""
         return [row for row in self.rows() if BORROWED not in row]
 
     def write(self, final: Sequence[Row] = (), over: bool = False) -> None:
@@ -355,7 +355,7 @@ def finalists(rows: Sequence[Row], count: int, known: Sequence[dict[str, Any]]) 
 
 
 def last_test(args: Any, setting: dict[str, Any]) -> Row:
-    """How a setting does in long runs; one that has to be stopped makes the value None."""
+    """Evaluate a setting in long runs; the value is None if one of them has to be stopped."""
     began = time.monotonic()
     try:
         areas = [train(args, setting, seed) for seed in args.seeds]
@@ -365,10 +365,10 @@ def last_test(args: Any, setting: dict[str, Any]) -> Row:
 
 
 def lent(path: Path, env: str) -> dict[str, Any]:
-    """What the winner of another core's search shares with every core; what it borrowed itself does not count.
+    """Return the common options of the winner of another core's search. Trials which that search borrowed do not count.
 
     Raises:
-        ValueError: it is not such a search's result, or of another environment.
+        ValueError: the file is not the result of a search on this environment.
     """
     kept = read_json(path)
     if not isinstance(kept, dict) or kept.get("env") != env or "trials" not in kept:

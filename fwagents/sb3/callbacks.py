@@ -85,13 +85,13 @@ class EpisodeLogCallback(BaseCallback):
         self.resumed = False
 
     def get_state(self) -> dict[str, Any]:
-        """How much of the file is written."""
+        """Return the size of the file, with all rows written so far."""
         with naming(self.path):
             self.writer.file_handler.flush()
         return {"bytes": self.path.stat().st_size}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Cut off what was written after that; where the file is shorter, its last whole line is the end."""
+        """Cut off the rows written after ``get_state``. A shorter file is cut after its last whole line."""
         if not self.path.exists():
             return
         with self.path.open("r+b") as file:

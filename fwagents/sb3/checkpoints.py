@@ -32,17 +32,17 @@ CARRIED = ("_last_obs", "_last_episode_starts", "_last_states", "_last_lstm_stat
 
 
 class Resumable(Protocol):
-    """A callback with something to remember."""
+    """A callback whose state belongs in a checkpoint."""
 
     def get_state(self) -> dict[str, Any]:
-        """What ``set_state`` needs to go on from here."""
+        """Return the state that ``set_state`` needs to resume from here."""
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what ``get_state`` returned."""
+        """Resume from a state that ``get_state`` returned."""
 
 
 def save_model(model: BaseAlgorithm, path: Path, resume: dict[str, Any] | None = None) -> None:
-    """Write a model, and what else it takes to resume it; ``path`` is always a whole file or absent."""
+    """Write a model and the data needed to resume it. ``path`` is a complete file or absent at any time."""
     with replacing(path) as file:
         model.save(file)
         normalizer = model.get_vec_normalize_env()

@@ -1,4 +1,4 @@
-"""What turns an observation into the memory's input."""
+"""Encoders: modules that turn an observation into the memory's input."""
 
 import math
 from typing import Any
@@ -110,7 +110,7 @@ def _after_nature(side: int) -> int:
 
 
 def _pool(height: int, width: int) -> tuple[int, int]:
-    """How many neighbours down and across are averaged, so that no more than ``MOST_PLACES`` places are left."""
+    """Return the height and width of the pooling window that leaves at most ``MOST_PLACES`` places."""
     down = across = 1
     while (rows := math.ceil(height / down)) * (columns := math.ceil(width / across)) > MOST_PLACES:
         down, across = (down + 1, across) if rows > columns else (down, across + 1)

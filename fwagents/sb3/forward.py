@@ -73,7 +73,7 @@ class Forward:
         return self._policy.value_head(self.critic)
 
     def action_inputs(self) -> Tensor:
-        """What the distribution of the actions is made from [N, P]."""
+        """Return the parameters of the action distribution [N, P]."""
         return self._policy.action_head(self.actor)
 
 

@@ -1,4 +1,4 @@
-"""What the memory does, in TensorBoard while an agent trains: its attention, a film of an episode, histograms."""
+"""Pictures of the memory in TensorBoard while an agent trains: its attention, a film of an episode, histograms."""
 
 import io
 import time

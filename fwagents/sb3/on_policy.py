@@ -1,4 +1,4 @@
-"""What MemoryPPO and MemoryA2C share: collecting a rollout with a memory, and checking what they are given."""
+"""Common base of MemoryPPO and MemoryA2C: it collects rollouts with a memory and checks the arguments."""
 
 import inspect
 from collections.abc import Mapping

@@ -200,7 +200,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return values
 
     def action_head(self, actor: Tensor) -> Tensor:
-        """What the action distribution is made from [..., P], from ``Forward``'s ``actor`` [..., H]."""
+        """Return the parameters of the action distribution [..., P], from ``Forward``'s ``actor`` [..., H]."""
         inputs: Tensor = self.action_net(self.mlp_extractor.forward_actor(actor))
         return inputs
 

@@ -301,7 +301,7 @@ def _watched(make: Callable[[], Env], name: str, number: int | None, apart: bool
 
 
 def native_creator(env_id: str, env_kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
-    """What makes a native batch of an environment that is registered; None if there is none for these arguments."""
+    """Return the constructor of a registered environment's native batch; None if these arguments rule it out."""
     native = gym.spec(env_id).vector_entry_point
     if native is None or "max_episode_steps" in env_kwargs:  # the time limit is a wrapper around single environments
         return None
