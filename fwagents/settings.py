@@ -1,7 +1,8 @@
-"""What trains well, by environment and by supervised task, as data.
+"""Settings that train well, by environment and by supervised task, as data.
 
-Options on the command line win over these; these win over the scripts' own defaults. A setting that depends on the
-environment's or the task's arguments is a function of them, whose own defaults are the registered arguments.
+Options on the command line override these settings; these settings override the scripts' own defaults. A setting that
+depends on the environment's or the task's arguments is a function of them. The defaults of that function are the
+registered arguments.
 """
 
 from collections.abc import Mapping

@@ -161,7 +161,7 @@ def _unrolled(core: FastWeightProgrammer, program: Program) -> tuple[Tensor, Ten
 
 
 class Growth(NamedTuple):
-    """How the fast memory of a sequence grows.
+    """Growth of the fast memory over a sequence.
 
     Attributes:
         norm: [T, B, heads], Frobenius norm of W after each step.

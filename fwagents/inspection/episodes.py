@@ -178,7 +178,7 @@ def _log_odds(logits: Tensor, taken: Tensor) -> Tensor:
 
 
 def _probabilities(distribution: Distribution) -> Tensor | None:
-    """Of every action [N, P]; None where they are continuous."""
+    """Return the probability of every action [N, P]; None for continuous actions."""
     if isinstance(distribution, (CategoricalDistribution, BernoulliDistribution)):
         return distribution.distribution.probs
     if isinstance(distribution, MultiCategoricalDistribution):

@@ -25,7 +25,7 @@ FEWEST_FOR_A_GRID = 25  # numbers
 
 
 def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
-    """What the environment calls its actions, as Atari games do and ours; None if it does not say."""
+    """Return the names of the environment's actions, which Atari games and our environments have; None without."""
     meanings = getattr(env.unwrapped, "get_action_meanings", None)
     return None if meanings is None else list(meanings())
 
@@ -118,7 +118,7 @@ class _Frame:
         self.draw.text(at, words, fill, self.font, anchor)
 
     def _panel_height(self) -> int:
-        """Of the panels in the middle: a line for each action, where those are few."""
+        """Return the height of the panels in the middle: a line per action, at least 3 and at most ``BARS`` lines."""
         probabilities, actions = self.episode.probabilities, self.episode.actions
         assert actions is not None
         count = int(actions[0].size if probabilities is None else probabilities.shape[-1])
@@ -258,10 +258,10 @@ def looks(episode: Trace, t: int) -> Array:
 
 
 def sight(observations: Array | dict[str, Array], t: int) -> Array:
-    """What was seen at step t, as a picture uint8 [height, width] or [height, width, 3]; or as a short vector.
+    """Return the observation at step t as a picture uint8 [height, width] or [height, width, 3], or as a short vector.
 
-    A long vector is laid out row by row, as near to a square as can be. Of a dict, the first entry that is a picture,
-    else everything end to end. Of stacked frames, the newest.
+    A long vector is laid out row by row, in a shape close to a square. A dict is shown as its first entry that is a
+    picture, or else as all its entries, concatenated. Stacked frames are shown as the newest frame.
     """
     if isinstance(observations, dict):
         pictures = [array for array in observations.values() if array.ndim - 2 > 1]
@@ -285,6 +285,6 @@ def sight(observations: Array | dict[str, Array], t: int) -> Array:
 
 
 def sight_scale(observations: Array | dict[str, Array]) -> float:
-    """The largest number that is seen, for the bars of short vectors."""
+    """Return the largest absolute value in the observations, which scales the bars of short vectors."""
     arrays = observations.values() if isinstance(observations, dict) else [observations]
     return max(float(np.abs(array).max()) for array in arrays) or 1.0

@@ -1,4 +1,4 @@
-"""What was recorded of a memory at work: arrays under names, a file of them, a table of the units."""
+"""Recordings of a memory at work: named arrays, a file that holds them, a table of the units."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path

@@ -21,10 +21,12 @@ CLOSING = 500  # and of the last one
 
 
 def batches(corpus: Corpus, batch_size: int, bptt: int) -> int:
-    """How many batches a pass through the training text has, wherever in its first ``bptt`` characters it begins.
+    """Return the number of batches in a pass through the training text.
+
+    The number is the same wherever in the first ``bptt`` characters the pass begins.
 
     Raises:
-        ValueError: ``bptt`` is below 1, or there is less than a batch.
+        ValueError: ``bptt`` is below 1, or the text is shorter than a batch.
     """
     characters, batch = len(corpus.splits.train.labels), batch_size * positive_int("bptt", bptt)
     if characters < batch + bptt - 1:
@@ -85,7 +87,7 @@ class LanguageTrainer(Trainer):
         return cast(Any, self.model.core.state_type)._make(self.carried) if self.carried else None
 
     def _rows(self, text: Tensor) -> Tensor:
-        """What this update sees of a text, [bptt, batch_size]."""
+        """Return the part of a text that this update reads, [bptt, batch_size]."""
         epoch, place = divmod(self.update, self._batches)
         offset = np.random.default_rng((self.options.seed, epoch)).integers(self.bptt)
         size, length = self.options.batch_size, self._batches * self.bptt

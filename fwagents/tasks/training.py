@@ -33,10 +33,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a model is trained: cross-entropy, Adam.
+    """Options of training with cross-entropy and Adam.
 
     Attributes:
-        updates: batches to learn from, at most.
+        updates: largest number of batches to train on.
         batch_size: examples of a batch; fewer where the training set has fewer.
         learning_rate: Adam's step size, at its largest.
         lr_schedule: "constant", or "cosine" or "linear" down to zero over the updates, or "warmup": cosine, but for a
@@ -76,12 +76,12 @@ class TrainingOptions:
 
 
 class Score(NamedTuple):
-    """How well a model does on some examples.
+    """Score of a model on a set of examples.
 
     Attributes:
-        error: percent that it gets wrong.
+        error: percent of the examples that the model gets wrong.
         nll: mean negative log-likelihood of the right class, in nats.
-        accuracy: percent that it gets right, of each class; nan for a class without examples.
+        accuracy: percent of each class that the model gets right; nan for a class without examples.
     """
 
     error: float
@@ -208,10 +208,10 @@ class Trainer:
         return f"error {measured[f'{split}_error']:.2f} %, NLL {measured[f'{split}_nll']:.4f}"
 
     def log(self, writer: SummaryWriter) -> None:
-        """What a task shows in TensorBoard after a validation, beside what is measured; nothing here."""
+        """Write a task's own TensorBoard entries after a validation, besides the measured values; here none."""
 
     def closing(self) -> str:
-        """What a task shows when all is done, of the best weights; nothing here."""
+        """Return a task's own text for the end of training, made with the best weights; here empty."""
         return ""
 
     def load(self) -> None:
