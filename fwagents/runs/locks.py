@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""Locks between processes: on a run's folder, and on the parts of a shared study."""
 
 import fcntl
 import os
@@ -11,15 +11,15 @@ from fwagents.runs.cli import fail
 
 
 def alone_with(run_dir: Path) -> AbstractContextManager[IO[str]]:
-    """Hold a run's folder; as ``alone_in``."""
+    """Lock a run's folder; see ``alone_in``."""
     return alone_in(run_dir, f"{run_dir} is in use by another process, expected a run that has stopped")
 
 
 @contextmanager
 def alone_in(folder: Path, otherwise: str) -> Iterator[IO[str]]:
-    """Hold the folder, which is made if absent, for as long as the block runs, and whoever inherits the file beyond.
+    """Lock a folder, which is made if absent, while the block runs and while a child process has inherited the file.
 
-    Leaves with ``otherwise`` for a message if another process holds it.
+    If another process holds the lock, print ``otherwise`` and exit with code 2.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
@@ -52,12 +52,12 @@ class Claims:
         return True
 
     def give(self, place: int) -> None:
-        """Give a place up."""
+        """Release a place."""
         fcntl.lockf(self.file, fcntl.LOCK_UN, 1, place)
 
     @contextmanager
     def alone(self, place: int) -> Iterator[None]:
-        """Wait for a place, and have it while the block runs."""
+        """Wait for a place and hold it while the block runs."""
         fcntl.lockf(self.file, fcntl.LOCK_EX, 1, place)
         try:
             yield
