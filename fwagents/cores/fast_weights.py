@@ -40,10 +40,10 @@ class FastWeights(MemoryCore[FastWeightsState]):
 
         h(t+1) = f(LN[W h(t) + C x(t) + b])
 
-    With ``inner_steps="adaptive"`` every row of the batch goes on until it has settled, and then stays as it is: S is
+    With ``inner_steps="adaptive"`` every row of the batch iterates until it has settled, and then stays unchanged: S is
     the first step with ``|h_S - h_{S-1}| <= tolerance |h_{S-1}|``, in the Euclidean norm, or else max_inner_steps.
-    The measure is relative since |h| grows with the square root of R and with the learned gain. Gradients are those of
-    the steps that were taken; where they end is held fixed. ``inner_steps_taken`` tells how many there were.
+    The measure is relative since |h| grows with the square root of R and with the learned gain. Gradients flow through
+    the steps that were taken; their number is treated as constant. ``inner_steps_taken`` returns that number.
 
     Initialisation is the paper's: ``W = identity_scale I``, C uniform in +-1/sqrt(R), LN gain 1, biases 0. The paper
     does not say whether the inner steps share one layer norm; here they do unless ``norm_per_step``.
@@ -51,11 +51,11 @@ class FastWeights(MemoryCore[FastWeightsState]):
     Args:
         input_size: D.
         hidden_size: R.
-        inner_steps: reads of the fast memory per time step (the paper's S); 0 for no memory, of which the options then
-            have no effect, or "adaptive".
-        tolerance: how little an adaptive row moves, relative to its length, once it has settled; at least 0.
-        max_inner_steps: the most inner steps that an adaptive row takes.
-        decay: what is left of A after a step (lambda), in [0, 1].
+        inner_steps: reads of the fast memory per time step (the paper's S), or "adaptive"; 0 for no memory, and then
+            the options of the memory have no effect.
+        tolerance: largest change of a settled adaptive row, relative to its norm; at least 0.
+        max_inner_steps: largest number of inner steps of an adaptive row.
+        decay: share of A that is left after a step (lambda), in [0, 1].
         fast_lr: rate at which a hidden state is written into A (eta), at least 0.
         layer_norm: False leaves LN out of equation 5.
         norm_per_step: True gives every inner step a gain and bias of its own, adaptive ones up to max_inner_steps.

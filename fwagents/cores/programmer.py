@@ -1,4 +1,4 @@
-"""Fast-weight programmers: what those cores share in which a slow net tells a fast one what to store and to read."""
+"""Fast-weight programmers: the common base of cores in which a slow net tells a fast net what to store and to read."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple

@@ -1,7 +1,7 @@
 """The fast-weight scan in eager torch, written twice: with the matrix A, and as attention to the past.
 
-Both follow Ba et al. (2016), equations 1-5, line by line. They are the truth that every compiled backend is
-tested against, so they are kept plain and are never optimised.
+Both follow Ba et al. (2016), equations 1-5, line by line. They are the reference against which every compiled backend
+is tested, so they are kept simple and are never optimised.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,9 @@ class ScanOptions(NamedTuple):
             where the identity is added to A and the loop holds the state itself.
         normalize_storage: True writes ``h / |h|`` instead of h.
         norm_eps: added to the variance inside the layer norm.
-        tolerance: a row whose state an inner step has moved by at most so much of its length has settled and takes no
-            more of them; ``inner_steps`` is then the most that it takes. None: every row takes them all.
+        tolerance: a row has settled once an inner step changes its state by at most ``tolerance`` times the state's
+            norm, and then takes no more inner steps; ``inner_steps`` is the largest number. None: every row takes
+            ``inner_steps``.
     """
 
     inner_steps: int = 1
@@ -84,8 +85,8 @@ def inner_loop(
 ) -> Tensor:
     """Equation 5: the inner loop, from ``boundary = W h + C x`` [..., R] to the settled state [..., R].
 
-    ``read`` is the fast memory: it takes the state of the loop and gives what A makes of it, both [..., R]. Where there
-    is a tolerance, the inner steps that each row takes are added to ``taken``, int64 [...].
+    ``read`` is the fast memory: it maps the state s of the loop to A s, both [..., R]. With a tolerance, the number of
+    inner steps of each row is added to ``taken``, int64 [...].
     """
     inner_step = partial(_inner_step, boundary, read, gain, shift, options)
     s = torch.relu(boundary)
