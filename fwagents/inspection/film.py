@@ -31,27 +31,27 @@ def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
 
 
 def as_shown(trace: Trace, env: gym.Env[Any, Any]) -> Trace:
-    """A trace with the observations that its environment shows by itself, for films and figures.
+    """Return a trace with the environment's own observations, for films and figures.
 
-    What ``PreviousStep`` adds to them is left out, where it is the outermost wrapper: a film has actions and rewards in
-    panels of their own, and a screen is laid out by its size.
+    If ``PreviousStep`` is the outermost wrapper, the parts that it adds are left out: a film shows actions and rewards
+    in separate panels, and lays out a screen by its size.
     """
     own_part = getattr(env, "own_part", None)
     return trace if own_part is None else replace(trace, observations=own_part(trace.observations))
 
 
 def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None, *, every: int = 1) -> Iterator[Array]:
-    """The pictures of an episode, one for each step and one after the last.
+    """Yield the pictures of an episode, one for each step and one after the last.
 
-    The lowest panel shows how much of what the present step reads from the fast memory (in its last inner step) comes
-    from each step; where the core has no fast memory, how much each observation moves the present action. A memory with
-    heads has a strip for each head, all of one scale.
+    The lowest panel shows how much of the current step's read from the fast memory (in its last inner step) comes from
+    each step. For a core without a fast memory, it shows how much each observation moves the current action. A memory
+    with heads has a strip for each head, all on one scale.
 
     Args:
-        trace: of an agent, with screens that are pictures.
-        row: which episode.
-        action_names: of discrete actions; numbers by default.
-        every: one picture for so many steps, and that after the last.
+        trace: trace of an agent, with screens that are pictures.
+        row: index of the episode.
+        action_names: names of discrete actions; numbers by default.
+        every: number of steps for each picture; there is always a picture after the last step.
 
     Yields:
         uint8 [height, width, 3], all of one size, both sides even.

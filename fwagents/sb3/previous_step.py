@@ -21,8 +21,9 @@ class VecPreviousStep(VecEnvWrapper):
     """Add the last action, the last reward, or both, to the observations (Duan et al., 2016, RL^2).
 
     The observations are the same as with ``fwagents.envs.wrappers.PreviousStep`` around each environment; its docstring
-    describes them. An observation that opens an episode holds zeros and a 1 for the start. This includes the observation
-    that SB3 returns at the end of an episode. ``info["terminal_observation"]`` holds the last action and reward.
+    describes them. An observation that opens an episode holds zeros and a 1 for the start. This includes the
+    observation that SB3 returns at the end of an episode. ``info["terminal_observation"]`` holds the last action and
+    reward.
 
     This wrapper belongs inside ``VecNormalize``. The added reward is then the environment's own, in training and in
     evaluation, and ``VecNormalize`` scales it to unit variance as a part of the observation. Outside, the added reward

@@ -128,7 +128,7 @@ class GymnasiumVecEnv(VecEnv):
         return images or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return the batch's attribute once for each environment asked for; for spaces, a single environment's space."""
+        """Return the batch's attribute, once for each environment asked for; its spaces are a single environment's."""
         value = getattr(self.env, _OF_ONE.get(attr_name, attr_name))
         return [value for _ in self._get_indices(indices)]
 
@@ -157,7 +157,7 @@ class GymnasiumVecEnv(VecEnv):
 
 
 def _of_one(infos: dict[str, Any], i: int) -> dict[str, Any]:
-    """Return environment i's info from a batch's info, where a value may have a mask of the environments that have it."""
+    """Return environment i's info from a batch's info, in which a mask tells which environments have a value."""
     found = {}
     for name, value in infos.items():
         mask = infos.get(f"_{name}")
@@ -206,9 +206,9 @@ def make_vec_env(
     """Make a monitored ``VecEnv`` for SB3 in the fastest way that the environment allows.
 
     An environment with a native ``VectorEnv`` that can reset in the same step runs as one batch. Any other environment,
-    or one with wrappers or its own ``max_episode_steps``, runs in SB3's ``DummyVecEnv``. The arguments of SB3's function
-    of this name have the same meaning here; with ``monitor_dir``, ``monitor_kwargs`` or ``vec_env_cls``, SB3's function
-    makes the batch.
+    or one with wrappers or its own ``max_episode_steps``, runs in SB3's ``DummyVecEnv``. The arguments of SB3's
+    function of this name have the same meaning here; with ``monitor_dir``, ``monitor_kwargs`` or ``vec_env_cls``, SB3's
+    function makes the batch.
 
     Args:
         env_id: Gymnasium id; "module:Id" imports the module first. Or a class or a function that makes an environment.
