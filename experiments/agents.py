@@ -83,8 +83,8 @@ def share(run: Run, mean_return: float) -> float:
 def best_step_size(results: Path, trials: Sequence[Cell]) -> float | None:
     """The step size whose trials have the highest curves, the smaller of two alike; None while any trial is missing.
 
-    A curve counts by its share of what memory is worth, so that all difficulties weigh alike, and at least with 0: how
-    badly an agent plays that has not learned says nothing.
+    A curve counts as its share of the gain from memory, so that all difficulties have the same weight. A negative share
+    counts as 0, since it does not matter how badly an untrained agent plays.
     """
     shares: dict[float, list[float]] = {}
     for trial in trials:

@@ -80,7 +80,7 @@ def pictures(args: Args) -> Iterator[Path]:
 
 
 def finished(log_dir: Path, script: str) -> Path:
-    """A script's finished run; it is trained if there is none, or gone on with."""
+    """Return a script's finished run; train or resume it first if none is finished."""
     folder = log_dir / FOLDERS[script]
     begun = sorted(folder.glob("*/config.json"))
     if not any(path.with_name("result.json").exists() for path in begun):

@@ -174,10 +174,10 @@ def patch_of(core: MemoryCore[Any]) -> int:
 
 
 def hold_out(examples: Examples, validation_images: int) -> tuple[Examples, Examples]:
-    """Examples to learn from and to choose by, the latter so many, drawn at random but always the same.
+    """Split examples into training and ``validation_images`` validation examples, at random with a fixed seed.
 
     Raises:
-        ValueError: one side would be empty.
+        ValueError: one of the splits would be empty.
     """
     images, labels = examples
     count = len(labels)

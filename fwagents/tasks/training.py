@@ -119,16 +119,16 @@ class Trainer:
 
     Args:
         model: maps inputs [B, ...] to unnormalised scores [B, classes].
-        splits: what to learn from, choose by and report on.
+        splits: the training, validation and test examples.
         options: see ``TrainingOptions``.
-        folder: where checkpoints and TensorBoard's events go.
-        test_curve: True adds the test set's NLL to the curve. It is for a figure; nothing is chosen by it.
+        folder: folder for checkpoints and TensorBoard's events.
+        test_curve: True adds the test set's NLL to the curve, for a figure; no choice depends on it.
 
     Attributes:
-        update: batches learned from so far.
-        curve: a row for each validation: update, and what was measured, such as validation_error, validation_nll; the
-            mean training loss since the last one, but for the first; test_nll if asked for.
-        seconds: what it took so far, those of earlier processes counted in.
+        update: number of updates so far.
+        curve: a row for each validation: the update; the measured values, such as validation_error, validation_nll;
+            the mean training loss since the previous validation, except for the first; test_nll if asked for.
+        seconds: training time so far, including earlier processes.
         carried: tensors that a task carries from one update to the next; none here.
     """
 
