@@ -45,7 +45,7 @@ class Args:
     search_only: bool = False
     """Search, and leave the reported runs for later."""
     minutes: Annotated[float, at_least(0)] | None = None
-    """Stop after so long; what is under way then goes on at the next call."""
+    """Stop after this many minutes; unfinished runs resume at the next call."""
     num_workers: Threads = 2
     """Runs at a time."""
     results: Path = ROOT / "results"

@@ -55,7 +55,7 @@ CLASSIC_A2C: Setting = {"use_rms_prop": True, "normalize_advantage": False}
 
 
 def watched(steps: int, every: int) -> Setting:
-    """A run of so many steps with a curve."""
+    """Return the options of a run of ``steps`` steps with an evaluation every ``every`` steps."""
     return {"total_timesteps": steps, "eval_freq": every, "eval_episodes": 200, "checkpoint_freq": steps // 10}
 
 
@@ -97,7 +97,7 @@ def best_step_size(results: Path, trials: Sequence[Cell]) -> float | None:
 
 
 def about(cells: Sequence[Cell], runs: Iterable[Run]) -> str:
-    """Say how many of the cells' runs are there, what made them, and which could not go on to the end."""
+    """Say how many of the cells' runs are there, what made them, and which stopped before the end."""
     there, wanted = list(runs), sum(len(cell.seeds) for cell in cells)
     if not there:
         return f"None of {wanted} runs is there."

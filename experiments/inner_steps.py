@@ -29,7 +29,7 @@ INNER_FACTORS = (1.0, 0.5, 0.25)
 
 
 def retrieval_cells() -> list[Cell]:
-    """Retrieval: settings are those found for one step, but for how much of h is stored.
+    """Return the retrieval cells. Their settings were found for one step, except how much of h is stored.
 
     More reads multiply the fast rate, and with |h|^2 in it A drowns what asks: so rates are tried with h as it is and
     normalised.

@@ -76,7 +76,7 @@ class LanguageTrainer(Trainer):
         self._batches = batches(corpus, options.batch_size, bptt)
 
     def loss(self) -> Tensor:
-        """The mean NLL of the next characters of every row; the state goes on."""
+        """Return the mean NLL of the next characters of every row; the state is carried to the next update."""
         if self.update % self._batches == 0:
             self.carried = ()
         scores, state = self.model(self._rows(self.splits.train.inputs), self._state())

@@ -1,4 +1,4 @@
-"""One training loop for all supervised tasks: batches, validation, checkpoints to go on from."""
+"""One training loop for all supervised tasks: batches, validation, checkpoints to resume from."""
 
 import math
 import time
@@ -111,7 +111,7 @@ def evaluate(model: nn.Module, examples: Examples, batch_size: int = 500) -> Sco
 
 
 class Trainer:
-    """Trains a model, choosing its weights by validation, so that it can be killed at any moment and go on.
+    """Train a model and choose its weights by validation. Training can be killed at any moment and resumed.
 
     The order of the examples and the learning rate follow from the number of the update, and when to stop follows
     from the curve, so a checkpoint is the weights, Adam's moments, the best weights and the curve; and what a task
@@ -311,7 +311,7 @@ class Trainer:
         if bar.disable:
             print(f"{self.update:,} updates: validation {self.describe(row, 'validation')}", flush=True)
         self.log(writer)
-        # Before the checkpoint: whoever goes on from it finds in the log all that was before.
+        # Written before the checkpoint, so that a resumed run finds all earlier entries in the log.
         writer.flush()
         self._save()
 

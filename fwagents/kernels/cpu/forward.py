@@ -59,7 +59,7 @@ def write_row(vectors: int, size: int, x: int, out: int) -> None:
 
 @inlined
 def panels(vectors: int) -> int:
-    """Panels that so many vectors make."""
+    """Return the number of panels for a number of vectors."""
     return (vectors + PANEL - 1) // PANEL
 
 

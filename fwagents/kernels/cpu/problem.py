@@ -4,7 +4,7 @@ from functools import cache
 from typing import NamedTuple
 
 GROUP = 8  # keys that are scored together; a history is followed by as many zero rows
-TILE = 4  # at most so many rows of the batch share a read of the slow weights
+TILE = 4  # largest number of rows of the batch that share a read of the slow weights
 BLOCK = 16  # steps of the backward pass whose contributions to older keys are summed as one product
 FOLD_KEYS = 32  # keys of a fold that are summed as one product
 STATE = 4  # integers that the backward pass keeps for a row

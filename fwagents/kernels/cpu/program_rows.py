@@ -91,7 +91,7 @@ def matrix(p: ProgramProblem, base: int, b: int, head: int) -> int:
 
 @called
 def transpose(rows: int, row: int, x: int, out: int, out_row: int) -> None:
-    """Out = x transposed, for so many rows of ``row`` floats, both multiples of LANES."""
+    """Out = x transposed, for rows of ``row`` floats; both sizes are multiples of LANES."""
     stay_apart()
     for r in range(0, row, LANES):
         for i in range(LANES):

@@ -199,7 +199,7 @@ def _sum_rows(x: Tensor, out: Tensor, keep: float) -> None:
 
 
 def _gradient_at_t(dt: Tensor | None, start: Tensor | None) -> Tensor | None:
-    """The count of a row goes on unless an episode begins."""
+    """Continue the count of each row, unless an episode begins."""
     if dt is None or start is None:
         return dt
     return dt.masked_fill(start.any(0).unsqueeze(1), 0.0)

@@ -138,7 +138,7 @@ def forward(
                     if inputs is not None:
                         tl.store(taken + at, i + 1.0)
                 s = out
-        state = s.to(y.dtype.element_ty).to(tl.float32)  # goes on as it is kept
+        state = s.to(y.dtype.element_ty).to(tl.float32)  # continue from the rounded value that is stored
         tl.store(y + at * R + r, state, mask=inside)
         key = state
         if NORMALIZED:
