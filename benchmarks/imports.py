@@ -1,4 +1,4 @@
-"""How long the package takes to import, beside torch, in fresh interpreters taken in turns.
+"""Measure the import time of the package and of torch, in fresh interpreters that take turns.
 
 python benchmarks/imports.py            writes results/imports.json and a section of docs/performance.md
 python benchmarks/imports.py --quick    one round; prints the results, writes nothing

@@ -1,4 +1,4 @@
-"""What every benchmark shares: paired medians, facts about the machine, tables in a document."""
+"""Common functions of the benchmarks: paired medians, facts about the machine, tables in a document."""
 
 import datetime
 import json
@@ -58,7 +58,7 @@ def copy_bytes(n: int = 1 << 26) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What a reader must know to judge the numbers."""
+    """Return the facts about the machine that a reader needs to judge the numbers."""
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""What pictures of the memory in TensorBoard cost in training: runs in pairs, with them and without.
+"""Measure how much pictures of the memory in TensorBoard slow training down: paired runs, with and without pictures.
 
     python benchmarks/memory_log.py            writes results/memory-log.json and a section of docs/performance.md
     python benchmarks/memory_log.py --quick    tiny sizes, to see that it runs; prints the results, writes nothing

@@ -95,7 +95,7 @@ def check() -> None:
 
 
 def measure(args: Args, console: Console) -> dict[str, Any]:
-    """All cells, and what they come to."""
+    """Measure all cells and summarise them."""
     steps, batches = ((11, 128), (16,)) if args.quick else (STEPS, BATCHES)
     results: dict[str, Any] = {"machine": machine(), "grid": [], "limits": []}
     for threads in args.threads:

@@ -106,7 +106,7 @@ def fit(rows: list[dict[str, float]], cores: int, network: float) -> CostModel:
 
 
 def predict(model: CostModel, steps_per_runner: int, runners: int) -> dict[str, Any]:
-    """Environment steps per second with so many runners, and what takes most of an iteration."""
+    """Predict the environment steps per second with ``runners`` runners, and the slowest part of an iteration."""
     parts = model.parts(runners)
     return {
         "runners": runners,
@@ -117,7 +117,7 @@ def predict(model: CostModel, steps_per_runner: int, runners: int) -> dict[str, 
 
 
 def break_even(model: CostModel, steps_per_runner: int, runners: int, steps_per_second: float) -> float:
-    """Seconds that an environment's step must take for so many runners to be as fast as MemoryPPO in one process.
+    """Return the seconds per environment step from which ``runners`` runners are as fast as MemoryPPO in one process.
 
     Args:
         model: of iterations with an environment whose steps take next to nothing.
@@ -276,7 +276,7 @@ def measure(args: Args) -> dict[str, Any]:
 
 
 def fitted(model: CostModel, row: dict[str, float], cores: int) -> dict[str, float]:
-    """What the model says of an iteration that was measured, on this machine's cores and without a wire."""
+    """Return a measured iteration's time and the model's prediction, with this machine's cores and no network."""
     n = int(row["runners"])
     parts = {**model.parts(n), "network": 0.0, "play": model.play * max(1, n / cores)}
     return {"runners": n, "measured": row["all"], "model": sum(parts.values())}

@@ -221,7 +221,7 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def share(cell: dict[str, Any]) -> float:
-    """Of the time taken, how much the floor is."""
+    """Return the floor as a share of the time taken."""
     return max(cell["floor"].values()) / cell["seconds"]
 
 

@@ -32,7 +32,7 @@ def mix(x: UInts) -> UInts:
 def draw(key: UInts, episode: UInts, numbers: npt.NDArray[np.integer[Any]], count: int) -> npt.NDArray[np.int64]:
     """Draw whole numbers below `count`, the `numbers`-th [n] of each `episode` [B] under its `key` [B], as [B, n].
 
-    Uniform, but for a bias of at most count / 2^32.
+    The distribution is uniform up to a bias of at most count / 2^32.
     """
     drawn: npt.NDArray[Any] = (_bits(key, episode, numbers) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
     return drawn.astype(np.int64)
@@ -41,7 +41,7 @@ def draw(key: UInts, episode: UInts, numbers: npt.NDArray[np.integer[Any]], coun
 def draw_order(key: UInts, episode: UInts, numbers: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
     """Draw an order of n things [B, n] from the `numbers`-th draws [n] of each `episode` [B] under its `key` [B].
 
-    Uniform, but for the chance that two of its n draws of 64 bits are the same.
+    The distribution is uniform, except that two of the n draws of 64 bits may be equal by chance.
     """
     return np.argsort(_bits(key, episode, numbers), axis=1).astype(np.int64)
 

@@ -75,11 +75,11 @@ class Game(ABC):
 
     @abstractmethod
     def observe(self) -> Screens:
-        """What the player of each game sees [B, ...], in new memory."""
+        """Return the observation of each game's player [B, ...], in new memory."""
 
     @abstractmethod
     def scene(self, number: int) -> Scene:
-        """What a spectator of one game sees."""
+        """Return the picture that a spectator of one game sees."""
 
     def reseed(self, index: Index, keys: "np.uint64 | npt.NDArray[np.uint64]") -> None:
         """Begin new sequences of episodes at `index`."""
@@ -89,7 +89,8 @@ class Game(ABC):
     def begin(self, index: Index, given: Mapping[str, npt.NDArray[np.int64]] | None = None) -> None:
         """Begin the next episode of the games at `index`.
 
-        Its starts are what `given` [B, ...] says, else what chance says; all else is 0.
+        Start values come from `given` [B, ...] where it has them and are drawn at random otherwise; every other field
+        is 0.
         """
         for name in self.ranges.keys() - set(self.starts):
             self.state[name][index] = 0
@@ -129,7 +130,7 @@ class Game(ABC):
     def _draw(
         self, name: str, key: npt.NDArray[np.uint64], episode: npt.NDArray[np.uint64], number: int
     ) -> npt.NDArray[np.int64]:
-        """What chance gives the `number`-th of the starts in each `episode` [b] under its `key` [b], as [b, ...]."""
+        """Draw the `number`-th start value, `name`, at random for each `episode` [b] with its `key` [b]: [b, ...]."""
         shape = self.state[name].shape[1:]
         every = len(self.starts)
         if name in self.distinct:

@@ -88,7 +88,7 @@ class _Restorable(gymnasium.Env[Vector, Any]):
     changing: ClassVar[tuple[str, ...]]  # the attributes that a reset or a step changes
 
     def get_state(self) -> dict[str, Any]:
-        """All that changes, random generator included; an environment given it by `set_state` goes on identically."""
+        """Return the state, random generator included; after `set_state` an environment continues identically."""
         kept = {name: copy.deepcopy(getattr(self, name)) for name in self.changing}
         return {**kept, "generator": copy.deepcopy(self.np_random)}
 

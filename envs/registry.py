@@ -30,7 +30,7 @@ class Difficulty(NamedTuple):
 
 @dataclass(frozen=True)
 class Environment:
-    """What is known about an environment without making it."""
+    """Facts about an environment, known without making it."""
 
     entry_point: str
     """The single environment, as `module:class`, or a function that makes it."""
@@ -43,7 +43,7 @@ class Environment:
     reward_threshold: float | None
     """The mean return at which the environment counts as solved; None where nobody set one."""
     vector_entry_point: str | None = None
-    """What makes the batched environment, as `module:name`; None if there is none."""
+    """Constructor of the batched environment, as `module:name`; None if there is none."""
     returns: str | None = None
     """The function from the arguments that set the difficulty to `Returns`, as `module:function`; None if they are not
     known exactly."""
@@ -77,7 +77,7 @@ def _hidden(entry_point: str, max_episode_steps: int, reward_threshold: float | 
 
 
 def _memory(path: str, values: tuple[int, ...], reward_threshold: float = 0.9, **kwargs: int) -> Environment:
-    """Of the memory suite; the first of `kwargs` is the difficulty."""
+    """Describe an environment of the memory suite; the first of `kwargs` is the difficulty."""
     return Environment(
         entry_point=f"fwagents.envs.{path}Env",
         vector_entry_point=f"fwagents.envs.{path}VectorEnv",

@@ -15,7 +15,7 @@ Image = npt.NDArray[np.uint8]
 
 
 class Cell(IntEnum):
-    """What is in a cell; the bits of agent and target combine."""
+    """Contents of a cell; the bits of agent and target combine."""
 
     EMPTY = 0
     AGENT = 1
@@ -25,14 +25,14 @@ class Cell(IntEnum):
 
 
 class Scene(NamedTuple):
-    """What a spectator sees."""
+    """The picture that a spectator sees, as data."""
 
     cells: npt.NDArray[np.int64]
     """`Cell` codes [rows, columns]: the true screen, whatever the player sees."""
     hidden: bool
     """Whether the player does not see what it needs: its screen is blank, or what it has to know was shown before."""
     success: bool | None
-    """How the episode ended; None while it runs."""
+    """Whether the episode ended in success; None while it runs."""
     caption: str
     """One line of text."""
 

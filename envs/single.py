@@ -70,7 +70,7 @@ class GameEnv(gymnasium.Env[Screens, "int | np.integer[Any]"]):
         self._window.close()
 
     def get_state(self) -> State:
-        """All that changes, as arrays [1]; an environment given it by `set_state` goes on identically."""
+        """Return the changing state as arrays [1]; after `set_state` an environment continues identically."""
         return self._game.get_state()
 
     def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:

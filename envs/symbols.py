@@ -57,7 +57,7 @@ class SymbolGame(Game):
         """The right answers to what the `games` [n] ask in those `frames` [n]; `NOTHING` where nothing is asked."""
 
     def advance(self, index: Index, actions: Ints) -> npt.NDArray[np.float64]:
-        """Take the answers and go on to the next frame."""
+        """Take the answers and show the next frame."""
         games = self._games[index]
         answers = self.answers(games, self.state["frame"][games])
         right = actions == answers

@@ -112,7 +112,7 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
         return tuple(draw(self._game.scene(number)) for number in range(self.num_envs))
 
     def get_state(self) -> State:
-        """All that changes, as arrays [num_envs]; an environment given it by `set_state` goes on identically."""
+        """Return the changing state as arrays [num_envs]; after `set_state` an environment continues identically."""
         return self._game.get_state()
 
     def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:

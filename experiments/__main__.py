@@ -4,8 +4,8 @@
     python -m experiments --only suite         one experiment
     python -m experiments --dry-run            what is missing, and how long it should take
 
-It can be stopped or killed at any moment: runs go on from their checkpoints when it is called again. A result whose
-options are not those of its cell is run anew.
+The command can be stopped or killed at any moment: when it is called again, runs resume from their checkpoints. A
+result whose options differ from the options of its cell is run again.
 """
 
 import importlib
@@ -45,7 +45,7 @@ class Args:
     search_only: bool = False
     """Search, and leave the reported runs for later."""
     minutes: Annotated[float, at_least(0)] | None = None
-    """Stop after so long; what is under way then goes on at the next call."""
+    """Stop after this many minutes; unfinished runs resume at the next call."""
     num_workers: Threads = 2
     """Runs at a time."""
     results: Path = ROOT / "results"

@@ -55,7 +55,7 @@ CLASSIC_A2C: Setting = {"use_rms_prop": True, "normalize_advantage": False}
 
 
 def watched(steps: int, every: int) -> Setting:
-    """A run of so many steps with a curve."""
+    """Return the options of a run of ``steps`` steps with an evaluation every ``every`` steps."""
     return {"total_timesteps": steps, "eval_freq": every, "eval_episodes": 200, "checkpoint_freq": steps // 10}
 
 
@@ -83,8 +83,8 @@ def share(run: Run, mean_return: float) -> float:
 def best_step_size(results: Path, trials: Sequence[Cell]) -> float | None:
     """The step size whose trials have the highest curves, the smaller of two alike; None while any trial is missing.
 
-    A curve counts by its share of what memory is worth, so that all difficulties weigh alike, and at least with 0: how
-    badly an agent plays that has not learned says nothing.
+    A curve counts as its share of the gain from memory, so that all difficulties have the same weight. A negative share
+    counts as 0, since it does not matter how badly an untrained agent plays.
     """
     shares: dict[float, list[float]] = {}
     for trial in trials:
@@ -97,7 +97,7 @@ def best_step_size(results: Path, trials: Sequence[Cell]) -> float | None:
 
 
 def about(cells: Sequence[Cell], runs: Iterable[Run]) -> str:
-    """Say how many of the cells' runs are there, what made them, and which could not go on to the end."""
+    """Say how many of the cells' runs are there, what made them, and which stopped before the end."""
     there, wanted = list(runs), sum(len(cell.seeds) for cell in cells)
     if not there:
         return f"None of {wanted} runs is there."

@@ -285,9 +285,9 @@ class Board:
         return max(same, key=lambda path: (path / CONFIG).stat().st_mtime, default=None)
 
     def command(self, job: Job) -> list[str]:
-        """The command that runs the job, or goes on with it."""
+        """The command that runs or resumes the job."""
         script = [sys.executable, from_root(self.scripts / f"{job.script}.py")]
-        if job.script == "tune":  # which goes on when it is called again
+        if job.script == "tune":  # the same command resumes a search
             return [*script, *as_arguments(job.options)]
         run = self.newest_run(job)
         # One that ended when nobody looked will say so, and its result is then collected.

@@ -1,6 +1,6 @@
-"""One kind of cell: who trains where, with which options, on which seeds, and what chooses the rest of its setting.
+"""The cell of an experiment: a core, its task, options and seeds, and the search that finds its other settings.
 
-A cell trains with what a :class:`Grid` or a :class:`Search` found, and with the step size that its trials chose.
+A cell trains with what a ``Grid`` or a ``Search`` found, and with the step size that its trials chose.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ SEEDS = (21, 22, 23, 24, 25)  # of agents
 
 @dataclass(frozen=True)
 class Times:
-    """In a stage: so many times the best value so far."""
+    """A value in a stage: ``factor`` times the best value so far."""
 
     factor: float
 
@@ -63,7 +63,7 @@ class Search:
         seeds: training runs of each trial.
         seconds: seconds that all trials take.
         cores: cores whose winners it tries too, when all their trials are over.
-        finalists: the best of all these, which at last train with what the search began with.
+        finalists: number of best trials that are retrained for ``final_steps``, besides the starting settings.
         final_steps: environment steps of each such run.
     """
 

@@ -51,7 +51,7 @@ class Args:
     log_dir: OutputFolder = Path("runs/gallery")
     """Where what is missing is trained."""
     seed: Seed = 3
-    """Of the episode, the strings and the choice of images."""
+    """Seed of the episode, the strings and the choice of images."""
     board: bool = True
     """Photograph TensorBoard; --no-board without Chromium."""
 
@@ -80,7 +80,7 @@ def pictures(args: Args) -> Iterator[Path]:
 
 
 def finished(log_dir: Path, script: str) -> Path:
-    """A script's finished run; it is trained if there is none, or gone on with."""
+    """Return a script's finished run; train or resume it first if none is finished."""
     folder = log_dir / FOLDERS[script]
     begun = sorted(folder.glob("*/config.json"))
     if not any(path.with_name("result.json").exists() for path in begun):

@@ -1,4 +1,4 @@
-"""What should stand around an agent's memory: layers before the heads, a layer norm after the encoder, a critic apart?
+"""Compare parts around an agent's memory: layers before the heads, a layer norm after the encoder, a separate critic.
 
 ``python -m experiments.heads`` runs what is missing from ``results/heads.json``, on seeds that are used for tuning.
 """

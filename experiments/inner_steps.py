@@ -29,7 +29,7 @@ INNER_FACTORS = (1.0, 0.5, 0.25)
 
 
 def retrieval_cells() -> list[Cell]:
-    """Retrieval: settings are those found for one step, but for how much of h is stored.
+    """Return the retrieval cells. Their settings were found for one step, except how much of h is stored.
 
     More reads multiply the fast rate, and with |h|^2 in it A drowns what asks: so rates are tried with h as it is and
     normalised.
@@ -59,7 +59,7 @@ def retrieval_cells() -> list[Cell]:
 
 
 def agent_cells() -> list[Cell]:
-    """How many inner steps serve an agent: all else as the search for fast weights found it, with one step."""
+    """Return the cells that vary an agent's inner steps; the other settings were found by the search with one step."""
     return [
         Cell(
             group="inner-steps",
@@ -164,7 +164,7 @@ def section(results: Path, folder: Path) -> str:
 
 
 def apart() -> str:
-    """What is left, after S reads, of the key that is asked for."""
+    """Tabulate how far apart the states of different keys are after S reads."""
     columns = [(size, normalised) for size in READ_MS for normalised in (False, True)]
     head = [f"R = {size}, h {'normalised' if normalised else 'as it is'}" for size, normalised in columns]
     numbers = [steps for steps in INNER_STEPS if isinstance(steps, int)]

@@ -83,7 +83,7 @@ def _server(log_dir: Path) -> Iterator[str]:
 
 
 def _get(url: str) -> str:
-    """What is there; nothing while there is no server."""
+    """Return the page at an address; empty while there is no server."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return str(answer.read().decode())

@@ -55,12 +55,12 @@ def middle(values: list[float | None]) -> float:
 
 
 def by_steps(limit: float) -> Callable[[list[float | None]], bool]:
-    """Whether the median of steps is at most so many."""
+    """Return a test of whether the median number of steps is at most ``limit``."""
     return lambda values: middle(values) <= limit
 
 
 def at_least(level: float, seeds: int | None = None) -> Callable[[list[float | None]], bool]:
-    """Whether the median reaches the level, or so many seeds do."""
+    """Return a test of whether the median reaches ``level``, or, with ``seeds``, whether that many seeds do."""
     if seeds is None:
         return lambda values: middle(values) >= level
     return lambda values: sum(value is not None and value >= level for value in values) >= seeds

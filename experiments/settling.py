@@ -1,4 +1,4 @@
-"""What more reads do to a key, before any training: how much the settled state still tells which one was asked for."""
+"""Effect of more reads on a key, before any training: how well the settled state still tells the keys apart."""
 
 import numpy as np
 import torch
@@ -11,16 +11,16 @@ STRINGS, SEEDS = 200, (0, 1, 2)
 
 
 def told_apart(hidden_size: int, inner_steps: int, fast_lr: float, normalize_storage: bool) -> float:
-    """How far states lie apart that read the same string and end with one or another of its keys.
+    """Return the distance between states that read the same string up to a question, each with another of its keys.
 
     Args:
         hidden_size: R.
         inner_steps: S.
         fast_lr: rate at which h is stored.
-        normalize_storage: h is normalised before.
+        normalize_storage: whether h is normalised before it is stored.
 
     Returns:
-        Mean distance of the last state from the mean over the keys, as a share of its length; over strings and nets.
+        Distance of the last state from its mean over the keys, as a share of its norm: the mean over strings and nets.
     """
     task = RetrievalTask()
     tokens = task.draw(STRINGS, np.random.default_rng(0)).inputs

@@ -37,7 +37,7 @@ def rates(first: str, second: str) -> tuple[Stage, ...]:
 
 
 def cell(group: str, label: str, name: str, script: str, options: Setting, updates: int, ms: float, grid: Grid) -> Cell:
-    """A cell that trains for so many updates, of ``ms`` milliseconds each, with what its grid finds."""
+    """Return a cell that trains for ``updates`` updates, of ``ms`` milliseconds each, with its grid's best setting."""
     return Cell(group, label, name, {**options, "updates": updates}, script, SEEDS, updates * ms / 1000, grid)
 
 

@@ -57,6 +57,6 @@ def check_zip(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete the temporary files that :func:`replacing` left in a folder, or below it, when its process was killed."""
+    """Delete the temporary files that ``replacing`` left in a folder, or below it, when its process was killed."""
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a reader must know of where a number was measured."""
+"""Facts about the machine and the code that a number was measured with."""
 
 import os
 import platform

@@ -1,7 +1,8 @@
-"""What trains well, by environment and by supervised task, as data.
+"""Settings that train well, by environment and by supervised task, as data.
 
-Options on the command line win over these; these win over the scripts' own defaults. A setting that depends on the
-environment's or the task's arguments is a function of them, whose own defaults are the registered arguments.
+Options on the command line override these settings; these settings override the scripts' own defaults. A setting that
+depends on the environment's or the task's arguments is a function of them. The defaults of that function are the
+registered arguments.
 """
 
 from collections.abc import Mapping
@@ -37,10 +38,10 @@ AGENT: dict[str, Any] = {
     "use_rms_prop": False,
 }
 
-# The reward comes with the last frame and says nothing about which step earned it, so neither discount nor bootstrap
-# from a value that is still wrong: gamma and lambda 1. Rollouts of one episode: the memory is empty where each begins,
-# so no gradient is cut and no state goes stale. A small value loss keeps it from shaping the shared memory. Without
-# gradients clipped so short, and from so many episodes, a run in four fell back late, some for good.
+# The reward comes with the last frame and does not tell which step caused it, so gamma and lambda are 1: no discount,
+# and no bootstrap from a value that is still wrong. A rollout is one episode: the memory is empty where it begins, so
+# no gradient is truncated and no state is stale. The small weight of the value loss keeps it from shaping the shared
+# memory. With larger gradient norms, or fewer episodes per update, one run in four fell back late, some for good.
 _CATCH: dict[str, Any] = {
     "num_envs": 64,
     "max_grad_norm": 0.1,
@@ -198,7 +199,7 @@ def _computed(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict
 
 
 def _forgotten(pairs: int) -> float:
-    """The share of its fast memory that a retrieval step is to forget, for strings of so many pairs."""
+    """Return the share of the fast memory that a retrieval step forgets, for strings of ``pairs`` pairs."""
     return min(0.05, 0.4 / pairs)
 
 

@@ -1,8 +1,8 @@
 """Write a trained agent for use elsewhere: as ONNX, and as weights that load without pickle.
 
-``fwagents export RUN_DIR`` writes RUN_DIR/export/: ``step.onnx`` and ``sequence.onnx``, whose memory goes in and
-comes out, and ``agent.safetensors`` with ``agent.json``, which ``fwagents.export.load_policy`` reads. Then onnxruntime
-plays whole episodes with both forms, and what comes out is compared with the agent itself.
+``fwagents export RUN_DIR`` writes to RUN_DIR/export/. ``step.onnx`` and ``sequence.onnx`` have the memory's state as an
+input and an output. ``fwagents.export.load_policy`` reads ``agent.safetensors`` with ``agent.json``. Then both ONNX
+files are run by onnxruntime over whole episodes, and their outputs are compared with the agent's.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import tyro
 from fwagents.runs.cli import fail, parse
 from fwagents.runs.options import Count, OutputFolder, Seed, TakenBy
 
-MOST = 1e-3  # difference of values (relative) and probabilities that rounding explains
+MOST = 1e-3  # largest difference of values (relative) and probabilities that rounding explains
 
 
 @dataclass
@@ -23,20 +23,20 @@ class Args:
     """Write a trained agent as ONNX and as safetensors."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """Folder that fwagents agent made. The modules that its config.json names are imported, and SB3's zip in it runs
-    code when it is loaded: only what you trust."""
+    """Folder that fwagents agent made. This imports the modules that its config.json names, and loads SB3's zip file,
+    which runs code: give only a folder that you trust."""
     output: OutputFolder | None = None
-    """Folder to write to; by default export in the run's own."""
+    """Folder to write to; by default RUN_DIR/export."""
     onnx: bool = True
     """Write step.onnx and sequence.onnx."""
     episodes: Annotated[Count, TakenBy(onnx=(True,))] = 3
-    """Episodes that both forms are checked on."""
+    """Episodes on which both ONNX files are checked."""
     seed: Annotated[Seed, TakenBy(onnx=(True,))] = 0
-    """Seed of the first of them."""
+    """Seed of the first episode."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Load the run's best model, write it, check it."""
+    """Load the run's best model, export it, check the export."""
     args = parse(Args, argv, prog="fwagents export")
     from fwagents.runs.agent import Args as AgentArgs
     from fwagents.runs.folder import best_model, read_config
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def export(args: Args, config: dict[str, Any], model_path: Path) -> None:
-    """Write, then check."""
+    """Write the exported files, then check them."""
     from fwagents.export import export_onnx, save_policy
     from fwagents.export.check import compare
     from fwagents.runs.players import Player

@@ -26,21 +26,21 @@ class Args(SupervisedArgs):
     """Train a memory to tell images apart by glimpses."""
 
     model: Literal["plain", "multilevel", "convnet"] = "plain"
-    """The core on the glimpses; fast weights told when to store, wipe and integrate; convolutions on the same patches,
-    with as many features as --hidden-size says."""
+    """plain runs the core on the glimpses; multilevel controls when fast weights store, reset and integrate; convnet
+    runs convolutions with --hidden-size features on the same patches."""
     dataset: Literal["mnist", "folder"] = "mnist"
-    """Where the images come from."""
+    """Source of the images."""
     data_dir: Path | None = None
-    """Where it is."""
+    """Folder of the data set."""
     patch_size: Annotated[int, Within(1, 1000)] = 7
     """Pixels along each side of a patch; images are four times as large. MNIST's is 7."""
     validation_images: Count = 5000
-    """Training images that are held out to choose by, where there are no others for that."""
+    """Training images that are held out for validation, if the data set has no validation images."""
 
     updates: Count = 8600
-    """Batches to learn from, at most; 430 are an epoch of MNIST."""
+    """Largest number of batches to train on; 430 are an epoch of MNIST."""
     eval_freq: Count = 430
-    """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
+    """Updates between two validations. The best weights are kept, and a checkpoint is saved after each validation."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def data(args: Args) -> tuple["Splits", Sequence[str]]:
-    """The images, and the names of their classes where folders have given them."""
+    """Return the images, and the names of their classes if the images come from folders."""
     from fwagents.tasks.data import Examples, Splits
     from fwagents.tasks.folder import load_image_folder
     from fwagents.tasks.glimpses import hold_out
@@ -83,7 +83,7 @@ def data(args: Args) -> tuple["Splits", Sequence[str]]:
 
 
 def model(args: Args, core_kwargs: dict[str, Any], classes: int) -> "nn.Module":
-    """The model that the options describe."""
+    """Return the model that the options describe."""
     from fwagents.cores import FastWeights, make_core
     from fwagents.tasks.glimpses import GlimpseModel, MultiLevelModel, PatchConvNet
 

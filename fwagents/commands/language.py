@@ -24,22 +24,23 @@ class Args(SupervisedArgs):
     """Train a memory to model a text."""
 
     file: Path = TEXT
-    """The text, in UTF-8: 90 % to learn from, 5 % to choose by, 5 % to report on."""
+    """Text in UTF-8: 90 % for training, 5 % for validation, 5 % for the test."""
     hidden_size: Annotated[Units, TakenBy(parameters=(None,))] = 256
-    """Units of the memory, where --parameters is not given."""
+    """Units of the memory, if --parameters is not given."""
     parameters: Count | None = None
-    """Weights of the whole model, for memories alike in size: takes the hidden size that comes nearest."""
+    """Number of parameters of the whole model, to compare memories of equal size; sets the hidden size that comes
+    nearest."""
     embedding_size: Units = 64
     """Width of the embedding of a character."""
     bptt: Count = 64
-    """Characters over which gradients flow back; the state is carried on from batch to batch."""
+    """Characters over which gradients flow back; the state is carried over from batch to batch."""
 
     updates: Count = 5000
-    """Batches to learn from, at most."""
+    """Largest number of batches to train on."""
     batch_size: Count = 32
-    """Rows of text of a batch."""
+    """Rows of text in a batch."""
     eval_freq: Count = 250
-    """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
+    """Updates between two validations. The best weights are kept, and a checkpoint is saved after each validation."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.file == TEXT and not TEXT.is_file():
             raise FileNotFoundError(f"{TEXT} is no file, {HOW_TO_GET_A_TEXT}")
         corpus = read_corpus(args.file)
-        batches(corpus, args.batch_size, args.bptt)  # says what is wrong before anything is written
+        batches(corpus, args.batch_size, args.bptt)  # raises before anything is written
         make = partial(model, args, core_kwargs, len(corpus.vocabulary))
         if args.parameters is not None:
             require({f"--parameters {args.parameters}": ADAM * FLOAT * args.parameters})

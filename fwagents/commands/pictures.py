@@ -2,9 +2,9 @@
 
 ``fwagents pictures RUN_DIR --output FOLDER``
 
-An agent's run gives its attention, its units, how its fast weights grew and a GIF of it playing; a run of
-fwagents retrieval, strings with what they look back at; a run of fwagents glimpses with fast weights, digits with the
-patches looked back at.
+For an agent's run, it draws the attention, the units, the growth of the fast weights and a GIF of an episode. For a run
+of ``fwagents retrieval``, it draws strings with the attention to their characters. For a run of ``fwagents glimpses``
+with fast weights, it draws digits with the attention to their patches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from fwagents.runs.options import Count, Frequency, OutputFolder, Seed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Drawing = tuple[str, "Callable[..., Figure]"]  # the picture's name, and what draws it in a theme
+Drawing = tuple[str, "Callable[..., Figure]"]  # the picture's name, and the function that draws it in a theme
 
 
 @dataclass
@@ -28,14 +28,14 @@ class Args:
     """Draw what a trained memory attends to."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run of fwagents agent, fwagents retrieval or fwagents glimpses. The modules that the
-    first's config.json names are imported, and SB3's zip in it runs code when it is loaded: only what you trust."""
+    """Folder of a run of fwagents agent, fwagents retrieval or fwagents glimpses. For an agent, this imports the
+    modules that config.json names, and loads SB3's zip file, which runs code: give only a folder that you trust."""
     output: OutputFolder
-    """Folder that the pictures go to."""
+    """Folder to write the pictures to."""
     seed: Seed = 0
     """Seed of the agent's episode, the strings or the choice of images."""
     count: Count = 6
-    """Strings of a picture; pictures of images."""
+    """Number of strings in a picture, or number of images, one picture each."""
     fps: Frequency = 4.0
     """Steps per second of the GIF."""
 
@@ -85,7 +85,7 @@ def of_agent(args: Args) -> Iterator[Drawing]:
 
 
 def of_strings(args: Args) -> Iterator[Drawing]:
-    """Strings of the run's task, drawn anew, with what their last character looks back at."""
+    """Draw fresh strings of the run's task, with what their last character looks back at."""
     import numpy as np
 
     from fwagents import figures

@@ -23,19 +23,19 @@ class Args(SupervisedArgs):
     """Train a memory to look values up by their keys."""
 
     pairs: Count = 4
-    """Key-value pairs of a string."""
+    """Key-value pairs in a string."""
     alphabet: str = "abcdefghijklmnopqrstuvwxyz"
     """Letters that keys are drawn from."""
     train_strings: Count = 100_000
-    """Strings to learn from; no two strings of all splits are the same."""
+    """Strings for training; no string occurs twice in all splits together."""
     validation_strings: Count = 10_000
-    """Strings to choose by."""
+    """Strings for validation."""
     test_strings: Count = 20_000
-    """Strings to report on."""
+    """Strings for the test."""
     data_seed: Seed = 0
     """Seed of the strings."""
     test_curve: bool = False
-    """Measure the test set's NLL at every validation too, for a figure; nothing is chosen by it."""
+    """Also measure the test set's NLL at every validation, for a figure; it does not affect any choice."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         splits = task.splits(sizes, args.data_seed)
 
         def facts() -> dict[str, Any]:
-            """How often an adaptive memory reads, on average over the steps of some test strings."""
+            """Return an adaptive memory's mean number of inner steps over the time steps of some test strings."""
             if getattr(built.core, "inner_steps", None) != "adaptive":
                 return {}
             taken = cast(Any, built.core).inner_steps_taken(built.core_inputs(splits.test.inputs[:1000]))
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def model(args: Args, core_kwargs: dict[str, Any]) -> tuple["RetrievalTask", "RetrievalModel"]:
-    """The strings, and the model that the options describe."""
+    """Return the task, and the model that the options describe."""
     from fwagents.cores import make_core
     from fwagents.tasks.retrieval import RetrievalModel, RetrievalTask
 

@@ -1,4 +1,4 @@
-"""Search for what trains an agent well on an environment; every core gets the same search, from what is used now.
+"""Search for settings that train an agent well. Every core gets the same search, from the current settings on.
 
 ``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --total-timesteps 200000``
 """

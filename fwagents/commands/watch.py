@@ -28,8 +28,8 @@ class Args:
     """Watch a trained agent play: the true screen, what it saw, what it did, what it looked back at."""
 
     run_dir: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder that fwagents agent made; without it, that of the newest agent in runs. The modules that its config.json
-    names are imported, and SB3's zip in it runs code when it is loaded: only what you trust."""
+    """Folder that fwagents agent made; by default the folder of the newest agent in runs. This imports the modules that
+    its config.json names, and loads SB3's zip file, which runs code: give only a folder that you trust."""
     episodes: Count = 3
     """Episodes to play."""
     seed: Seed = 0
@@ -37,9 +37,9 @@ class Args:
     fps: Frequency = 4.0
     """Steps per second."""
     output: OutputFile | None = None
-    """Write a GIF or MP4 there, by its ending, and show nothing."""
+    """Write a GIF or MP4 file, as the name's ending says, and show nothing."""
     window: Annotated[bool, TakenBy(output=(None,))] = True
-    """Open a window where there is a display; --no-window for the terminal."""
+    """Open a window if there is a display; --no-window plays in the terminal."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
-    """Play and show, or write."""
+    """Play the episodes, and show them or write them to a file."""
     from fwagents.runs.players import Player
 
     window = args.window and args.output is None and can_open_a_window()
@@ -81,7 +81,7 @@ def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
 
 
 def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
-    """Episodes one after the other, and a line about each when it has been shown."""
+    """Yield one episode after the other, and print a line about each when it has been shown."""
     from fwagents.inspection import has_fast_memory, trace
     from fwagents.inspection.film import as_shown
 
@@ -101,7 +101,7 @@ def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
 
 
 def write(played: Iterator["Trace"], names: Sequence[str] | None, path: Path, fps: float) -> None:
-    """All episodes in one film."""
+    """Write all episodes as one film."""
     from fwagents.inspection.film import film
     from fwagents.inspection.video import write_video
 
@@ -117,7 +117,7 @@ def can_open_a_window() -> bool:
 
 
 def show_in_window(played: Iterator["Trace"], names: Sequence[str] | None, title: str, fps: float) -> None:
-    """In a window, until all has been shown or the window is closed."""
+    """Show the episodes in a window, until they end or the window is closed."""
     import pygame
 
     from fwagents.envs.render import Window
@@ -132,7 +132,7 @@ def show_in_window(played: Iterator["Trace"], names: Sequence[str] | None, title
 
 
 def show_in_terminal(played: Iterator["Trace"], names: Sequence[str] | None, fps: float) -> None:
-    """As text, each step over the last; into a pipe or a file one below the other, without colours."""
+    """Print each step as text over the previous one; in a pipe or a file, below it and without colours."""
     from fwagents.runs.terminal import page, plain
 
     live = sys.stdout.isatty()

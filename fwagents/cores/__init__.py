@@ -1,4 +1,4 @@
-"""Memory cores: interchangeable recurrent layers behind one protocol, :class:`MemoryCore`."""
+"""Memory cores: interchangeable recurrent layers behind one protocol, ``MemoryCore``."""
 
 import inspect
 from typing import Any

@@ -103,7 +103,7 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         return (self.hidden_size,), (self.num_copies, self.hidden_size)
 
     def stretch(self, x: Tensor, state: AssociativeLSTMState) -> tuple[Tensor, AssociativeLSTMState]:
-        """A stretch without resets, compiled where that is possible; see :meth:`MemoryCore.stretch`."""
+        """A stretch without resets, compiled where that is possible; see ``MemoryCore.stretch``."""
         tensors = (x, *state, self.weight_ih, self.weight_hh, self.bias)
         if chosen_backend("auto") == "numba" and associative.covers(*tensors):
             y, h, c = associative.scan(torch_form, self.num_heads, self.permutations, *tensors)
@@ -129,7 +129,7 @@ def torch_form(
     weight_hh: Tensor,
     bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The recurrence in plain torch: ``x [T, B, D]`` and the state -> y, h and c; :class:`AssociativeLSTM` has shapes.
+    """The recurrence in plain torch: ``x [T, B, D]`` and the state -> y, h and c; ``AssociativeLSTM`` has shapes.
 
     In here the batch comes last, so that a gate or a key of the whole batch is one block of memory.
     """
@@ -143,7 +143,7 @@ def torch_form(
 
 
 def _update(heads: int, permutations: Tensor, summed: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """What gates, keys and values do: their sums ``[R, B]`` and c ``[S, n, B]`` -> h ``[H, B]`` and c."""
+    """Apply gates, keys and values, given as sums ``[R, B]``, to c ``[S, n, B]``; return h ``[H, B]`` and the new c."""
     copies, n = permutations.shape
     gates, vectors = torch.split(summed, [(1 + 2 * heads) * n, 6 * heads * n])
     f, i, o = torch.split(gates.sigmoid(), [n, heads * n, heads * n])

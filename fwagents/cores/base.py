@@ -1,4 +1,4 @@
-"""The one protocol of memory cores, the one reset rule and the one time loop."""
+"""The common base of all memory cores: their protocol, the reset rule and the time loop."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,15 +24,15 @@ class HiddenState(NamedTuple):
 class MemoryCore(nn.Module, ABC, Generic[StateT]):
     """A recurrent layer whose state is a NamedTuple of tensors ``[B, ...]``.
 
-    T is time, B the batch, D ``input_size``, H ``output_size``. A core of one's own gives ``state_type``,
-    ``state_shapes`` and one of three methods; everything else follows from it:
+    T is time, B the batch, D ``input_size``, H ``output_size``. A subclass defines ``state_type``, ``state_shapes`` and
+    one of three methods; the base class derives everything else from it:
 
     - ``cell``, one step, which is enough;
-    - ``stretch``, where many steps can be had faster than one by one;
-    - ``scan``, where it can also reset rows itself.
+    - ``stretch``, if many steps can be computed faster than one by one;
+    - ``scan``, if the core can also reset rows itself.
 
-    ``start[t, b]`` says that ``x[t, b]`` opens an episode: row b is put back to its initial state *before* that input
-    is consumed. So several episodes can follow each other in one row of a batch, and nothing passes between them.
+    ``start[t, b]`` says that ``x[t, b]`` opens an episode: row b is reset to its initial state *before* that input is
+    consumed. So several episodes can follow each other in one row of a batch, and nothing passes between them.
 
     Args:
         input_size: D.
@@ -53,7 +53,7 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
 
     @property
     def output_size(self) -> int:
-        """H, the width of what ``forward`` and ``step`` return."""
+        """H, the width of the outputs of ``forward`` and ``step``."""
         return self.hidden_size
 
     @property
@@ -115,9 +115,9 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         return sum(math.prod(shape) for shape in self.state_shapes)
 
     def reset(self, state: StateT, start: Tensor) -> StateT:
-        """The state with every row of ``start`` (bool [B]) put back to its initial value.
+        """Return the state with every row of ``start`` (bool [B]) reset to its initial value.
 
-        Chosen by ``torch.where``, never by a product: a NaN left over from a finished episode times zero is still NaN.
+        This uses ``torch.where``, never a product: a NaN from a finished episode times zero is still NaN.
         """
         initial = self.initial_state(len(start))
         return self._state(
@@ -144,19 +144,19 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         return self.scan(x, state, start)
 
     def step(self, x: Tensor, state: StateT, start: Tensor | None = None) -> tuple[Tensor, StateT]:
-        """Run one step: ``x [B, D]``, ``start`` bool [B] -> ``(y [B, H], state)``; see :meth:`forward`."""
+        """Run one step: ``x [B, D]``, ``start`` bool [B] -> ``(y [B, H], state)``; see ``forward``."""
         self._check_step(x, state, start)
         y, state = self.scan(x.unsqueeze(0), state, None if start is None else start.unsqueeze(0))
         return y.squeeze(0), state
 
     def stepper(self, start_from: StateT | int) -> Stepper[StateT]:
-        """Something to step the core with where no gradient is wanted, from a state or for so many new rows."""
+        """Return a ``Stepper``, which steps the core without gradients, from a state or from a number of new rows."""
         state = start_from if isinstance(start_from, tuple) else self.initial_state(start_from)
         self._check_state(state, len(state[0]))
         return Stepper(self, state)
 
     def _opening(self, batch_size: int) -> StateT:
-        """What ``forward`` begins with where it is given no state; here the initial one."""
+        """Return the state that ``forward`` begins with if it is given none; here the initial state."""
         return self.initial_state(batch_size)
 
     def _state(self, leaves: Iterable[Tensor]) -> StateT:
@@ -195,7 +195,7 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
 
 
 def integer(name: str, value: object, low: int | None = None) -> int:
-    """Return ``value``, which may be NumPy's, as an int; ValueError that names it if it is no integer, or below low."""
+    """Return ``value``, which may be NumPy's, as an int; raise ValueError if it is not an integer or below ``low``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or (low is not None and value < low):
         least = "" if low is None else f" of at least {low}"
         raise ValueError(f"{name} is {value!r}, expected an integer{least}")
@@ -203,19 +203,19 @@ def integer(name: str, value: object, low: int | None = None) -> int:
 
 
 def positive_int(name: str, value: object) -> int:
-    """Return ``value`` as an int; ValueError that names it if it is not an integer of at least 1."""
+    """Return ``value`` as an int; raise ValueError if it is not an integer of at least 1."""
     return integer(name, value, 1)
 
 
 def boolean(name: str, value: object) -> bool:
-    """Return ``value``; ValueError that names it if it is neither True nor False."""
+    """Return ``value``; raise ValueError if it is neither True nor False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}, expected True or False")
     return value
 
 
 def finite_float(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return ``value`` as a float; ValueError that names it if it is no finite number in [low, high]."""
+    """Return ``value`` as a float; raise ValueError if it is not a finite number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"{name} is {value!r}, expected a finite number")
     number = float(value)

@@ -11,7 +11,7 @@ from fwagents.cores.programmer import FastWeightProgrammer, Program
 class DeltaNet(FastWeightProgrammer):
     r"""Schlag et al., "Linear Transformers Are Secretly Fast Weight Programmers" (2021), arXiv:2102.11174.
 
-    With q, k and v as :class:`~fwagents.cores.programmer.FastWeightProgrammer` projects them::
+    With q, k and v as ``FastWeightProgrammer`` projects them::
 
         q, k, v <- silu(q), silu(k), silu(v)      q, k <- q / |q|, k / |k|
         beta(t) = sigmoid(c . x(t) + b)           one number a head
@@ -27,7 +27,7 @@ class DeltaNet(FastWeightProgrammer):
         hidden_size: H, a multiple of num_heads.
         num_heads: fast nets side by side.
         conv_size: steps that the convolution before q, k and v reaches over.
-        output_gate: put an :class:`~fwagents.cores.output_gate.OutputGate` behind the read.
+        output_gate: put an ``OutputGate`` behind the read.
 
     Shapes:
         state ``(recent [B, c-1, 3H], W [B, heads, H/heads, H/heads])``; parameters those of

@@ -40,10 +40,10 @@ class FastWeights(MemoryCore[FastWeightsState]):
 
         h(t+1) = f(LN[W h(t) + C x(t) + b])
 
-    With ``inner_steps="adaptive"`` every row of the batch goes on until it has settled, and then stays as it is: S is
+    With ``inner_steps="adaptive"`` every row of the batch iterates until it has settled, and then stays unchanged: S is
     the first step with ``|h_S - h_{S-1}| <= tolerance |h_{S-1}|``, in the Euclidean norm, or else max_inner_steps.
-    The measure is relative since |h| grows with the square root of R and with the learned gain. Gradients are those of
-    the steps that were taken; where they end is held fixed. :meth:`inner_steps_taken` tells how many there were.
+    The measure is relative since |h| grows with the square root of R and with the learned gain. Gradients flow through
+    the steps that were taken; their number is treated as constant. ``inner_steps_taken`` returns that number.
 
     Initialisation is the paper's: ``W = identity_scale I``, C uniform in +-1/sqrt(R), LN gain 1, biases 0. The paper
     does not say whether the inner steps share one layer norm; here they do unless ``norm_per_step``.
@@ -51,11 +51,11 @@ class FastWeights(MemoryCore[FastWeightsState]):
     Args:
         input_size: D.
         hidden_size: R.
-        inner_steps: reads of the fast memory per time step (the paper's S); 0 for no memory, of which the options then
-            have no effect, or "adaptive".
-        tolerance: how little an adaptive row moves, relative to its length, once it has settled; at least 0.
-        max_inner_steps: the most inner steps that an adaptive row takes.
-        decay: what is left of A after a step (lambda), in [0, 1].
+        inner_steps: reads of the fast memory per time step (the paper's S), or "adaptive"; 0 for no memory, and then
+            the options of the memory have no effect.
+        tolerance: largest change of a settled adaptive row, relative to its norm; at least 0.
+        max_inner_steps: largest number of inner steps of an adaptive row.
+        decay: share of A that is left after a step (lambda), in [0, 1].
         fast_lr: rate at which a hidden state is written into A (eta), at least 0.
         layer_norm: False leaves LN out of equation 5.
         norm_per_step: True gives every inner step a gain and bias of its own, adaptive ones up to max_inner_steps.
@@ -63,7 +63,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
             is ``(I + A(t)) h_s``, so the loop holds the state itself.
         normalize_storage: True writes ``h / |h|`` into A, so that fast_lr means the same at every width.
         identity_scale: W at initialisation, as a multiple of the identity.
-        backend: which scan runs it, see :func:`fwagents.kernels.fast_weight_scan`.
+        backend: which scan runs it, see ``fwagents.kernels.fast_weight_scan``.
 
     Shapes:
         ``weight_ih [R, D]`` (C), ``weight_hh [R, R]`` (W), ``bias [R]``, ``norm.weight`` and ``norm.bias``
@@ -144,7 +144,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return shapes[: len(self.state_type._fields)]
 
     def scan(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> tuple[Tensor, FastWeightsState]:
-        """Steps with resets in one call of the scan; see :meth:`MemoryCore.scan`."""
+        """Steps with resets in one call of the scan; see ``MemoryCore.scan``."""
         y, h, A = fast_weight_scan(self._inputs(x, state, start), self.options, backend=self.backend)
         return y, self._state((h, A)[: len(self.state_shapes)])
 
@@ -176,11 +176,11 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return inner_loop(boundary, read, *self._gain_and_shift(), self.options, taken)
 
     def key(self, h: Tensor) -> Tensor:
-        """What is written into A once ``h`` [..., R] has settled: h, or its direction if ``normalize_storage``."""
+        """Return the key written into A once ``h`` [..., R] has settled: h, or h / |h| if ``normalize_storage``."""
         return key(h, self.options)
 
     def scan_weights(self) -> dict[str, Tensor]:
-        """The parameters by their names in :class:`~fwagents.kernels.ScanInputs`."""
+        """The parameters by their names in ``ScanInputs``."""
         weights: dict[str, Tensor] = {"weight_hh": self.weight_hh, "weight_ih": self.weight_ih, "bias": self.bias}
         return weights if self.norm is None else weights | {"gain": self.norm.weight, "shift": self.norm.bias}
 
@@ -191,7 +191,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
     def inner_steps_taken(
         self, x: Tensor, state: FastWeightsState | None = None, start: Tensor | None = None
     ) -> Tensor:
-        """Inner steps that every step of a sequence takes, int64 [T, B]; arguments as for :meth:`forward`.
+        """Inner steps that every step of a sequence takes, int64 [T, B]; arguments as for ``forward``.
 
         Counted in the reference, which may part from the compiled scan where a row moves by the tolerance to within
         rounding.
@@ -205,7 +205,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return taken
 
     def stepper(self, start_from: FastWeightsState | int) -> Stepper[FastWeightsState]:
-        """One that keeps the history in place of A, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
+        """One that keeps the history in place of A, where the compiled scan runs; see ``MemoryCore.stepper``."""
         if chosen_backend(self.backend) != "numba" or not float32_on_cpu(*self.parameters()):
             return super().stepper(start_from)
         if isinstance(start_from, tuple):

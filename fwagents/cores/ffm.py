@@ -84,7 +84,7 @@ class FFM(MemoryCore[FFMState]):
         return ((self.memory_size, self.context_size, 2),)
 
     def stretch(self, x: Tensor, state: FFMState) -> tuple[Tensor, FFMState]:
-        """A stretch without resets; see :meth:`MemoryCore.stretch`."""
+        """A stretch without resets; see ``MemoryCore.stretch``."""
         m, H = self.memory_size, self.hidden_size
         value, value_gate, gate, through = self.gates(x).split([m, m, H, H], -1)
         u = F.pad((value * value_gate.sigmoid())[..., None, None], (0, 1))  # [T, B, m, 1, 2], real

@@ -15,7 +15,7 @@ from fwagents.cores.programmer import Program
 class GatedDeltaNet(DeltaNet):
     r"""Yang, Kautz and Hatamizadeh, "Gated Delta Networks" (2024), arXiv:2412.06464.
 
-    :class:`DeltaNet` with a forget gate, one number a head::
+    ``DeltaNet`` with a forget gate, one number a head::
 
         alpha(t) = sigmoid(c . x(t) + b)
         W(t)     = alpha(t) W(t-1) + beta(t) (v(t) - alpha(t) W(t-1) k(t)) k(t)^T
@@ -31,7 +31,7 @@ class GatedDeltaNet(DeltaNet):
         conv_size: steps that the convolution before q, k and v reaches over.
         gate_bias: what alpha's bias starts from, one number for all heads or one for each; at 4 the memory halves in
             38 steps.
-        output_gate: put an :class:`~fwagents.cores.output_gate.OutputGate` behind the read.
+        output_gate: put an ``OutputGate`` behind the read.
 
     Shapes:
         those of ``DeltaNet``, the alphas' rows of the projection standing behind the betas'.

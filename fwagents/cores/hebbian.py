@@ -64,7 +64,7 @@ class Hebbian(MemoryCore[HebbianState]):
         return (self.hidden_size,), (self.hidden_size, self.hidden_size)
 
     def stretch(self, x: Tensor, state: HebbianState) -> tuple[Tensor, HebbianState]:
-        """A stretch without resets; see :meth:`MemoryCore.stretch`."""
+        """A stretch without resets; see ``MemoryCore.stretch``."""
         h, hebb = state
         ys = []
         for drive in F.linear(x, self.weight_ih, self.bias).unbind():

@@ -46,6 +46,6 @@ class IRNN(MemoryCore[HiddenState]):
         return ((self.hidden_size,),)
 
     def stretch(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
-        """A stretch without resets in torch's own loop; see :meth:`MemoryCore.stretch`."""
+        """A stretch without resets in torch's own loop; see ``MemoryCore.stretch``."""
         y, h = self.rnn(x, state.h.unsqueeze(0).contiguous())
         return y, HiddenState(h.squeeze(0))

@@ -52,6 +52,6 @@ class LSTM(MemoryCore[LSTMState]):
         return (self.hidden_size,), (self.hidden_size,)
 
     def stretch(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """A stretch without resets in torch's own loop; see :meth:`MemoryCore.stretch`."""
+        """A stretch without resets in torch's own loop; see ``MemoryCore.stretch``."""
         y, (h, c) = self.rnn(x, (state.h.unsqueeze(0).contiguous(), state.c.unsqueeze(0).contiguous()))
         return y, LSTMState(h.squeeze(0), c.squeeze(0))

@@ -8,7 +8,7 @@ from fwagents.cores.base import HiddenState, MemoryCore
 
 
 class NoMemory(MemoryCore[HiddenState]):
-    """What the other cores are without their memory: ``y(t) = relu(C x(t) + b)``.
+    """A layer without memory, as a baseline for the other cores: ``y(t) = relu(C x(t) + b)``.
 
     Args:
         input_size: D.
@@ -39,6 +39,6 @@ class NoMemory(MemoryCore[HiddenState]):
         return ((self.hidden_size,),)
 
     def scan(self, x: Tensor, state: HiddenState, start: Tensor | None) -> tuple[Tensor, HiddenState]:
-        """All steps at once, of which a start changes nothing; see :meth:`MemoryCore.scan`."""
+        """All steps at once, of which a start changes nothing; see ``MemoryCore.scan``."""
         y = torch.relu(F.linear(x, self.weight_ih, self.bias))
         return y, HiddenState(y[-1])

@@ -1,10 +1,10 @@
-"""A gate between the memory's read and a way past the memory."""
+"""A gate between the memory's read and a skip connection."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPSILON = 1e-2  # of the layer norm: the first reads of an empty memory are nearly zero, and must not be blown up
+EPSILON = 1e-2  # of the layer norm; large, because the nearly zero reads of an empty memory must not be amplified
 
 
 class OutputGate(nn.Module):

@@ -1,4 +1,4 @@
-"""Fast-weight programmers: what those cores share in which a slow net tells a fast one what to store and to read."""
+"""Fast-weight programmers: the common base of cores in which a slow net tells a fast net what to store and to read."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
@@ -25,14 +25,14 @@ class ProgrammerState(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What a slow net tells a fast one to do at every step.
+    """The slow net's instructions to the fast net at every step.
 
     Attributes:
         query: where to read [T, B, heads, d].
         key: where to write [T, B, heads, d].
         value: what to write [T, B, heads, E].
-        rate: [T, B, heads]; how far what is stored under the key moves to the value. None adds the value to it.
-        log_decay: [T, B, heads], at most 0; the logarithm of what is left of W before it is written to. None is 0.
+        rate: [T, B, heads]; how far the stored value of the key moves to ``value``. None adds ``value`` to it.
+        log_decay: [T, B, heads], at most 0; the logarithm of the factor that W decays by before the write. None is 0.
     """
 
     query: Tensor
@@ -52,11 +52,11 @@ class FastWeightProgrammer(MemoryCore[Any]):
 
     What becomes of them is the rule of each core; all rules write at one place, the key, and read y(t) = W(t) q(t).
     The convolution lets one layer tie this step's key to an earlier one's value. With ``output_gate`` the read goes
-    through an :class:`~fwagents.cores.output_gate.OutputGate`, which has a way past the memory.
+    through an ``OutputGate``, which has a way past the memory.
 
-    In float32 on the CPU one compiled scan runs the family, :mod:`fwagents.kernels.cpu.programmer`, unless
-    FWAGENTS_BACKEND in the environment names another backend. Elsewhere :meth:`stretch` does: W is a linear
-    function of what is written, so a stretch of steps needs no loop, see :func:`execute`.
+    In float32 on the CPU one compiled scan runs the family, ``fwagents.kernels.cpu.programmer``, unless
+    FWAGENTS_BACKEND in the environment names another backend. Elsewhere ``stretch`` does: W is a linear
+    function of what is written, so a stretch of steps needs no loop, see ``execute``.
 
     Args:
         input_size: D.
@@ -148,13 +148,13 @@ class FastWeightProgrammer(MemoryCore[Any]):
         return (y if self.output_gate is None else self.output_gate(y, x)), W
 
     def stretch(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Steps without a reset in plain torch; see :meth:`MemoryCore.stretch`."""
+        """Steps without a reset in plain torch; see ``MemoryCore.stretch``."""
         program, recent = self.project(x, state)
         y, W = self.run(program, x, state.W)
         return y, ProgrammerState(recent, W)
 
     def scan(self, x: Tensor, state: Any, start: Tensor | None) -> tuple[Tensor, Any]:
-        """Steps with resets, compiled where that is possible; see :meth:`MemoryCore.scan`."""
+        """Steps with resets, compiled where that is possible; see ``MemoryCore.scan``."""
         if not self._compiles(x, *state):
             return super().scan(x, self.initial_state(x.shape[1]) if state.W is None else state, start)
         inputs = ProgramInputs(x=x, start=start, **state._asdict(), **self.program_weights())
@@ -162,7 +162,7 @@ class FastWeightProgrammer(MemoryCore[Any]):
         return found.y, self._state(leaves[: len(self.state_type._fields)])
 
     def stepper(self, start_from: Any) -> Stepper[Any]:
-        """One that changes W in place, where the compiled scan runs; see :meth:`MemoryCore.stepper`."""
+        """One that changes W in place, where the compiled scan runs; see ``MemoryCore.stepper``."""
         plain = super().stepper(start_from)
         return ProgrammerStepper(self, plain.state) if self._compiles(*plain.state) else plain
 
@@ -171,7 +171,7 @@ class FastWeightProgrammer(MemoryCore[Any]):
         return ProgramOptions(self.num_heads, self.extra_rows == 0, self.gates_per_head, self.silu, norm_eps=EPSILON)
 
     def program_weights(self) -> dict[str, Tensor]:
-        """The parameters by their names in :class:`~fwagents.kernels.program_reference.ProgramInputs`."""
+        """The parameters by their names in ``ProgramInputs``."""
         weight, bias, out = self.projection.weight, self.projection.bias, self.output_gate
         if out is None:
             return {"weight": weight, "bias": bias, "taps": self.taps}

@@ -1,4 +1,4 @@
-"""A core fed one step at a time, as an agent in its environment does."""
+"""Steppers, which run a core one step at a time, as an agent in its environment needs it."""
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -14,10 +14,10 @@ StateT = TypeVar("StateT", bound=tuple[Any, ...])
 
 
 class Stepper(Generic[StateT]):
-    """Runs a core without autograd, and holds the state in whatever form is cheapest to step.
+    """Run a core without autograd, and hold its state in the form that is fastest to step.
 
-    Made by :meth:`MemoryCore.stepper`. Outputs and states are those of :meth:`MemoryCore.step`, and follow the core's
-    parameters as they change.
+    ``MemoryCore.stepper`` makes a stepper. It returns the same outputs and states as ``MemoryCore.step``, also after
+    the core's parameters have changed.
     """
 
     def __init__(self, core: "MemoryCore[StateT]", state: StateT) -> None:
@@ -31,7 +31,7 @@ class Stepper(Generic[StateT]):
         return self._state
 
     def load(self, state: StateT) -> None:
-        """Go on from another state of as many rows."""
+        """Continue from another state with the same number of rows."""
         self.core._check_state(state, self.rows)
         self._load(state)
 
@@ -46,7 +46,7 @@ class Stepper(Generic[StateT]):
 
 
 class CompiledStepper(Stepper[StateT]):
-    """Runs the steps of a compiled scan; a subclass makes them, ``_steps``, before it calls this ``__init__``."""
+    """Run the steps of a compiled scan. A subclass sets ``_steps`` before it calls this ``__init__``."""
 
     _steps: Any
 

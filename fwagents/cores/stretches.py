@@ -1,4 +1,4 @@
-"""How a batch whose rows begin episodes in the middle is cut into stretches without a reset."""
+"""Cut a batch whose rows begin episodes in the middle into stretches without a reset."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Stretches may share a batch with one that is longer by a quarter of it; more batches would be less to compute, and
-# more loops to run.
+# Stretches share a batch if the shortest has at least this share of the longest one's length. More batches would mean
+# less to compute, but more loops to run.
 SHORTEST = 0.75
 
 Integers = NDArray[np.intp]

@@ -14,7 +14,7 @@ EPSILON = 1e-6  # keeps what is divided by off zero
 class SumRule(FastWeightProgrammer):
     r"""Schmidhuber, "Learning to Control Fast-Weight Memories" (1992); Katharopoulos et al. (2020), arXiv:2006.16236.
 
-    With q, k and v as :class:`~fwagents.cores.programmer.FastWeightProgrammer` projects them, and phi = elu + 1::
+    With q, k and v as ``FastWeightProgrammer`` projects them, and phi = elu + 1::
 
         W(t) = W(t-1) + v(t) phi(k(t))^T
         z(t) = z(t-1) + phi(k(t))
@@ -29,7 +29,7 @@ class SumRule(FastWeightProgrammer):
         hidden_size: H, a multiple of num_heads.
         num_heads: fast nets side by side.
         conv_size: steps that the convolution before q, k and v reaches over.
-        output_gate: put an :class:`~fwagents.cores.output_gate.OutputGate` behind the read.
+        output_gate: put an ``OutputGate`` behind the read.
 
     Shapes:
         state ``(recent [B, c-1, 3H], W [B, heads, H/heads + 1, H/heads])``, z being the last row of W; parameters those

@@ -48,11 +48,11 @@ class OnnxPlayer:
 
 
 class Agreement(NamedTuple):
-    """How an exported policy compares with its original over whole episodes.
+    """Agreement of an exported policy with its original over whole episodes.
 
     Attributes:
-        steps: that were compared.
-        actions: share of them with the same action; for continuous actions, to 1e-3.
+        steps: number of steps that were compared.
+        actions: share of the steps with the same action; for continuous actions, to 1e-3.
         values: largest difference of the values, as a share of the largest of them where that is above 1.
         probabilities: largest difference of the actions' probabilities; 0 for continuous actions.
     """
@@ -128,7 +128,7 @@ def _agreement(space: Any, told: dict[str, Any], found: dict[str, Array]) -> Agr
 
 
 def probabilities(space: gym.Space[Any], logits: Array) -> Array:
-    """Of discrete actions, from logits [N, P]."""
+    """Return the probabilities of discrete actions from logits [N, P]."""
     if isinstance(space, gym.spaces.MultiBinary):
         binary: Array = 1 / (1 + np.exp(-logits))
         return binary

@@ -1,4 +1,4 @@
-"""What SB3's ``VecNormalize`` does to observations, as plain numbers."""
+"""Normalisation of observations as in SB3's ``VecNormalize``, as plain numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Normalization:
 
     @classmethod
     def of(cls, normalizer: VecNormalize) -> "Normalization | None":
-        """That of a ``VecNormalize``; None where it leaves observations as they are."""
+        """Return the normalisation of a ``VecNormalize``; None if it leaves observations unchanged."""
         if not normalizer.norm_obs:
             return None
         parts: Any = normalizer.obs_rms if isinstance(normalizer.obs_rms, dict) else {"": normalizer.obs_rms}

@@ -32,8 +32,9 @@ def export_onnx(
     Outputs are ``action``, the most likely one; ``logits``, or ``mean`` and ``std`` of continuous actions; ``value``;
     and the memory to give to the next call, ``next.actor.h`` ...
 
-    A step takes and gives tensors [batch, ...]. A sequence takes and gives [time, batch, ...], but for the memory: that
-    before the first step, and that after the last. It is ONNX's ``Scan`` over the very same step.
+    A step takes and returns tensors [batch, ...]. A sequence takes and returns [time, batch, ...], except for the
+    memory's state: it takes the state before the first step and returns the state after the last one. The sequence is
+    ONNX's ``Scan`` over the same step.
 
     Args:
         policy: of a trained agent, with any core.

@@ -63,7 +63,7 @@ class Agent(NamedTuple):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """As :meth:`MemoryPolicy.predict`, on observations as the environment gives them."""
+        """As ``MemoryPolicy.predict``, on observations as the environment gives them."""
         seen = observation if self.normalization is None else self.normalization(observation)
         return self.policy.predict(seen, state, episode_start, deterministic)
 
@@ -117,7 +117,7 @@ def save_policy(
 
 
 def load_policy(path: Path | str) -> Agent:
-    """Read what :func:`save_policy` wrote; no code in the files is run, since they can hold none.
+    """Read what ``save_policy`` wrote; no code in the files is run, since they can hold none.
 
     Args:
         path: without ending.

@@ -41,7 +41,7 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def space_from_json(described: dict[str, Any]) -> spaces.Space[Any]:
-    """The inverse of :func:`space_to_json`.
+    """The inverse of ``space_to_json``.
 
     Raises:
         ValueError, KeyError: the description is not of a space.
@@ -64,7 +64,7 @@ def space_from_json(described: dict[str, Any]) -> spaces.Space[Any]:
 
 
 def described_size(described: dict[str, Any]) -> int:
-    """How many numbers the bounds of a described space come to, before any is made."""
+    """Return the number of entries that the bounds of a described space have, without making the space."""
     if described["type"] == "Dict":
         return sum(described_size(part) for part in described["spaces"].values())
     return prod(_whole(size) for size in described["shape"]) if described["type"] == "Box" else 0

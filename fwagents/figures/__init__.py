@@ -1,6 +1,6 @@
 """Pictures of what a memory attends to, for papers and pages: light or dark, legible to the colour-blind.
 
-Each function draws arrays and returns a matplotlib figure, which belongs to no window; :func:`save` writes it. Steps
+Each function draws arrays and returns a matplotlib figure, which belongs to no window; ``save`` writes it. Steps
 are counted from 1, as people count. Needs ``pip install "fwagents[figures]"``.
 """
 

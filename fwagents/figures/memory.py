@@ -24,7 +24,7 @@ def attention_matrix(
     own write too, and the title says so.
 
     Args:
-        trace: of a core with a fast memory, see :meth:`Trace.parts`; of another core, its attribution is drawn, each
+        trace: of a core with a fast memory, see ``Trace.parts``; of another core, its attribution is drawn, each
             row as shares of its sum.
         row: episode or sequence.
         inner_step: which read of each step; the last by default.

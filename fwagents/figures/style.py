@@ -1,4 +1,4 @@
-"""How the pictures look: light or dark, legible to the colour-blind; and how they are written."""
+"""Style of the pictures (light or dark, legible to the colour-blind), and functions that write them."""
 
 import io
 from collections.abc import Iterator, Sequence

@@ -72,14 +72,14 @@ def glimpse_sequence(
     title: str = "",
     theme: Theme = "light",
 ) -> Figure:
-    """What the last glimpse looks back at: on the image, and glimpse by glimpse.
+    """Draw how much the last glimpse reads from every glimpse: on the image, and glimpse by glimpse.
 
     Args:
         image: [S, S].
         boxes: row, column and side of every glimpse, in pixels.
-        weights: [T] of every glimpse in the read of the last, 0 or more; of a memory with heads, their sum.
-        looks: glimpses of a line.
-        title: what the image is.
+        weights: [T], weight of every glimpse in the read of the last one, 0 or more; summed over heads.
+        looks: glimpses in a line.
+        title: description of the image.
         theme: "light" or "dark".
     """
     shares = weights / max(float(weights.sum()), np.finfo(float).tiny)

@@ -59,17 +59,17 @@ def trace(
 
 
 def trace(subject: Any, source: Any, **options: Any) -> Trace:
-    """Run a core over sequences, or a trained agent through episodes, and record what its memory did.
+    """Run a core over sequences, or a trained agent through episodes, and record the memory's activity.
 
     Args:
         subject: a core; or an SB3 model whose policy is a ``MemoryPolicy`` (MemoryPPO, MemoryA2C, RecurrentPPO), or
             that policy alone.
         source: for a core its inputs [T, B, D]; for a model a Gymnasium environment, whose pictures are recorded too
             if it was made with a ``render_mode`` of "rgb_array" or "ansi".
-        **options: those of :func:`trace_sequences` for a core, of ``episodes.trace_episodes`` for a model.
+        **options: options of ``trace_sequences`` for a core, of ``episodes.trace_episodes`` for a model.
 
     Raises:
-        TypeError: the model's policy is no ``MemoryPolicy``.
+        TypeError: the model's policy is not a ``MemoryPolicy``.
         ValueError: an argument is out of range; the message names it.
     """
     if isinstance(subject, MemoryCore):

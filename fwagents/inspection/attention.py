@@ -1,4 +1,4 @@
-"""The read of a fast memory as attention to what was written into it: exact, for every inner step and every head."""
+"""Reads of a fast memory as attention to its earlier writes: exact, for every inner step and every head."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,7 +17,7 @@ FAST_MEMORIES = (FastWeights, FastWeightProgrammer)
 class Reads(NamedTuple):
     """The reads of a sequence from its fast memory; T steps, B rows, S inner steps, keys of d and values of E numbers.
 
-    Every core with a fast memory writes and reads in one way, in each of its heads::
+    Every core with a fast memory writes and reads in the same way, in each of its heads::
 
         W(t)     = decay(t) W(t-1) + written(t) key(t)^T
         W query  = sum over tau of weights[..., tau] written(tau)
@@ -27,14 +27,14 @@ class Reads(NamedTuple):
     written, so that a step has a part in its own read.
 
     Attributes:
-        keys: [T, B, heads, d], as they are multiplied: normalised and turned where the core does that.
-        written: [T, B, heads, E], what each step writes under its key.
+        keys: [T, B, heads, d], as they are multiplied: normalised and rotated if the core does that.
+        written: [T, B, heads, E], the vector that each step writes under its key.
         queries: [T, B, heads, S, d], as they are multiplied.
-        weights: [T, B, heads, S, T], of step tau (last) in a read.
-        decay: [T, B, heads], what each step leaves of the memory before it writes.
-        taken: int64 [T, B], the inner steps that each step took: S, or fewer where adaptive ones settled sooner.
+        weights: [T, B, heads, S, T], weight of step tau (last) in a read.
+        decay: [T, B, heads], factor on the memory before each step's write.
+        taken: int64 [T, B], number of inner steps of each step: S, or fewer if an adaptive row settled earlier.
 
-    A row that settles sooner than after S steps, which adaptive ones do, holds its last read from there on.
+    For an adaptive row that settles before S inner steps, the later entries repeat its last read.
     """
 
     keys: Tensor
@@ -46,13 +46,13 @@ class Reads(NamedTuple):
 
 
 def has_fast_memory(core: MemoryCore[Any]) -> bool:
-    """Whether :func:`reads` gives the core's attention."""
+    """Whether ``reads`` gives the core's attention."""
     return isinstance(core, FAST_MEMORIES) and getattr(core, "inner_steps", 1) != 0
 
 
 @torch.no_grad()
 def reads(core: MemoryCore[Any], x: Tensor, y: Tensor, start: Tensor) -> Reads:
-    """Every read of a sequence that begins with an empty memory.
+    """Return every read of a sequence that begins with an empty memory.
 
     The weight of step tau in a read of step t is the product of the decays since tau, times key(tau) . query(t), for
     the steps of the same episode, else 0. ``written`` is fast_lr h for ``FastWeights`` (h / |h| if it stores that); v
@@ -77,7 +77,7 @@ def reads(core: MemoryCore[Any], x: Tensor, y: Tensor, start: Tensor) -> Reads:
 
 
 def _reads_of_fast_weights(core: FastWeights, x: Tensor, y: Tensor, start: Tensor) -> Reads:
-    """Equations 3 and 4 of Ba et al. (2016), for all steps at once, since the outputs are known."""
+    """Compute equations 3 and 4 of Ba et al. (2016) for all steps at once, since the outputs are known."""
     decays = _decays(core, start)
     keys = core.key(y)
     written = core.options.fast_lr * keys
@@ -105,7 +105,7 @@ def _reads_of_fast_weights(core: FastWeights, x: Tensor, y: Tensor, start: Tenso
 
 
 def _decays(core: FastWeights, start: Tensor) -> Tensor:
-    """The share that is left at step t of what step tau wrote: decay^(t - 1 - tau), or 0 [T, B, T]."""
+    """Return the share of step tau's write that is left at step t: decay^(t - 1 - tau), or 0 [T, B, T]."""
     T = len(start)
     step = torch.arange(T, device=start.device)
     age = step[:, None] - 1 - step
@@ -117,7 +117,7 @@ def _decays(core: FastWeights, start: Tensor) -> Tensor:
 
 
 def _reads_of_programmer(core: FastWeightProgrammer, x: Tensor, start: Tensor) -> Reads:
-    """The reads of every episode of every row, one after the other."""
+    """Compute the reads of every episode of every row, one after the other."""
     T, B = start.shape
     heads, d = core.num_heads, core.hidden_size // core.num_heads
     keys, written, queries = (x.new_zeros(T, B, heads, d) for _ in range(3))
@@ -135,7 +135,7 @@ def _reads_of_programmer(core: FastWeightProgrammer, x: Tensor, start: Tensor) -
 
 
 def _episodes(start: Tensor) -> Iterator[tuple[int, int, int]]:
-    """Row, first step, and step after the last, of every episode."""
+    """Yield the row, the first step and the step after the last one, of every episode."""
     for b, opens in enumerate(start.T):
         begins = [*opens.nonzero().flatten().tolist(), len(start)]
         for begin, end in pairwise(begins):
@@ -145,7 +145,7 @@ def _episodes(start: Tensor) -> Iterator[tuple[int, int, int]]:
 def _unrolled(core: FastWeightProgrammer, program: Program) -> tuple[Tensor, Tensor]:
     """Weights [T, T] and what is written [T, d], of the program of one row and head, such as keys [T, d].
 
-    The triangular system is that of :func:`fwagents.cores.programmer.execute`, for the whole episode. Its program is
+    The triangular system is that of ``fwagents.cores.programmer.execute``, for the whole episode. Its program is
     in float64: over many steps the sum of the decays' logarithms would lose digits that a difference of two needs.
     """
     q, k, u, rate, log_decay = program
@@ -161,7 +161,7 @@ def _unrolled(core: FastWeightProgrammer, program: Program) -> tuple[Tensor, Ten
 
 
 class Growth(NamedTuple):
-    """How the fast memory of a sequence grows.
+    """Growth of the fast memory over a sequence.
 
     Attributes:
         norm: [T, B, heads], Frobenius norm of W after each step.
@@ -175,7 +175,7 @@ class Growth(NamedTuple):
 
 @torch.no_grad()
 def growth(reads: Reads, start: Tensor) -> Growth:
-    """Follow W over a sequence, from :func:`reads` of it; ``start`` bool [T, B] as there.
+    """Follow W over a sequence, from ``reads`` of it; ``start`` bool [T, B] as there.
 
     W is A for ``FastWeights``. The sum rule's normaliser is no part of it.
     """

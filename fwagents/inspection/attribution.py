@@ -1,4 +1,4 @@
-"""How much each past input moves a score: gradients, which every core has, so that cores can be compared."""
+"""Attribution of a score to each past input, by gradients: every core has them, so that cores can be compared."""
 
 from collections.abc import Sequence
 

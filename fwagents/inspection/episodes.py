@@ -1,4 +1,4 @@
-"""A trained agent run through episodes, and what its memory did."""
+"""Record the memory of a trained agent that plays episodes."""
 
 import math
 from collections.abc import Callable
@@ -38,15 +38,15 @@ def trace_episodes(
     growth: bool = True,
     attribution: bool = False,
 ) -> Trace:
-    """Let an agent play, and record what its memory did. Its policy is run once more over what it saw, all at once.
+    """Let an agent play, then run its policy again over all observations at once to record the memory's activity.
 
     Args:
         model: MemoryPPO, MemoryA2C, or RecurrentPPO with a ``MemoryPolicy``; or the policy alone.
-        env: where it plays; pictures are recorded if its ``render_mode`` is "rgb_array" or "ansi".
-        episodes: B, how many.
-        seed: of the first episode, the next has the next; None for fresh entropy.
-        deterministic: the most likely actions in place of samples.
-        normalize_obs: what the environment's observations go through, such as ``VecNormalize.normalize_obs``.
+        env: environment to play in; pictures are recorded if its ``render_mode`` is "rgb_array" or "ansi".
+        episodes: B, the number of episodes.
+        seed: seed of the first episode; each later episode adds 1. None for fresh entropy.
+        deterministic: whether to take the most likely actions instead of samples.
+        normalize_obs: function applied to the environment's observations, such as ``VecNormalize.normalize_obs``.
         attention: whether to record the attention of a fast memory, T^2 numbers a row for each head or inner step.
         growth: whether to follow the norm and the effective rank of a fast memory, which takes its singular values at
             every step; no effect without attention.
@@ -72,7 +72,7 @@ def trace_episodes(
     again = _run_again(policy, arrays["observations"], arrays["actions"], start, attention, growth, attribution)
     trace = Trace(**arrays, **again, length=length, start=start)
     for value in again.values():
-        if isinstance(value, np.ndarray):  # what followed the end of a short episode was no episode
+        if isinstance(value, np.ndarray):  # steps after the end of a short episode are padding
             value[~trace.valid] = 0
     return trace
 
@@ -84,7 +84,7 @@ def _play(
     deterministic: bool,
     normalize_obs: Callable[[Any], Any] | None,
 ) -> dict[str, list[Any]]:
-    """One episode, a list for each thing that is known step by step."""
+    """Play one episode; return a list of its steps for each recorded quantity."""
     kept: dict[str, list[Any]] = {name: [] for name in ("observations", "actions", "rewards")}
     if env.render_mode in DRAWN:
         kept["screens"] = []
@@ -107,7 +107,7 @@ def _play(
 
 
 def _side_by_side(rows: list[list[Any]]) -> Any:
-    """Lists of steps, one for each row -> [T, B, ...], zero where a row is over; a dict for a dict."""
+    """Stack lists of steps, one list for each row, to [T, B, ...], zero after a row's end; a dict for a dict."""
     if isinstance(rows[0][0], dict):
         return {key: _side_by_side([[step[key] for step in row] for row in rows]) for key in rows[0][0]}
     stacked = [np.asarray(row) for row in rows]
@@ -126,12 +126,12 @@ def _run_again(
     growth: bool,
     attribution: bool,
 ) -> dict[str, Any]:
-    """Everything that follows from what was seen and done, [T, B, ...] each, by its name in :class:`Trace`."""
+    """Run the policy over the recorded episodes; return arrays [T, B, ...] by their names in ``Trace``."""
     policy.set_training_mode(False)
     shape = start.shape
     starts = torch.as_tensor(start, device=policy.device)
     flat: Any = map_observations(lambda x: x.reshape(-1, *x.shape[2:]), observations)
-    # As floats, so that there is something to differentiate by.
+    # As floats, so that they can have gradients.
     obs: Any = preprocess_obs(
         cast(Any, policy.obs_to_tensor(flat)[0]), policy.observation_space, normalize_images=policy.normalize_images
     )
@@ -154,9 +154,9 @@ def _run_again(
 
 
 def _scores(distribution: Distribution, taken: Tensor) -> Tensor:
-    """The logits of the actions [N, ...] that were taken, [N]; see :class:`Trace`.
+    """Return the logits [N] of the actions [N, ...] that were taken; see ``Trace``.
 
-    Not their log-probabilities: those hardly move where an agent is sure, and not at all at the mode of a Gaussian.
+    Log-probabilities would not do: their gradient is almost zero for a confident agent, and zero at a Gaussian's mode.
     """
     if isinstance(distribution, CategoricalDistribution):
         return _log_odds(distribution.distribution.logits, taken)
@@ -178,7 +178,7 @@ def _log_odds(logits: Tensor, taken: Tensor) -> Tensor:
 
 
 def _probabilities(distribution: Distribution) -> Tensor | None:
-    """Of every action [N, P]; None where they are continuous."""
+    """Return the probability of every action [N, P]; None for continuous actions."""
     if isinstance(distribution, (CategoricalDistribution, BernoulliDistribution)):
         return distribution.distribution.probs
     if isinstance(distribution, MultiCategoricalDistribution):

@@ -25,33 +25,33 @@ FEWEST_FOR_A_GRID = 25  # numbers
 
 
 def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
-    """What the environment calls its actions, as Atari games do and ours; None if it does not say."""
+    """Return the names of the environment's actions, which Atari games and our environments have; None without."""
     meanings = getattr(env.unwrapped, "get_action_meanings", None)
     return None if meanings is None else list(meanings())
 
 
 def as_shown(trace: Trace, env: gym.Env[Any, Any]) -> Trace:
-    """A trace with the observations that its environment shows by itself, for films and figures.
+    """Return a trace with the environment's own observations, for films and figures.
 
-    What ``PreviousStep`` adds to them is left out, where it is the outermost wrapper: a film has actions and rewards in
-    panels of their own, and a screen is laid out by its size.
+    If ``PreviousStep`` is the outermost wrapper, the parts that it adds are left out: a film shows actions and rewards
+    in separate panels, and lays out a screen by its size.
     """
     own_part = getattr(env, "own_part", None)
     return trace if own_part is None else replace(trace, observations=own_part(trace.observations))
 
 
 def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None, *, every: int = 1) -> Iterator[Array]:
-    """The pictures of an episode, one for each step and one after the last.
+    """Yield the pictures of an episode, one for each step and one after the last.
 
-    The lowest panel shows how much of what the present step reads from the fast memory (in its last inner step) comes
-    from each step; where the core has no fast memory, how much each observation moves the present action. A memory with
-    heads has a strip for each head, all of one scale.
+    The lowest panel shows how much of the current step's read from the fast memory (in its last inner step) comes from
+    each step. For a core without a fast memory, it shows how much each observation moves the current action. A memory
+    with heads has a strip for each head, all on one scale.
 
     Args:
-        trace: of an agent, with screens that are pictures.
-        row: which episode.
-        action_names: of discrete actions; numbers by default.
-        every: one picture for so many steps, and that after the last.
+        trace: trace of an agent, with screens that are pictures.
+        row: index of the episode.
+        action_names: names of discrete actions; numbers by default.
+        every: number of steps for each picture; there is always a picture after the last step.
 
     Yields:
         uint8 [height, width, 3], all of one size, both sides even.
@@ -118,7 +118,7 @@ class _Frame:
         self.draw.text(at, words, fill, self.font, anchor)
 
     def _panel_height(self) -> int:
-        """Of the panels in the middle: a line for each action, where those are few."""
+        """Return the height of the panels in the middle: a line per action, at least 3 and at most ``BARS`` lines."""
         probabilities, actions = self.episode.probabilities, self.episode.actions
         assert actions is not None
         count = int(actions[0].size if probabilities is None else probabilities.shape[-1])
@@ -258,10 +258,10 @@ def looks(episode: Trace, t: int) -> Array:
 
 
 def sight(observations: Array | dict[str, Array], t: int) -> Array:
-    """What was seen at step t, as a picture uint8 [height, width] or [height, width, 3]; or as a short vector.
+    """Return the observation at step t as a picture uint8 [height, width] or [height, width, 3], or as a short vector.
 
-    A long vector is laid out row by row, as near to a square as can be. Of a dict, the first entry that is a picture,
-    else everything end to end. Of stacked frames, the newest.
+    A long vector is laid out row by row, in a shape close to a square. A dict is shown as its first entry that is a
+    picture, or else as all its entries, concatenated. Stacked frames are shown as the newest frame.
     """
     if isinstance(observations, dict):
         pictures = [array for array in observations.values() if array.ndim - 2 > 1]
@@ -285,6 +285,6 @@ def sight(observations: Array | dict[str, Array], t: int) -> Array:
 
 
 def sight_scale(observations: Array | dict[str, Array]) -> float:
-    """The largest number that is seen, for the bars of short vectors."""
+    """Return the largest absolute value in the observations, which scales the bars of short vectors."""
     arrays = observations.values() if isinstance(observations, dict) else [observations]
     return max(float(np.abs(array).max()) for array in arrays) or 1.0

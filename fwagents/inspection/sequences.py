@@ -1,4 +1,4 @@
-"""A core run over sequences, and what its memory did."""
+"""Record the memory of a core that runs over sequences."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def trace_sequences(
     attribution: bool = False,
     readout: Callable[[Tensor], Tensor] | None = None,
 ) -> Trace:
-    """Run a core over sequences, from its initial state, and record what its memory did.
+    """Run a core over sequences, from its initial state, and record the memory's activity.
 
     Args:
         core: any core.
@@ -35,8 +35,8 @@ def trace_sequences(
         growth: whether to follow the norm and the effective rank of a fast memory, which takes its singular values at
             every step; no effect without attention.
         attribution: whether to differentiate, T times over.
-        readout: what turns outputs [T, B, H] into scores [T, B, n], for the attribution; that of a step is of the
-            highest of its scores.
+        readout: function from outputs [T, B, H] to scores [T, B, n], for the attribution; the highest score of a step
+            is differentiated.
 
     Raises:
         ValueError: a shape is not as above, or an attribution was asked for without a readout.
@@ -65,7 +65,7 @@ def recorded(
     growth: bool,
     scores: tuple[Tensor, Sequence[Tensor]] | None,
 ) -> dict[str, Any]:
-    """The part of a :class:`Trace` that the core's inputs and outputs give, by name.
+    """Return the parts of a ``Trace`` that follow from the core's inputs and outputs, by name.
 
     Args:
         core: any core.
@@ -74,7 +74,7 @@ def recorded(
         start: bool [T, B].
         attention: whether to record the attention.
         growth: whether to follow norm and effective rank.
-        scores: [T, B], and what to differentiate them by; None for no attribution.
+        scores: scores [T, B] and the tensors to differentiate them by; None for no attribution.
     """
     found: dict[str, Any] = {"core": type(core).__name__, "inputs": to_numpy(x), "hidden": to_numpy(y)}
     if scores is not None:
@@ -90,5 +90,5 @@ def recorded(
 
 
 def to_numpy(x: Tensor) -> Any:
-    """The numbers of a tensor, wherever it is."""
+    """Return a tensor as an array, from any device."""
     return x.detach().cpu().numpy()

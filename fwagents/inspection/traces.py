@@ -1,4 +1,4 @@
-"""What was recorded of a memory at work: arrays under names, a file of them, a table of the units."""
+"""Recordings of a memory at work: named arrays, a file that holds them, a table of the units."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,8 +19,8 @@ Array: TypeAlias = NDArray[Any]
 class Trace:
     """T steps of B rows; time first. A row of an agent is an episode; of a core, a sequence.
 
-    Rows that end sooner than the longest hold zeros from there on. What does not apply is None: attention where the
-    core has no fast memory, actions where there was no agent.
+    Rows that are shorter than the longest are padded with zeros. An attribute that does not apply is None: attention
+    for a core without a fast memory, actions without an agent.
 
     A fast memory is one or several matrices W, its heads. ``FastWeights`` has one head, A, and reads it in each of S
     inner steps. A ``FastWeightProgrammer`` reads each of its heads once a step (S = 1). A read is a weighted sum of
@@ -30,18 +30,18 @@ class Trace:
         core: class of the core, such as "FastWeights".
         length: int64 [B], steps of each row.
         start: bool [T, B], True where a step opens an episode.
-        inputs: [T, B, D], what the core was given.
-        hidden: [T, B, H], what it put out.
+        inputs: [T, B, D], inputs of the core.
+        hidden: [T, B, H], outputs of the core.
         keys: [T, B, heads, d], where each step writes: h, or h / |h|, for ``FastWeights``.
         written: [T, B, heads, d], what each step writes there: fast_lr times the key for ``FastWeights``, v for the
             sum rule, beta (v - alpha W k) for the delta rule.
-        queries: [T, B, heads, S, d], what each inner step multiplies W with.
+        queries: [T, B, heads, S, d], the vector that W multiplies in each inner step.
         attention: [T, B, heads, S, T], weight of step tau (last) in each read: the product of the decays since tau,
             times ``keys[tau] . query``, for the steps of the same episode, else zero. ``FastWeights`` reads before it
             writes, so a step has no weight in its own reads; a programmer writes first, so a step has a weight in its
             own read. The sum rule's weights are divided as its read is. A row that has settled before the last inner
             step holds its last read.
-        inner_steps: int64 [T, B], how many each step took, which only adaptive ones vary.
+        inner_steps: int64 [T, B], number of inner steps of each step; it varies only if they are adaptive.
         norm: [T, B, heads], Frobenius norm of W after each step.
         effective_rank: [T, B, heads], exp of the entropy of W's singular values (Roy and Vetterli, 2007).
         attribution: [T, B, T], norm of the derivative of a score at step t by the observation of step tau (last); the
@@ -51,8 +51,8 @@ class Trace:
         actions: [T, B, ...].
         rewards: [T, B].
         values: [T, B].
-        probabilities: [T, B, P], of every action; several discrete actions end to end; for binary ones, of a 1. None
-            for continuous actions.
+        probabilities: [T, B, P], probability of every action; several discrete actions are concatenated; for binary
+            actions, the probability of a 1. None for continuous actions.
         screens: [T + 1, B, ...], pictures or texts, the last after the row's last step.
     """
 
@@ -146,7 +146,7 @@ class Trace:
 
     @classmethod
     def load(cls, path: Path | str) -> "Trace":
-        """Read what :meth:`save` wrote; nothing in it is run.
+        """Read what ``save`` wrote; nothing in it is run.
 
         Raises:
             ValueError: the file holds something else.

@@ -1,4 +1,4 @@
-"""Pictures as a film in a file."""
+"""Write pictures as a GIF or an MP4 file."""
 
 import io
 import os
@@ -14,7 +14,7 @@ LAST = 1.5  # seconds for which a GIF shows its last picture, before it begins a
 
 
 def write_video(frames: Iterable[Array], path: Path | str, fps: float) -> None:
-    """Write a GIF that repeats, or an MP4; the file is whole or absent.
+    """Write a GIF that repeats, or an MP4. The file is complete or absent at any time.
 
     Args:
         frames: pictures uint8 [height, width, 3], all of one size.
@@ -38,8 +38,8 @@ def _write_gif(frames: Iterable[Array], path: Path, fps: float) -> None:
 
 
 def gif(frames: Iterable[Array], fps: float) -> bytes:
-    """The content of a GIF that repeats; arguments as for :func:`write_video`."""
-    # One palette for all, from the picture with the most on it, so that colours do not flicker and files stay small.
+    """The content of a GIF that repeats; arguments as for ``write_video``."""
+    # One palette for all pictures, from the middle one, so that colours do not flicker and files stay small.
     images = [Image.fromarray(frame) for frame in frames]
     palette = images[len(images) // 2].quantize(128)
     reduced = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]

@@ -1,4 +1,4 @@
-"""The scan behind :class:`fwagents.cores.FastWeights`: one function, several backends."""
+"""The scan behind ``fwagents.cores.FastWeights``: one function, several backends."""
 
 import os
 
@@ -18,15 +18,17 @@ VARIABLE = "FWAGENTS_BACKEND"
 
 
 def check_backend(backend: str) -> str:
-    """Return ``backend``; ValueError if it is none of ``BACKENDS``."""
+    """Return ``backend``; raise ValueError if it is not in ``BACKENDS``."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     return backend
 
 
 def chosen_backend(backend: str, device: str = "cpu") -> str:
-    """What ``backend`` comes to on a type of device: for "auto" the environment variable FWAGENTS_BACKEND, else the
-    compiled one."""
+    """Return the backend that ``backend`` stands for on a type of device.
+
+    "auto" is the environment variable FWAGENTS_BACKEND where it is set, else the compiled backend of the device.
+    """
     if check_backend(backend) != "auto":
         return backend
     backend = os.environ.get(VARIABLE) or "auto"
@@ -38,7 +40,7 @@ def chosen_backend(backend: str, device: str = "cpu") -> str:
 
 
 def _check(inputs: ScanInputs, options: ScanOptions, taken: Tensor | None) -> None:
-    """The compiled scan follows raw addresses, so whatever reaches it must fit."""
+    """Check shapes and dtypes, since a compiled scan reads raw addresses without any check."""
     drive, gain, start, weight_ih = inputs.drive, inputs.gain, inputs.start, inputs.weight_ih
     for first, second in (("weight_ih", "bias"), ("gain", "shift")):
         if (getattr(inputs, first) is None) != (getattr(inputs, second) is None):
@@ -79,14 +81,14 @@ def fast_weight_scan(
     """Run the fast-weight recurrence of Ba et al. (2016), equations 1-5, over a sequence.
 
     Args:
-        inputs: see :class:`ScanInputs`.
-        options: see :class:`ScanOptions`.
-        backend: "numba" the compiled scan for float32 on the CPU; "triton" the one for float32 and bfloat16 on a GPU,
-            with R up to 512; "torch" the matrix form and "attention" the attention form, both eager; "auto" the
-            compiled scan for the device, unless the environment variable FWAGENTS_BACKEND names another. What a
-            compiled scan does not cover (another dtype or device, derivatives of derivatives, ``taken``) goes to the
-            matrix form.
-        taken: where ``options`` has a tolerance, the inner steps that each row takes are added to it, int64 [T, B].
+        inputs: see ``ScanInputs``.
+        options: see ``ScanOptions``.
+        backend: "numba" is the compiled scan for float32 on the CPU; "triton" is the compiled scan for float32 and
+            bfloat16 on a GPU, with R up to 512; "torch" is the matrix form and "attention" the attention form, both
+            eager; "auto" is the compiled scan for the device, unless the environment variable FWAGENTS_BACKEND names
+            another backend. Cases that a compiled scan does not cover (another dtype or device, derivatives of
+            derivatives, ``taken``) use the matrix form.
+        taken: int64 [T, B]; if ``options`` has a tolerance, the number of inner steps of each row is added to it.
 
     Returns:
         ``(y [T, B, R], h [B, R], A [B, R, R])``, differentiable in every tensor argument.

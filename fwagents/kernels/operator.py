@@ -1,4 +1,4 @@
-"""A compiled scan as a differentiable torch operator: the part that is the same for every scan and every backend."""
+"""A compiled scan as a differentiable torch operator: the code shared by every scan and every backend."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar, cast, get_type_hints
@@ -27,8 +27,9 @@ SCHEMA = {
 class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
     """A scan with a compiled forward and backward pass, differentiable in its tensors.
 
-    A pass leaves a trace for the next, float32 and flat. Tensors, constants and results are spelled in three
-    NamedTuples, from which the schemas of the operators ``fwagents::name`` and ``fwagents::name_backward`` follow.
+    The forward pass saves a trace for the backward pass, a flat float32 tensor. Three NamedTuples declare the tensors,
+    constants and results; they determine the schemas of the operators ``fwagents::name`` and
+    ``fwagents::name_backward``.
 
     Args:
         name: the operator's name.

@@ -1,7 +1,7 @@
 """The fast-weight scan in eager torch, written twice: with the matrix A, and as attention to the past.
 
-Both follow Ba et al. (2016), equations 1-5, line by line. They are the truth that every compiled backend is
-tested against, so they are kept plain and are never optimised.
+Both follow Ba et al. (2016), equations 1-5, line by line. They are the reference against which every compiled backend
+is tested, so they are kept simple and are never optimised.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ STORAGE_EPS = 1e-8
 
 
 class ScanOptions(NamedTuple):
-    """What stays fixed over a scan; the paper's symbol in parentheses.
+    """Options that stay fixed over a scan; the paper's symbols are in parentheses.
 
     Attributes:
         inner_steps: reads of the fast memory per time step (S), at least 1.
@@ -26,8 +26,9 @@ class ScanOptions(NamedTuple):
             where the identity is added to A and the loop holds the state itself.
         normalize_storage: True writes ``h / |h|`` instead of h.
         norm_eps: added to the variance inside the layer norm.
-        tolerance: a row whose state an inner step has moved by at most so much of its length has settled and takes no
-            more of them; ``inner_steps`` is then the most that it takes. None: every row takes them all.
+        tolerance: a row has settled once an inner step changes its state by at most ``tolerance`` times the state's
+            norm, and then takes no more inner steps; ``inner_steps`` is the largest number. None: every row takes
+            ``inner_steps``.
     """
 
     inner_steps: int = 1
@@ -84,8 +85,8 @@ def inner_loop(
 ) -> Tensor:
     """Equation 5: the inner loop, from ``boundary = W h + C x`` [..., R] to the settled state [..., R].
 
-    ``read`` is the fast memory: it takes the state of the loop and gives what A makes of it, both [..., R]. Where there
-    is a tolerance, the inner steps that each row takes are added to ``taken``, int64 [...].
+    ``read`` is the fast memory: it maps the state s of the loop to A s, both [..., R]. With a tolerance, the number of
+    inner steps of each row is added to ``taken``, int64 [...].
     """
     inner_step = partial(_inner_step, boundary, read, gain, shift, options)
     s = torch.relu(boundary)
@@ -125,7 +126,7 @@ def _length(x: Tensor) -> Tensor:
 
 
 def key(h: Tensor, options: ScanOptions) -> Tensor:
-    """What is written: h itself, or its direction. The epsilon keeps the gradient finite at h = 0."""
+    """Return the key to write: h, or h / |h|. The epsilon keeps the gradient finite at h = 0."""
     if not options.normalize_storage:
         return h
     return h * torch.rsqrt(h.square().sum(-1, keepdim=True) + STORAGE_EPS)
@@ -161,7 +162,7 @@ def _opening(inputs: ScanInputs) -> tuple[Tensor, Tensor, Tensor]:
 def matrix_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | None = None) -> ScanResult:
     """Equations 1 and 5 with the matrix A held explicitly; R^2 numbers a row, cost R^2 a step.
 
-    See :func:`fwagents.kernels.fast_weight_scan` for the arguments.
+    See ``fwagents.kernels.fast_weight_scan`` for the arguments.
     """
     (drive, h, A), start = _opening(inputs), inputs.start
     y = []
@@ -180,7 +181,7 @@ def attention_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | Non
 
     ``A(t) s = decay^t A(0) s + fast_lr * sum over tau of decay^(t - tau) k(tau) [k(tau) . s]``
 
-    See :func:`fwagents.kernels.fast_weight_scan` for the arguments.
+    See ``fwagents.kernels.fast_weight_scan`` for the arguments.
     """
     (drive, h, A), start = _opening(inputs), inputs.start
     y, keys = [], drive.new_zeros(0, *h.shape)

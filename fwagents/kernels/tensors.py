@@ -1,16 +1,16 @@
-"""The questions that every compiled backend asks of a tensor before it follows the tensor's address."""
+"""Checks that every compiled backend makes before it uses a tensor's address."""
 
 import torch
 from torch import Tensor
 
 
 def plain(x: Tensor | None) -> bool:
-    """Whether there are numbers at the tensor's address, as there are not behind a fake one."""
+    """Whether there is data at the tensor's address; a fake tensor has none."""
     return x is None or type(x) in (Tensor, torch.nn.Parameter)
 
 
 def transformed() -> bool:
-    """Whether a transform of torch.func is at work, which sees nothing of what a compiled scan does."""
+    """Whether a transform of torch.func is active, which cannot see into a compiled scan."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
@@ -22,10 +22,10 @@ def float32_on_cpu(*tensors: Tensor | None) -> bool:
 
 
 def dense(x: Tensor | None) -> Tensor | None:
-    """The tensor with its numbers side by side in memory, or None."""
+    """Return the tensor as a contiguous one, or None for None."""
     return None if x is None else x.contiguous()
 
 
 def address(x: Tensor | None) -> int:
-    """The address of the first number; 0 for None."""
+    """Return the address of the first number; 0 for None."""
     return 0 if x is None else x.data_ptr()

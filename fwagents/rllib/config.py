@@ -15,15 +15,15 @@ ConfigT = TypeVar("ConfigT", bound=AlgorithmConfig)
 
 
 def with_memory(config: ConfigT, *, chunk_length: int = 32, policy: str | None = None, **policy_kwargs: Any) -> ConfigT:
-    """Put a :class:`MemoryRLModule` into a configuration of PPO, APPO or IMPALA, which is changed and returned.
+    """Put a ``MemoryRLModule`` into a configuration of PPO, APPO or IMPALA, which is changed and returned.
 
     Args:
-        config: a configuration with its callbacks, if it has any of its own. One learner.
+        config: a configuration of one learner; its own callbacks must be set already.
         chunk_length: steps over which gradients flow back (RLlib's ``max_seq_len``). RLlib adds one step behind every
-            stretch to bootstrap from, so rollouts of n steps fit into chunks of n + 1, but for those of an environment
-            that played on while others began a new episode, which takes a turn without a step.
+            stretch to bootstrap from, so a rollout of n steps fits into a chunk of n + 1. A rollout can be longer if
+            other environments began an episode meanwhile: they spend a turn without a step.
         policy: name in ``fwagents.sb3.policies.POLICIES``; by default the one that suits the observations.
-        **policy_kwargs: options of :class:`fwagents.sb3.MemoryPolicy`.
+        **policy_kwargs: options of ``fwagents.sb3.MemoryPolicy``.
 
     Raises:
         ValueError: the chunk length is no positive integer.

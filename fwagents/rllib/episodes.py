@@ -1,4 +1,4 @@
-"""What becomes of finished episodes: returns, lengths and successes, as the other agents log them."""
+"""Returns, lengths and successes of finished episodes, logged as for the other agents."""
 
 import time
 from typing import Any

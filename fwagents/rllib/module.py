@@ -29,7 +29,7 @@ CHUNK_LENGTH = "max_seq_len"  # RLlib's name for it
 
 
 class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFunctionAPI):  # type: ignore[misc]
-    """A :class:`fwagents.sb3.MemoryPolicy` with any core, for RLlib's PPO, APPO and IMPALA.
+    """A ``fwagents.sb3.MemoryPolicy`` with any core, for RLlib's PPO, APPO and IMPALA.
 
     RLlib brings every chunk of an episode as a row of its own, [B, T, ...], zeros behind its end, with the state
     before its first step. So no row holds two episodes and no start mask is needed: a chunk that opens an episode has
@@ -100,7 +100,7 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         self.target = make_target_network(self.policy)
 
     def get_target_network_pairs(self) -> list[tuple[Any, Any]]:
-        """What follows what."""
+        """Return pairs of a network and the target network that follows it."""
         return [(self.policy, self.target)]
 
     def forward_target(self, batch: Batch) -> Batch:
@@ -109,11 +109,11 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._action_inputs(self.target, latent)}
 
     def get_non_inference_attributes(self) -> list[str]:
-        """What env runners do without. The critic's memory is not among it: chunks begin with its state."""
+        """Return what env runners do not need. They need the critic's memory, since chunks begin with its state."""
         return ["target"]
 
     def _recall(self, policy: MemoryPolicy, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """What the heads read [B, T, H], for the actor and for the critic, and the state after the last step."""
+        """Return the inputs of the heads [B, T, H], for the actor and the critic, and the state after the last step."""
         obs = self._observations(batch[Columns.OBS])
         first: Tensor = next(iter(obs.values())) if isinstance(obs, dict) else obs
         shape = first.shape[:2]
@@ -134,7 +134,7 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         return obs.movedim(-1, -3) if self.moved else obs
 
     def _action_inputs(self, policy: MemoryPolicy, latent: Tensor) -> Tensor:
-        """What RLlib's distribution is made from: logits, or means and logarithms of deviations."""
+        """Return the inputs of RLlib's action distribution: logits, or means and logarithms of standard deviations."""
         inputs = policy.action_head(latent)
         if isinstance(self.action_space, spaces.Box):
             inputs = torch.cat([inputs, policy.log_std.expand_as(inputs)], dim=-1)
@@ -168,7 +168,7 @@ def from_sb3(model: BaseAlgorithm, chunk_length: int | None = None) -> MemoryRLM
     """An SB3 agent's policy as an RLModule, with its weights.
 
     Args:
-        model: an agent whose policy is a :class:`MemoryPolicy`, such as MemoryPPO.
+        model: an agent whose policy is a ``MemoryPolicy``, such as MemoryPPO.
         chunk_length: RLlib's ``max_seq_len``; by default the agent's own, or its ``n_steps``.
 
     Raises:
@@ -196,7 +196,7 @@ def to_sb3(module: MemoryRLModule | Mapping[str, Any], model: BaseAlgorithm) -> 
         model: the agent.
 
     Raises:
-        TypeError: the agent's policy is no :class:`MemoryPolicy`.
+        TypeError: the agent's policy is no ``MemoryPolicy``.
         RuntimeError: it has other weights.
     """
     state = module.get_state() if isinstance(module, MemoryRLModule) else module

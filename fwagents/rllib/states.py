@@ -52,7 +52,7 @@ class KeepOpenings(RLlibCallback):  # type: ignore[misc]
     """On the env runner: what a sample needs not is left behind."""
 
     def on_sample_end(self, *, env_runner: Any, samples: list[SingleAgentEpisode], **kwargs: Any) -> None:
-        """Put every stretch's :class:`Openings` in the place of its states."""
+        """Put every stretch's ``Openings`` in the place of its states."""
         chunk_length = env_runner.module.model_config[CHUNK_LENGTH]
         for episode in samples:
             if Columns.STATE_OUT in episode.extra_model_outputs:
@@ -61,7 +61,7 @@ class KeepOpenings(RLlibCallback):  # type: ignore[misc]
 
 
 class OpeningStates(ConnectorV2):  # type: ignore[misc]
-    """On the learner: the state that each chunk begins with, from its stretch's :class:`Openings`."""
+    """On the learner: the state that each chunk begins with, from its stretch's ``Openings``."""
 
     def __call__(
         self, *, rl_module: Any, batch: dict[str, Any], episodes: list[SingleAgentEpisode], **kwargs: Any
@@ -69,7 +69,7 @@ class OpeningStates(ConnectorV2):  # type: ignore[misc]
         """Add ``state_in``, one for each chunk; the batch has its zeros by now.
 
         Raises:
-            ValueError: a stretch was cut after it was sampled, as for several learners; or :class:`KeepOpenings` is not
+            ValueError: a stretch was cut after it was sampled, as for several learners; or ``KeepOpenings`` is not
                 among the callbacks.
         """
         module = rl_module[DEFAULT_MODULE_ID] if isinstance(rl_module, MultiRLModule) else rl_module

@@ -43,55 +43,58 @@ ENGINES = {"memory_ppo": ("sb3", "ray"), "memory_a2c": ("sb3",), "recurrent_ppo"
 
 @dataclass
 class Args:
-    """Train an agent with memory. The defaults shown are those of the environment and core given."""
+    """Train an agent with memory. The defaults shown are the settings for the given environment and core."""
 
     env: Annotated[str, ALWAYS] = "PartialCatch-v0"
     """Any Gymnasium id; "module:Id" imports the module first."""
     env_kwargs: Annotated[tuple[str, ...], ALWAYS] = ()
     """Keyword arguments of the environment: size=20 visible_frames=2"""
     wrappers: Annotated[tuple[str, ...], ALWAYS] = ()
-    """Around each environment, the innermost first: module:Class or "module:Class(name=value)"."""
+    """Wrappers of each environment, the innermost first: module:Class or "module:Class(name=value)"."""
     frame_stack: Annotated[Count, ALWAYS] = 1
-    """Last observations side by side as one; 1 for none but the present one."""
+    """Number of last observations that are stacked into one; 1 for the current one alone."""
     observe: Annotated[tuple[Literal["action", "reward"], ...], ALWAYS] = ()
-    """Parts of each observation beside the environment's own: the last action, the last reward or both, with a flag
-    that is 1 at the start of an episode, where they are zeros; see fwagents.envs.wrappers.PreviousStep."""
+    """Add the last action, the last reward or both to each observation, with a flag that is 1 at the start of an
+    episode, where action and reward are zeros; see fwagents.envs.wrappers.PreviousStep."""
     vec_env: Annotated[Literal["auto", "dummy", "subproc"], ALWAYS] = "auto"
-    """Environments as one batch where there is a native one; in a loop; or each in a process of its own."""
+    """auto runs a native batch of environments where there is one, else a loop; dummy runs a loop; subproc runs each
+    environment in its own process."""
     core: Annotated[CoreName, ALWAYS] = AGENT_CORE
-    """The memory."""
+    """Memory core."""
     hidden_size: Annotated[Units, ALWAYS] = 128
     """Units of the memory."""
     inner_steps: Annotated[Annotated[int, Within(0, 1000)] | Literal["adaptive"] | None, ALWAYS] = None
     """Core fast_weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the core's
-    default, as for the next two."""
+    default, also for --decay and --fast-lr."""
     decay: Annotated[Share | None, ALWAYS] = None
-    """Core fast_weights: what is left of the fast memory after a step."""
+    """Core fast_weights: share of the fast memory that is left after a step."""
     fast_lr: Annotated[Weight | None, ALWAYS] = None
     """Core fast_weights: rate at which a hidden state is written."""
     core_kwargs: Annotated[tuple[str, ...], ALWAYS] = ()
-    """Further options of the core, as of rotary_fast_weights: num_heads=8 rotary=all"""
+    """Further options of the core; for rotary_fast_weights, for example: num_heads=8 rotary=all"""
     critic_core: Annotated[Literal["shared", "detached", "separate", "none"], ALWAYS] = "separate"
-    """Where the value's memory comes from; see MemoryPolicy."""
+    """Memory of the value function: the actor's (shared, or detached from the value loss), its own (separate), or none;
+    see MemoryPolicy."""
     algo: Annotated[Literal["memory_ppo", "memory_a2c", "recurrent_ppo", "appo"], ALWAYS] = "memory_ppo"
     """Our MemoryPPO or MemoryA2C, or sb3-contrib's RecurrentPPO; with --engine ray RLlib's PPO, or its asynchronous
     APPO."""
     engine: Annotated[Literal["sb3", "ray"], ALWAYS] = "sb3"
     """Stable-Baselines3 on this machine, or Ray RLlib on this one or a cluster."""
     num_workers: Annotated[CountOrNone, RAY] = 2
-    """ray: env runners, among which the environments are shared out; 0 plays in the learner's own process."""
+    """ray: number of env runners, which share the environments evenly; 0 plays in the learner's own process."""
     address: Annotated[str | None, RAY] = None
-    """ray: of a running cluster, or "auto" for the one that this machine is part of; None starts one here."""
+    """ray: address of a running cluster, or "auto" for the cluster that this machine is part of; None starts one here.
+    """
     normalize: Annotated[bool, SB3] = False
-    """Observations and rewards to unit variance by running statistics (VecNormalize), saved with the agent; images stay
-    as they are, since convolutions scale them."""
+    """Normalize observations and rewards to unit variance by running statistics (VecNormalize), which are saved with
+    the agent; images are left as they are, since the encoder scales them."""
     norm_obs_keys: Annotated[tuple[str, ...], TakenBy(normalize=(True,))] = ()
-    """The parts of a Dict observation to normalize; none given is every Box that is no image."""
+    """Parts of a Dict observation to normalize; by default every Box that is not an image."""
 
     total_timesteps: Annotated[Count, ALWAYS] = 500_000
     """Environment steps to train for."""
     num_envs: Annotated[Count, ALWAYS] = 32
-    """Environments side by side."""
+    """Number of parallel environments."""
     seed: Annotated[Seed, ALL] = 0
     """Seed of weights, environments and exploration."""
     device: Annotated[str, TakenBy(algo=EVERY, engine=("sb3",))] = "cpu"
@@ -100,9 +103,9 @@ class Args:
     """Torch threads; one is fastest for small agents."""
 
     resume: Annotated[Path | None, ALWAYS] = None
-    """Go on with the run in this folder, from its newest whole checkpoint; takes no other option but --address.
-    That imports the modules of the environment and the wrappers that its config.json names, and loads SB3's zip files,
-    which run code: only a folder that you trust."""
+    """Resume the run in this folder from its newest complete checkpoint; the only other option allowed is --address.
+    Resuming imports the environment and wrapper modules that config.json names, and loads SB3's zip files, which run
+    code: give only a folder that you trust."""
     log_dir: Annotated[OutputFolder, ALWAYS] = Path("runs")
     """Runs go to <log_dir>/<env>/<core>-s<seed>-<time>."""
     checkpoint_freq: Annotated[CountOrNone, ALWAYS] = 100_000
@@ -112,12 +115,12 @@ class Args:
     eval_episodes: Annotated[Count, ALWAYS] = 100
     """Episodes of each evaluation."""
     final_episodes: Annotated[Count, ALWAYS] = 1000
-    """Fresh episodes that the closing table is measured on."""
+    """Fresh episodes on which the final table is measured."""
     log_memory: Annotated[bool, SB3] = False
-    """In TensorBoard: the memory's attention, a film of an episode, histograms, as often as 2 % of the time allow, and
-    once at least."""
+    """Log the memory's attention, a film of an episode and histograms to TensorBoard, at least once, using at most 2 %
+    of the training time."""
     log_memory_freq: Annotated[Count | None, TakenBy(log_memory=(True,))] = None
-    """Environment steps between them, at least; None for a twentieth of the run."""
+    """Least number of environment steps between two such logs; None for a twentieth of the run."""
 
     learning_rate: Annotated[Share, ALWAYS] = 1e-3
     """Adam's step size at the start."""
@@ -132,15 +135,15 @@ class Args:
     gamma: Annotated[Share, ALL] = 0.99
     """Discount factor."""
     gae_lambda: Annotated[Share, ADVANTAGES] = 0.95
-    """Bias against variance in generalised advantage estimation."""
+    """Lambda of generalised advantage estimation, which trades bias against variance."""
     clip_range: Annotated[Norm, CLIPPING] = 0.2
-    """PPO's clipping of the policy ratio."""
+    """PPO: range to which the policy ratio is clipped."""
     clip_range_vf: Annotated[Norm | None, EPOCHS_SB3] = None
-    """PPO's clipping of the value; None for none."""
+    """PPO: range to which the change of the value is clipped; None for no clipping."""
     normalize_advantage: Annotated[
         bool, TakenBy(algo=("memory_ppo", "memory_a2c", "recurrent_ppo"), engine=("sb3",))
     ] = True
-    """Advantages to mean 0 and deviation 1 in every minibatch."""
+    """Normalize the advantages of every minibatch to mean 0 and standard deviation 1."""
     ent_coef: Annotated[Weight, ALL] = 0.0
     """Weight of the entropy bonus."""
     vf_coef: Annotated[Weight, ALL] = 0.5
@@ -152,13 +155,13 @@ class Args:
     chunk_length: Annotated[Count | None, CHUNKS] = None
     """Steps over which gradients flow back; None for whole rollouts. Not for recurrent_ppo."""
     refresh_states: Annotated[bool, TakenBy(algo=("memory_ppo",), engine=("sb3",))] = False
-    """memory_ppo: compute the chunks' first states anew before every epoch but the first."""
+    """memory_ppo: recompute the chunks' first states before every epoch except the first."""
     use_rms_prop: Annotated[bool, TakenBy(algo=("memory_a2c",))] = False
     """memory_a2c: RMSprop in place of Adam."""
 
 
 def check_engine(args: Args) -> None:
-    """ValueError unless the engine trains the algorithm and takes every option that is not as it is by default."""
+    """Raise ValueError unless the engine trains the algorithm and takes every option that differs from its default."""
     if args.engine not in ENGINES[args.algo]:
         known = " or ".join(algo for algo, engines in ENGINES.items() if args.engine in engines)
         raise ValueError(f"--algo is {args.algo!r}, expected {known} with --engine {args.engine}")
@@ -166,7 +169,7 @@ def check_engine(args: Args) -> None:
 
 
 def args_for(argv: Sequence[str]) -> Args:
-    """The defaults for the environment, its arguments and the core that the command line names."""
+    """Return the defaults for the environment, its arguments and the core that the command line names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--env", nargs="?", default=Args.env)
     parser.add_argument("--env-kwargs", "--env_kwargs", nargs="*", default=())
@@ -177,7 +180,7 @@ def args_for(argv: Sequence[str]) -> Args:
 
 
 def options_for(env: str, core: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """:func:`fwagents.settings.defaults_for` as fields of :class:`Args`, which hold the core's options as words."""
+    """``fwagents.settings.defaults_for`` as fields of ``Args``, which hold the core's options as words."""
     found = defaults_for(env, core, env_kwargs)
     words = tuple(f"{name}={value!r}" for name, value in found.get("core_kwargs", {}).items())
     return {**found, "core_kwargs": words}

@@ -13,11 +13,11 @@ from fwagents.sb3 import MemoryA2C, MemoryPPO
 
 
 class Algorithm(NamedTuple):
-    """How an algorithm is made.
+    """An algorithm's constructor and the options that it takes.
 
     Attributes:
         make: the class.
-        options: fields of the command line that it takes under the same name.
+        options: fields of the command line that the class takes under the same name.
     """
 
     make: Callable[..., BaseAlgorithm]
@@ -25,7 +25,7 @@ class Algorithm(NamedTuple):
 
 
 def options(algo: str) -> tuple[str, ...]:
-    """The fields of the command line that an algorithm's constructor takes, as agent.py marks them."""
+    """Return the fields of the command line that an algorithm's constructor takes, as ``agent.py`` marks them."""
     taken = {name: metadata(Args, name, TakenBy) for name in hints(Args)}
     return tuple(name for name, by in taken.items() if by and algo in dict(by.choices).get("algo", ()))
 
@@ -34,13 +34,13 @@ MAKERS: dict[str, Callable[..., BaseAlgorithm]] = {
     "memory_ppo": MemoryPPO,
     "memory_a2c": MemoryA2C,
     "recurrent_ppo": RecurrentPPO,
-    "appo": MemoryPPO,  # RLlib trains it; what it has learned is played by this
+    "appo": MemoryPPO,  # RLlib trains the weights; this class plays them
 }
 ALGORITHMS = {algo: Algorithm(make, options(algo)) for algo, make in MAKERS.items()}
 
 
 def load_model(algo: str, path: Path, device: str = "cpu") -> BaseAlgorithm:
-    """A saved agent. Loading SB3's zip runs code that it holds: load only what you trust.
+    """Load a saved agent. Loading SB3's zip runs code in it: load only files that you trust.
 
     ``fwagents export`` writes agents that load without running anything.
     """

@@ -1,4 +1,4 @@
-"""Command lines from dataclasses: exit code 2 for whatever cannot be understood or cannot be."""
+"""Command lines from dataclasses. A mistake in the command line ends the process with exit code 2."""
 
 import ast
 import errno
@@ -30,7 +30,7 @@ CoreName = Literal[
     "ffm",
     "none",
 ]
-CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # those with a flag of their own
+CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # options of the core with their own flag
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 # Errors of ast.literal_eval for a text that is no literal or nests too deep.
 NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
@@ -43,16 +43,16 @@ def parse(
     beside_resume: Collection[str] = (),
     prog: str | None = None,
 ) -> T:
-    """The dataclass filled from the command line, every option checked; a mistake has exit code 2.
+    """Fill the dataclass from the command line and check every option; a mistake ends the process with exit code 2.
 
     Args:
         args_type: the options, with their ranges; see ``options.py``.
         argv: the command line; None is this process's.
         default: values of the options that are not given.
-        beside_resume: options that ``--resume`` leaves room for.
+        beside_resume: options that are allowed together with ``--resume``.
         prog: the program's name in the help; None is this process's.
 
-    From now on a full disk, whenever it is met, is one line that names the file.
+    From this call on, an error because of a full disk is printed as one line that names the file.
     """
     sys.excepthook, threading.excepthook = _explain, _explain_in_thread
     argv = sys.argv[1:] if argv is None else argv
@@ -72,9 +72,9 @@ def parse(
 
 
 def _parsed(args_type: type[T], argv: Sequence[str], default: T | None, prog: str | None) -> T:
-    """The dataclass filled by tyro, which says in a box what it does not understand, and leaves with exit code 2."""
+    """Fill the dataclass by tyro, which prints what it does not understand in a box and exits with code 2."""
     for option, word in zip(["", *argv], argv, strict=False):
-        if not word or (word.startswith("--") and word.endswith("=")):  # a path of "" would be the present folder
+        if not word or (word.startswith("--") and word.endswith("=")):  # a path of "" would be the current folder
             fail(f"{option if not word else word[:-1]} is '', expected something that is not empty")
     if default is None:
         return tyro.cli(args_type, prog=prog, args=argv)
@@ -82,7 +82,7 @@ def _parsed(args_type: type[T], argv: Sequence[str], default: T | None, prog: st
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """In place of Python's own: the exit code is 1 all the same."""
+    """Replace ``sys.excepthook``: a full disk is one line without a traceback. The exit code is 1 in any case."""
     if isinstance(error, OSError) and error.errno in FULL:
         print(f"error: {error}", file=sys.stderr)
     else:
@@ -90,7 +90,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 
 def _explain_in_thread(found: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread stops at a full disk, and its writer raises the same error where it is used next."""
+    """Stay silent if TensorBoard's thread meets a full disk: its writer raises the same error at its next use."""
     if not (isinstance(found.exc_value, OSError) and found.exc_value.errno in FULL):
         threading.__excepthook__(found)
 
@@ -102,7 +102,7 @@ def fail(message: str) -> NoReturn:
 
 
 def core_options(args: Any) -> dict[str, Any]:
-    """Options of the core: --core-kwargs, and those that have a flag of their own, where given."""
+    """Return the core's options: ``--core-kwargs``, and the options with their own flag that are given."""
     flags = {name: getattr(args, name) for name in CORE_OPTIONS}
     given = {name: value for name, value in flags.items() if value is not None}
     others = key_values("--core-kwargs", args.core_kwargs)

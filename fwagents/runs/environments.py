@@ -1,4 +1,4 @@
-"""The environment of a run, as its options describe it: one alone, or many side by side."""
+"""The environment of a run, as its options describe it: a single environment or a vectorized one."""
 
 import ast
 import contextlib
@@ -25,16 +25,16 @@ PREVIOUS_STEP = "fwagents.envs.wrappers:PreviousStep"
 
 @dataclass(frozen=True)
 class Environment:
-    """What ``--env`` and the options beside it say.
+    """The environment that ``--env`` and its related options describe.
 
     Attributes:
         id: Gymnasium id; "module:Id" imports the module first.
         kwargs: keyword arguments of ``gymnasium.make``.
-        wrappers: what goes around each environment, the innermost first.
-        frame_stack: observations side by side.
-        observe: "action", "reward" or both, of the last step, shown beside each observation; outside ``wrappers`` and
-            inside ``frame_stack``.
-        vec_env: see :func:`fwagents.sb3.make_vec_env`.
+        wrappers: wrappers of each environment, the innermost first.
+        frame_stack: number of last observations that are stacked into one.
+        observe: "action", "reward" or both: parts of the last step that are added to each observation, outside
+            ``wrappers`` and inside ``frame_stack``.
+        vec_env: see ``fwagents.sb3.make_vec_env``.
     """
 
     id: str
@@ -46,26 +46,26 @@ class Environment:
 
     @classmethod
     def of(cls, args: Mapping[str, Any], kwargs: dict[str, Any]) -> "Environment":
-        """From the options of fwagents agent.
+        """Return the environment that the options of ``fwagents agent`` describe.
 
         Args:
-            args: all of them, by name.
-            kwargs: what ``--env-kwargs`` came to.
+            args: all options, by name.
+            kwargs: keyword arguments that ``--env-kwargs`` gives.
         """
         wrappers = tuple(map(wrapper, args["wrappers"]))
         return cls(args["env"], kwargs, wrappers, args["frame_stack"], args["vec_env"], args["observe"])
 
     def one(self, **kwargs: Any) -> Env:
-        """One alone, with further keyword arguments."""
+        """Make a single environment, with further keyword arguments."""
         with self._explained():
             env = make_env(self.id, (*self.wrappers, *self._telling()), **{**self.kwargs, **kwargs})
         return env if self.frame_stack == 1 else StackedFrames(env, self.frame_stack)
 
     def many(self, count: int, seed: int | None) -> VecEnv:
-        """Many side by side, for SB3.
+        """Make a vectorized environment for SB3.
 
         Raises:
-            ValueError: there is no such environment, or it cannot be made so.
+            ValueError: there is no such environment, or it cannot be made with these options.
         """
         with self._explained():
             around: dict[str, Any] = {"wrappers": self.wrappers, "vec_env": self.vec_env, "observe": self.observe}
@@ -73,9 +73,9 @@ class Environment:
         return env if self.frame_stack == 1 else VecFrameStack(env, self.frame_stack)
 
     def reference_returns(self) -> dict[str, float]:
-        """Exact returns of reference players, by their names; empty where they are not known.
+        """Return the exact returns of reference players, by name; empty if they are not known.
 
-        An environment gives them by a function ``returns`` of its arguments beside its class.
+        An environment provides them by a function ``returns`` of its arguments, in the module of its class.
         """
         spec = gym.spec(self.id.rpartition(":")[2])
         if self.wrappers or not isinstance(spec.entry_point, str):
@@ -96,7 +96,7 @@ class Environment:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Gymnasium's own errors as ValueErrors."""
+        """Turn Gymnasium's own errors into ValueErrors."""
         try:
             yield
         except gym.error.Error as error:
@@ -104,12 +104,12 @@ class Environment:
             raise ValueError(f"{error}{elsewhere}") from error
 
     def render_mode(self, modes: Sequence[str]) -> str | None:
-        """The first of some ways of drawing it that it knows; None if it knows none of them."""
+        """Return the first of ``modes`` that the environment supports as ``render_mode``; None if it supports none."""
         known = self.render_modes()
         return next((mode for mode in modes if mode in known), None)
 
     def render_modes(self) -> Sequence[str]:
-        """All ways of drawing it; none where its constructor takes no ``render_mode``, whatever its metadata say."""
+        """Return the environment's render modes; none if its constructor takes no ``render_mode``."""
         env = self.one()
         env.close()
         entry_point: Any = cast(Any, env.unwrapped.spec).entry_point
@@ -122,11 +122,11 @@ class Environment:
 
 
 class StackedFrames(gym.Wrapper[Any, Any, Any, Any]):
-    """SB3's ``VecFrameStack`` for one environment alone.
+    """SB3's ``VecFrameStack`` for a single environment.
 
     Args:
-        env: whose observations are put side by side.
-        count: how many.
+        env: the environment whose observations are stacked.
+        count: number of observations in a stack.
     """
 
     def __init__(self, env: Env, count: int) -> None:
@@ -135,34 +135,35 @@ class StackedFrames(gym.Wrapper[Any, Any, Any, Any]):
         self.observation_space = self.frames.stacked_observation_space
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Begin with nothing but the first observation."""
+        """Begin with the first observation alone; the other frames are zeros."""
         obs, info = self.env.reset(**kwargs)
         return _first(self.frames.reset(_batch(obs))), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Push the oldest observation out."""
+        """Take a step; the new observation replaces the oldest one in the stack."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         stacked, _ = self.frames.update(_batch(obs), np.zeros(1, bool), [{}])
         return _first(stacked), reward, terminated, truncated, info
 
 
 def _batch(obs: Any) -> Any:
-    """A batch of one observation."""
+    """Return an observation as a batch of one."""
     return map_observations(lambda part: np.asarray(part)[None], obs)
 
 
 def _first(batch: Any) -> Any:
-    """The first observation of a batch."""
+    """Return the first observation of a batch."""
     return map_observations(lambda part: part[0], batch)
 
 
 def wrapper(text: str) -> Wrapper:
-    """``"module:Class"`` or ``"module:Class(name=value)"`` as a function of an environment; values are Python literals.
+    """Turn ``"module:Class"`` or ``"module:Class(name=value)"`` into a function of an environment.
 
-    The module is imported; nothing in it is called that is no subclass of ``gymnasium.Wrapper``.
+    Values are Python literals. The module is imported, but nothing in it is called except a subclass of
+    ``gymnasium.Wrapper``.
 
     Raises:
-        ValueError: the text is neither, or there is no such class, or it is no wrapper.
+        ValueError: the text has another form, there is no such class, or the class is not a wrapper.
     """
     module, _, call = text.partition(":")
     expected = f"wrapper is {text!r}, expected module:Class or module:Class(name=value)"

@@ -1,4 +1,4 @@
-"""A run's folder: how it is named, what describes it, how it is read back."""
+"""A run's folder: its name, its description, and the functions that read it back."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 WRITTEN = ("events.out.tfevents.*", "progress.csv", "monitor.csv", "evaluations.npz", "best_model.zip")
 MODELS = ("best_model.zip", "final_model.zip", "interrupted_model.zip")
-TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # of a rename to the name of something else
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # errors of a rename to a name that exists
 
 ArgsT = TypeVar("ArgsT", bound=Any)
 
@@ -48,12 +48,12 @@ def new_run_dir(log_dir: Path, env: str, core: str, seed: int, config: dict[str,
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that is whole or absent."""
+    """Write a JSON file. It is complete or absent at any time."""
     _write(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_result(path: Path, content: dict[str, Any]) -> None:
-    """As :func:`write_json`, one line for each entry: what holds a curve stays short, and its changes readable."""
+    """Write a JSON file with one line for each entry: a file with a curve stays short and its diffs readable."""
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in content.items())
     _write(path, "{\n" + lines + "\n}\n")
 
@@ -64,7 +64,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """What it takes to run this again: command, commit, machine, versions."""
+    """Return what is needed to repeat this run: command, commit, machine, versions."""
     packages = ["fwagents", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy"]
     return {
         "command": typed(),
@@ -75,10 +75,10 @@ def provenance() -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """What a file holds; None where there is none.
+    """Return the content of a JSON file; None if there is no such file.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: the file is not JSON.
     """
     if not path.is_file():
         return None
@@ -89,12 +89,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_config(run_dir: Path, args_type: type, command: str = "agent") -> dict[str, Any]:
-    """A run's ``config.json``, with its ``args`` as the fields of the command's options.
+    """Return a run's ``config.json``, with its ``args`` as the fields of the command's options.
 
     Args:
         run_dir: the run's folder.
-        args_type: the options of the command that made it.
-        command: its name.
+        args_type: the options of the command that made the run.
+        command: name of that command.
 
     Raises:
         FileNotFoundError: there is no such run.
@@ -119,15 +119,15 @@ def read_config(run_dir: Path, args_type: type, command: str = "agent") -> dict[
 
 
 def restored(args: ArgsT, command: str, beside: Collection[str] = ()) -> tuple[ArgsT, dict[str, Any]]:
-    """The options of the run that ``--resume`` names, and its whole ``config.json``.
+    """Return the options of the run that ``--resume`` names, and the content of its ``config.json``.
 
     Args:
         args: the command line.
-        command: what the run is of.
-        beside: options of the command line that win over the run's own where they are not None.
+        command: name of the command that made the run.
+        beside: options of the command line that override the run's own options if they are not None.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_config`; or one of ``beside`` does nothing in that run.
+        FileNotFoundError, ValueError: as for ``read_config``, or an option of ``beside`` has no effect in that run.
     """
     run_dir: Path = args.resume
     config = read_config(run_dir, type(args), command)
@@ -138,10 +138,10 @@ def restored(args: ArgsT, command: str, beside: Collection[str] = ()) -> tuple[A
 
 
 def reopen(run_dir: Path) -> None:
-    """Make ready to go on with a run that was stopped at any moment.
+    """Prepare the folder of a run that was stopped at any moment for resuming.
 
     Raises:
-        ValueError: it is finished.
+        ValueError: the run is finished.
     """
     result = read_json(run_dir / RESULT)
     if result is not None and not result.get("resumable"):
@@ -150,7 +150,7 @@ def reopen(run_dir: Path) -> None:
 
 
 def begin_again(run_dir: Path) -> None:
-    """Remove what a run wrote before its first checkpoint was whole; its options stay."""
+    """Remove the files that a run wrote before its first checkpoint was complete; ``config.json`` stays."""
     for pattern in WRITTEN:
         for path in run_dir.glob(pattern):
             path.unlink()
@@ -158,7 +158,7 @@ def begin_again(run_dir: Path) -> None:
 
 
 def _object(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """An object in another; ValueError if it is none."""
+    """Return the object ``config[name]``; raise ValueError if it is not an object."""
     found = config.get(name)
     if not isinstance(found, dict):
         raise ValueError(f"{name} is {found!r}, expected an object")
@@ -166,10 +166,10 @@ def _object(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def best_model(run_dir: Path) -> Path:
-    """The best model of an agent's run, else the last.
+    """Return the path of the best model of an agent's run, else of the last one.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the run has no model.
     """
     for name in MODELS:
         if (run_dir / name).is_file():
@@ -178,10 +178,10 @@ def best_model(run_dir: Path) -> Path:
 
 
 def newest_agent(log_dir: Path) -> Path:
-    """The folder of the run that last saved a model.
+    """Return the folder of the run that last saved a model.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: no run has a model.
     """
     models = [path for name in MODELS for path in log_dir.glob(f"*/*/{name}")]
     if not models:

@@ -13,9 +13,9 @@ _begun = False
 
 
 def as_script(main: Callable[[], None]) -> None:
-    """Run the main function of a process of its own, whose signals are taken until it ends.
+    """Run the main function of a process and handle the process's signals until ``main`` ends.
 
-    An interrupt that ``main`` does not take is one line and exit code 130.
+    An interrupt that ``main`` does not catch prints one line and ends the process with exit code 130.
     """
     take_interrupts()
     try:
@@ -28,26 +28,26 @@ def as_script(main: Callable[[], None]) -> None:
 
 
 def take_interrupts() -> None:
-    """Let the first interrupt raise KeyboardInterrupt, the second wait for what the first began, and the third kill.
+    """Let the first interrupt raise KeyboardInterrupt, the second print a line, and the third end the process.
 
-    Which is the first is decided by the signal's handler itself: there is no moment at which two can raise. While a
-    module is imported the first one ends the process at once, until :func:`begun`.
+    The signal handler itself counts interrupts, so two of them can never both raise. Before ``begun``, an interrupt
+    during an import ends the process at once.
     """
     global _taken, _begun
     _taken, _begun = 0, False
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell leaves it for what runs in the background
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell ignores the signal for background processes
             signal.signal(number, _interrupt)
 
 
 def begun() -> None:
-    """From now on there is something to save: every first interrupt raises KeyboardInterrupt."""
+    """Declare that there is something to save: from now on the first interrupt always raises KeyboardInterrupt."""
     global _begun
     _begun = True
 
 
 def over() -> None:
-    """Ignore what comes when all is done, so that Python ends in peace."""
+    """Ignore all later signals, so that Python can shut down undisturbed."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -56,7 +56,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     global _taken
     _taken += 1
     if _taken == 1:
-        # An import can swallow a KeyboardInterrupt: torch takes it for a NumPy that is not installed.
+        # An import can swallow a KeyboardInterrupt: torch treats it as if NumPy were not installed.
         if not _begun and _importing(frame):
             _leave(b"\nInterrupted.\n")
         raise KeyboardInterrupt

@@ -55,7 +55,7 @@ def check_agent(args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, An
     """Estimate the memory of a run of ``fwagents agent``.
 
     Raises:
-        ValueError: it needs more than there is, or something in the options cannot be.
+        ValueError: the run needs more memory than there is, or an option is not possible.
     """
     from fwagents.runs.environments import Environment
     from fwagents.sb3 import MemoryPPO
@@ -98,7 +98,7 @@ def check_agent(args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, An
 
 
 def space_bytes(space: spaces.Space[Any], least: int = 1) -> int:
-    """Bytes of one element of a space, each number at least so many."""
+    """Return the bytes of one element of a space, counting at least ``least`` bytes for each number."""
     if isinstance(space, spaces.Dict):
         return sum(space_bytes(part, least) for part in space.values())
     if space.shape is None or space.dtype is None:
@@ -115,12 +115,12 @@ def make_model(make: Callable[[], ModelT], what: str, rows: int = 1) -> ModelT:
     """Build a model to be trained by Adam.
 
     Args:
-        make: builds it.
-        what: the options that its size comes from.
-        rows: examples side by side, each with a state of the memory.
+        make: function that builds the model.
+        what: the options that determine the model's size.
+        rows: examples in a batch, each with its own state of the memory.
 
     Raises:
-        ValueError: it needs more memory than there is.
+        ValueError: the model needs more memory than there is.
     """
     with torch.device("meta"):
         model = make()

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""Locks between processes: on a run's folder, and on the parts of a shared study."""
 
 import fcntl
 import os
@@ -11,15 +11,15 @@ from fwagents.runs.cli import fail
 
 
 def alone_with(run_dir: Path) -> AbstractContextManager[IO[str]]:
-    """Hold a run's folder; as :func:`alone_in`."""
+    """Lock a run's folder; see ``alone_in``."""
     return alone_in(run_dir, f"{run_dir} is in use by another process, expected a run that has stopped")
 
 
 @contextmanager
 def alone_in(folder: Path, otherwise: str) -> Iterator[IO[str]]:
-    """Hold the folder, which is made if absent, for as long as the block runs, and whoever inherits the file beyond.
+    """Lock a folder, which is made if absent, while the block runs and while a child process has inherited the file.
 
-    Leaves with ``otherwise`` for a message if another process holds it.
+    If another process holds the lock, print ``otherwise`` and exit with code 2.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
@@ -31,10 +31,10 @@ def alone_in(folder: Path, otherwise: str) -> Iterator[IO[str]]:
 
 
 class Claims:
-    """What the processes of one undertaking have taken for themselves: locks on single bytes of a file.
+    """Claims of processes that share work, as locks on single bytes of a file.
 
-    A lock ends with its process, however that ends. On a network file system it holds between machines. A process must
-    open the file once: to close it anywhere in the process gives all its locks up.
+    A lock ends with its process, however the process ends. On a network file system it holds between machines. A
+    process must open the file only once, because closing it anywhere in the process releases all its locks.
 
     Args:
         path: the file, which is made if absent.
@@ -44,7 +44,7 @@ class Claims:
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def take(self, place: int) -> bool:
-        """Take a place, and say whether that was possible: no other process has it."""
+        """Take a place; return False if another process has it."""
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except (BlockingIOError, PermissionError):  # either, says POSIX
@@ -52,12 +52,12 @@ class Claims:
         return True
 
     def give(self, place: int) -> None:
-        """Give a place up."""
+        """Release a place."""
         fcntl.lockf(self.file, fcntl.LOCK_UN, 1, place)
 
     @contextmanager
     def alone(self, place: int) -> Iterator[None]:
-        """Wait for a place, and have it while the block runs."""
+        """Wait for a place and hold it while the block runs."""
         fcntl.lockf(self.file, fcntl.LOCK_EX, 1, place)
         try:
             yield

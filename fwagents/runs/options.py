@@ -1,4 +1,4 @@
-"""An option's range, who takes it and whether it can be written, as metadata of its field in an options dataclass.
+"""Metadata of the fields of an options dataclass: range, the algorithms or engines that use it, whether it is written.
 
 ``n_epochs: Annotated[int, at_least(1), TakenBy(algo=("memory_ppo",))] = 4``
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-MOST = 10**15  # nothing that a run counts or weighs comes near it
-MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))  # or threads; torch dies of a hundred thousand
+MOST = 10**15  # far above every count or weight of a run
+MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))  # also of threads; torch crashes with a hundred thousand
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Within:
     above: bool = False
 
     def expected(self, value: float) -> str | None:
-        """The range in words; None if the value lies in it."""
+        """Return the range in words; None if the value lies in it."""
         if self.low <= value <= self.high and not (self.above and value == self.low):
             return None
         if value > self.high:
@@ -34,12 +34,12 @@ class Within:
 
 
 def at_least(low: float) -> Within:
-    """Numbers from ``low`` on."""
+    """Return the range of numbers from ``low`` on."""
     return Within(low, MOST)
 
 
 def above(low: float) -> Within:
-    """Numbers greater than ``low``."""
+    """Return the range of numbers greater than ``low``."""
     return Within(low, MOST, above=True)
 
 
@@ -56,10 +56,10 @@ Frequency = Annotated[float, Within(0.01, 1_000_000)]
 
 @dataclass(frozen=True, init=False)
 class TakenBy:
-    """The option does something only where other options have one of some values.
+    """Condition on other options under which an option has an effect.
 
     Args:
-        **choices: those values, by the other option's name; none for an option that always does something.
+        **choices: the other options' values with which this option has an effect, by name; none if it always has one.
     """
 
     choices: tuple[tuple[str, tuple[Any, ...]], ...]
@@ -78,7 +78,7 @@ class Writes:
     kind: Literal["file", "folder"]
 
     def expected(self, path: Path) -> str | None:
-        """The path that could be written; None if this one can."""
+        """Return a description of a path that can be written; None if ``path`` can be."""
         if self.kind == "file" and path.is_dir():
             return "the name of a file: there is a folder of that name"
         folder = path if self.kind == "folder" else path.parent
@@ -94,12 +94,12 @@ OutputFolder = Annotated[Path, Writes("folder")]
 
 @cache
 def hints(args_type: type) -> Mapping[str, Any]:
-    """The types of a dataclass's fields, with their metadata."""
+    """Return the types of a dataclass's fields, with their metadata."""
     return get_type_hints(args_type, include_extras=True)
 
 
 def metadata(args_type: type, name: str, kind: type) -> Any:
-    """The metadata of a kind on a field, or on a part of its type; None if there is none."""
+    """Return the metadata of type ``kind`` on a field, or on a part of its type; None if there is none."""
     return _found(hints(args_type)[name], kind)
 
 
@@ -111,7 +111,7 @@ def _found(hint: Any, kind: type) -> Any:
 
 
 def flag(name: str) -> str:
-    """A field as it is written on the command line."""
+    """Return a field's name as an option of the command line."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -163,7 +163,7 @@ def _is_number(value: Any) -> bool:
 
 
 def from_json(args_type: type, stored: Any) -> dict[str, Any]:
-    """An options dataclass's fields from JSON, where tuples are lists and paths are text.
+    """Return an options dataclass's fields from JSON, where tuples are lists and paths are strings.
 
     Raises:
         ValueError: a field is missing, unknown, of another type or out of its range.
@@ -186,13 +186,13 @@ def _from_json(hint: Any, value: Any) -> Any:
 
 
 def given(args_type: type, argv: Sequence[str]) -> set[str]:
-    """The fields that a command line names, however they are spelled."""
+    """Return the fields that a command line names, in any spelling."""
     words = {word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
     return {name for name in hints(args_type) if {name, f"no_{name}"} & words}
 
 
 def check_taken(args: Any, named: Iterable[str]) -> None:
-    """ValueError if an option was named that does nothing beside the others; to say no to what is off is allowed."""
+    """Raise ValueError if a named option has no effect with the others; switching off what is off is allowed."""
     defaults = {field.name: field.default for field in fields(args)}
     for name in named:
         if getattr(args, name) is False and defaults[name] is False:
@@ -205,7 +205,7 @@ def check_taken(args: Any, named: Iterable[str]) -> None:
 
 
 def check_idle(args: Any, other: str) -> None:
-    """ValueError if an option that another option's value leaves without effect is not as it is by default.
+    """Raise ValueError if an option differs from its default although another option's value leaves it without effect.
 
     Args:
         args: the options.
@@ -221,14 +221,14 @@ def check_idle(args: Any, other: str) -> None:
 
 
 def _spelled(name: str, value: Any) -> str:
-    """An option with its value, as on the command line."""
+    """Return an option with its value, as on the command line."""
     if value is None:
         return f"no {flag(name)}"
     return flag(name if value else f"no_{name}") if isinstance(value, bool) else f"{flag(name)} {value}"
 
 
 def check_outputs(args: Any) -> None:
-    """ValueError if a file or folder that is to be written cannot be."""
+    """Raise ValueError if a file or folder that an option names cannot be written."""
     args_type: type = type(args)
     for name in hints(args_type):
         writes, path = metadata(args_type, name, Writes), getattr(args, name)

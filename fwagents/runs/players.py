@@ -19,24 +19,25 @@ class Player:
     """A trained agent, with an environment to play in.
 
     Args:
-        config: of the run.
-        model_path: the agent. Loading SB3's zip runs code that it holds: load only what you trust.
-        modes: how the environment is to be drawn, the first that it can be; none for not at all.
+        config: content of the run's ``config.json``.
+        model_path: the agent's file. Loading SB3's zip runs code in it: load only files that you trust.
+        modes: render modes in order of preference; the first one that the environment supports is used. Without modes,
+            nothing is drawn.
 
     Attributes:
         model: the agent.
         env: the environment.
-        normalization: what the agent's observations go through; None where it sees them as they are.
-        action_names: None where the environment has none.
+        normalization: normalisation of the agent's observations; None if they are not normalised.
+        action_names: names of the actions; None if the environment has none.
 
     Raises:
-        ValueError: the environment can be drawn in none of those ways.
+        ValueError: the environment supports none of the render modes.
     """
 
     def __init__(self, config: dict[str, Any], model_path: Path, modes: Sequence[str] = ()) -> None:
         args = config["args"]
         environment = Environment.of(args, config["env_kwargs"])
-        torch.set_num_threads(1)  # one step of one environment at a time is too little for more
+        torch.set_num_threads(1)  # one step of one environment is too little work for more threads
         self.model = load_model(args["algo"], model_path)
         mode = environment.render_mode(modes)
         if modes and mode is None:

@@ -1,6 +1,6 @@
 """One training run on Ray RLlib: env runners play, here or on a cluster, and this process learns.
 
-An SB3 agent stands beside it, which takes over the weights to be evaluated, saved and watched like any other.
+The run also has an SB3 agent. The weights are copied to it, so that they are evaluated, saved and watched as for SB3.
 """
 
 import logging
@@ -36,13 +36,13 @@ from fwagents.sb3.logging import run_logger
 from fwagents.sb3.ppo import check_batch_size
 from fwagents.sb3.vec_env import native_creator
 
-OBJECT_STORE = 200_000_000  # bytes, of a cluster of this machine alone; what is more goes to the disk
+OBJECT_STORE = 200_000_000  # bytes, for a cluster of this machine alone; objects beyond that go to the disk
 PARTIAL = ".partial-"
-LIVES = 3  # of every runner, lost one after the other without a step between them
+LIVES = 3  # restarts per runner without any step in between, after which the run fails
 PROBE = 10.0  # seconds for a cluster to answer
 RUN_STATE = "run.pkl"
-AROUND = "fwagents-wrapped"  # the registered name of an environment with something around it
-# RLlib's names of what it measures, and SB3's.
+AROUND = "fwagents-wrapped"  # the registered name of an environment with wrappers
+# RLlib's names of its metrics, and SB3's names.
 LEARNED = {
     "policy_loss": "train/policy_gradient_loss",
     "vf_loss": "train/value_loss",
@@ -50,15 +50,15 @@ LEARNED = {
     "gradients_default_optimizer_global_norm": "train/gradient_norm",
     "default_optimizer_learning_rate": "train/learning_rate",
 }
-# Of those, what may be anything: 1 - residual variance over a variance that may be 0.
+# Metrics that may be infinite: 1 - residual variance / variance, where the variance may be 0.
 BOUNDLESS = ("train/explained_variance",)
 
 
 class RayRun(Run):
-    """A run of ``fwagents agent --engine ray``; as :class:`Run`.
+    """A run of ``fwagents agent --engine ray``; as ``Run``.
 
     Raises:
-        ValueError: an option that RLlib's agents have not, or environments that cannot be shared out evenly.
+        ValueError: RLlib's agents lack an option, or the runners cannot share the environments evenly.
     """
 
     resumed_from: Path | None = None
@@ -71,18 +71,18 @@ class RayRun(Run):
                 f"--num-workers is {args.num_workers}, expected 0 or a divisor of --num-envs, {args.num_envs}"
             )
         check_batch_size(args.batch_size, args.chunk_length or args.n_steps)
-        # The agent that stands here never plays: its environments only tell it what there is to see and do.
+        # The SB3 agent never plays: its environments only define its observation and action spaces.
         super().__init__(replace(args, num_envs=min(2, args.num_envs), batch_size=None), env_kwargs, core_kwargs)
         self.args = args
         self.config = algorithm_config(args, self.environment, self.model.policy_kwargs)
 
     def begin(self) -> None:
-        """Join the cluster, then as for any run: without one, nothing is written."""
+        """Join the cluster, then begin as any run does: without a cluster, nothing is written."""
         connect(self.args.address, self.args.num_workers)
         super().begin()
 
     def resume(self, run_dir: Path) -> None:
-        """As for any run, then join the cluster."""
+        """Resume as any run does, then join the cluster."""
         super().resume(run_dir)
         connect(self.args.address, self.args.num_workers)
 
@@ -92,14 +92,14 @@ class RayRun(Run):
 
     def _make_callbacks(self) -> None:
         super()._make_callbacks()
-        # The states are where the env runners are; the checkpoints are RLlib's own.
+        # The memory's states are in the env runners; the checkpoints are RLlib's own.
         self.callbacks = [c for c in self.callbacks if not isinstance(c, MemoryNormCallback)]
         self.checkpoints = []
 
     def _restore(self) -> None:
-        """Weights, optimizer and counters of the newest checkpoint; env runners begin new episodes."""
+        """Restore weights, optimizer and counters from the newest checkpoint; env runners begin new episodes."""
         folder = self.dir / CHECKPOINTS
-        for partial in folder.glob(f"{PARTIAL}*"):  # of a run that was killed
+        for partial in folder.glob(f"{PARTIAL}*"):  # left by a run that was killed
             shutil.rmtree(partial)
         kept = sorted(folder.glob("step_*"))
         if not kept:
@@ -187,7 +187,7 @@ class RayRun(Run):
         logger.dump(model.num_timesteps)
 
     def _save(self, algorithm: Algorithm) -> None:
-        """A folder ``step_<steps>`` that is whole or absent."""
+        """Save a checkpoint folder ``step_<steps>``, which is complete or absent at any time."""
         if not self.args.checkpoint_freq:
             return
         folder = self.dir / CHECKPOINTS
@@ -204,14 +204,14 @@ class RayRun(Run):
 
 
 def check_finite(learned: dict[str, Any]) -> None:
-    """FloatingPointError that names what is not finite among what RLlib measured while it learned."""
+    """Raise FloatingPointError if a training metric of RLlib is not finite; the message names the metric."""
     for theirs, ours in LEARNED.items():
         if theirs in learned and ours not in BOUNDLESS and not math.isfinite(learned[theirs]):
             raise FloatingPointError(f"{ours} is {float(learned[theirs])}")
 
 
 def connect(address: str | None, num_workers: int) -> None:
-    """Join a running cluster, or start one of this machine alone.
+    """Join a running cluster, or start a cluster of this machine alone.
 
     Raises:
         ConnectionError: there is no cluster at the address.
@@ -220,7 +220,7 @@ def connect(address: str | None, num_workers: int) -> None:
     try:
         _connect(address, num_workers)
     finally:
-        # Ray puts one of its own there, which exits on the spot: better than none, but not than the caller's.
+        # Ray installs its own handler, which exits at once. It is kept only if the caller had no handler.
         if callable(handler):
             signal.signal(signal.SIGTERM, handler)
 
@@ -230,7 +230,7 @@ def _connect(address: str | None, num_workers: int) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         alone = {"num_cpus": num_workers + 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
-        # "local", as Ray would join, without it, the last cluster that this machine knew, and fail where that is dead.
+        # Without "local", Ray would try to join the last cluster of this machine, and fail if that is dead.
         ray.init(address="local", **alone, **quiet)
     else:
         _probe(address)
@@ -239,7 +239,7 @@ def _connect(address: str | None, num_workers: int) -> None:
 
 
 def _probe(address: str) -> None:
-    """ConnectionError unless something answers at a cluster's address; Ray itself would try for minutes."""
+    """Raise ConnectionError unless something answers at a cluster's address; Ray itself would try for minutes."""
     if "://" in address:
         return
     found = canonicalize_bootstrap_address_or_die(address)
@@ -253,7 +253,7 @@ def _probe(address: str) -> None:
 
 
 def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[str, Any]) -> AlgorithmConfig:
-    """RLlib's configuration for the options of ``fwagents agent``."""
+    """Return RLlib's configuration for the options of ``fwagents agent``."""
     rate, workers = args.learning_rate, args.num_workers
     asynchronous = args.algo == "appo"
     config: Any = APPOConfig() if asynchronous else PPOConfig()
@@ -269,7 +269,7 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
         num_env_runners=workers,
         num_envs_per_env_runner=args.num_envs // max(1, workers),
         rollout_fragment_length=args.n_steps,
-        sample_timeout_s=None,  # what a slow environment has played is not thrown away
+        sample_timeout_s=None,  # keep the samples of slow environments
         gym_env_vectorize_mode="vector_entry_point" if native else "sync",
     )
     config.training(
@@ -292,25 +292,25 @@ def algorithm_config(args: Any, environment: Environment, policy_kwargs: dict[st
             shuffle_batch_per_epoch=minibatch_size(args) is not None,
         )
     config.learners(num_learners=0)
-    # A runner that is lost is started anew, wherever there is room, and the others go on meanwhile.
+    # A lost runner is restarted wherever the cluster has room, while the other runners continue.
     config.fault_tolerance(
         restart_failed_env_runners=True, env_runner_health_probe_timeout_s=1, delay_between_env_runner_restarts_s=1
     )
     config.debugging(seed=args.seed, log_level="ERROR")
     config.reporting(min_time_s_per_iteration=0, metrics_num_episodes_for_smoothing=100)
     config.callbacks(EpisodeLog)
-    # One step more than a rollout: RLlib adds one, to bootstrap from. (Where others' episodes ended, an environment
-    # may play a few steps more than a rollout; its chunk is then cut.)
+    # One step more than a rollout, since RLlib adds a step to bootstrap from. (An environment may play a few steps more
+    # than a rollout when episodes of other environments end; its chunk is then cut.)
     chunk_length = args.n_steps + 1 if args.chunk_length is None else args.chunk_length
     made: AlgorithmConfig = with_memory(config, chunk_length=chunk_length, **policy_kwargs)
     return made
 
 
 def minibatch_size(args: Any) -> int | None:
-    """RLlib's minibatch size for the options of ``fwagents agent``; None for the whole rollout.
+    """Return RLlib's minibatch size for the options of ``fwagents agent``; None for the whole rollout.
 
-    RLlib counts the step that it adds to every rollout to bootstrap from, and takes so many rows as hold the size on
-    average: with the size as it is, none at all where a minibatch is to be a single rollout.
+    RLlib also counts the step that it adds to every rollout to bootstrap from, and takes as many rows as hold the size
+    on average. With ``--batch-size`` itself it would take no row at all if a minibatch is a single rollout.
     """
     rollout: int = args.n_steps * args.num_envs
     if args.batch_size is None or args.batch_size == rollout:

@@ -51,8 +51,8 @@ from fwagents.sb3.presets import scheduled
 
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
-RANDOM_EPISODES = 30  # of the random player, where its return is not known exactly
-RESAMPLES = 1000  # of the bootstrap
+RANDOM_EPISODES = 30  # episodes of the random player, if its exact return is not known
+RESAMPLES = 1000  # samples of the bootstrap
 PLAYERS = {"optimal": "best possible", "memoryless": "best memoryless player", "random": "random player"}
 COMPARED = ("env", "core", "hidden_size", "algo", "learning_rate", "seed")  # columns of TensorBoard's table of runs
 
@@ -66,7 +66,7 @@ class Run:
         core_kwargs: options of the core.
 
     Raises:
-        ValueError, TypeError: something in them cannot be; the message names it. Nothing has been written then.
+        ValueError, TypeError: an option is not possible; the message names it. Nothing has been written then.
     """
 
     def __init__(self, args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ class Run:
         self.judging = False  # training is over and its last model saved
         self.environment = Environment.of(vars(args), env_kwargs)
         if args.log_memory:
-            # If either cannot be, that is said before anything is written.
+            # If one of these two lines fails, it raises here, before anything is written.
             importlib.import_module("fwagents.figures")
             self.drawn_env = self.environment.one(render_mode=self.environment.render_mode(["rgb_array"]))
         self.console = Console(markup=False, emoji=False)  # a path may look like either
@@ -94,12 +94,12 @@ class Run:
             policy_for(self.venv.observation_space),
             self.venv,
             learning_rate=scheduled(args.learning_rate, args.lr_schedule),
-            policy_kwargs=dict(self.policy_kwargs),  # SB3 adds classes to it, which are no JSON
+            policy_kwargs=dict(self.policy_kwargs),  # a copy: SB3 adds classes to it, which are not JSON
             **{name: getattr(args, name) for name in algorithm.options},
         )
 
     def begin(self) -> None:
-        """Make the run's folder and write down what runs there."""
+        """Make the run's folder, write its ``config.json`` and start the log."""
         args = self.args
         config = {
             "args": {**asdict(args), "log_dir": str(args.log_dir), "resume": None},
@@ -113,7 +113,7 @@ class Run:
         self._start(config["args"])
 
     def _start(self, options: dict[str, Any]) -> None:
-        """Make the callbacks and the log of a run at its first step; ``options`` are those of its config.json."""
+        """Make the callbacks and the log of a run at its first step; ``options`` are its config.json's ``args``."""
         self._make_callbacks()
         self.model.set_logger(run_logger(self.dir))
         compared = {name: getattr(self.args, name) for name in COMPARED}
@@ -121,15 +121,15 @@ class Run:
         describe_run(self.model.logger, given, options)
 
     def _hold(self) -> None:
-        """Keep every other process out of the run's folder until this one ends."""
+        """Lock the run's folder against other processes until this process ends."""
         self.held.enter_context(alone_with(self.dir))
 
     def resume(self, run_dir: Path) -> None:
-        """Go on from the newest whole checkpoint of a run's folder, or from the beginning where there is none yet.
+        """Resume from the newest complete checkpoint of a run's folder, or from the start if there is none yet.
 
         Raises:
             ValueError: the run is finished.
-            FileNotFoundError: it has no whole checkpoint.
+            FileNotFoundError: the run has no complete checkpoint.
         """
         self.dir = run_dir
         self._hold()
@@ -168,7 +168,7 @@ class Run:
         )
 
     def go(self) -> int:
-        """Train, save, evaluate; returns the exit code: 130 after an interrupt, 1 if training could not go on."""
+        """Train, save, evaluate; return the exit code: 130 after an interrupt, 1 if training could not continue."""
         begun()
         try:
             return self._finish(self._learn_or_diverge())
@@ -180,17 +180,17 @@ class Run:
             return self._failed(error)
 
     def _learn_or_diverge(self) -> str | None:
-        """Train; returns why training diverged, if it did."""
+        """Train; return the reason if training diverged, else None."""
         try:
             self._learn()
-        except FloatingPointError as error:  # a result like any other: trained again, it would come to the same
+        except FloatingPointError as error:  # divergence is a result: training again would diverge again
             self.console.print(f"stopped: {error}", style="red", soft_wrap=True)
             self._say_what_is_kept()
             return str(error)
         return None
 
     def _finish(self, stopped: str | None) -> int:
-        """Save the agent and judge it; ``stopped`` is why training diverged."""
+        """Save the agent and evaluate it; ``stopped`` is the reason if training diverged."""
         save_model(self.model, self.dir / "final_model.zip")
         self.judging = True
         try:
@@ -198,8 +198,8 @@ class Run:
         except (ValueError, FloatingPointError, RuntimeError):
             if stopped is None:
                 raise
-            # The agent is so far gone that it cannot play: torch refuses to draw from its distributions, whose numbers
-            # may not have been checked before.
+            # The diverged agent cannot play: torch refuses to sample from its distributions, whose parameters may not
+            # have been checked before.
             write_json(self.dir / RESULT, {"steps": self.model.num_timesteps, "stopped": stopped})
         return int(stopped is not None)
 
@@ -214,8 +214,8 @@ class Run:
         return INTERRUPTED
 
     def _failed(self, error: Exception) -> int:
-        """Say what went wrong, in the environment or elsewhere, and leave a run that can go on once it is mended."""
-        told = isinstance(error, EnvironmentFault | ChildProcessError)  # its message says all
+        """Print the error, in the environment or elsewhere, and leave a run that can be resumed once it is fixed."""
+        told = isinstance(error, EnvironmentFault | ChildProcessError)  # the message is complete without the type
         why = str(error) if told else f"{type(error).__name__}: {error}"
         self.console.print(f"stopped: {why}", style="red", soft_wrap=True)
         shown = error.__cause__ if told else error
@@ -267,7 +267,7 @@ class Run:
         return int(self.args.num_envs)
 
     def _make_callbacks(self) -> None:
-        """What watches the run, and apart from it what saves it, after all the others have done their part."""
+        """Make the callbacks that watch the run and, apart from them, the one that saves it, which is called last."""
         args = self.args
         self.callbacks: list[BaseCallback] = [
             MemoryNormCallback(),
@@ -296,7 +296,7 @@ class Run:
         return self.environment.many(min(self.args.num_envs, episodes), seed)
 
     def _report(self, stopped: str | None) -> None:
-        """Evaluate the last and the best model on fresh episodes; a table, and ``result.json``, with why it stopped."""
+        """Evaluate the last and the best model on fresh episodes; print a table and write ``result.json``."""
         args = self.args
         table = Table(title=f"{args.env}: {args.final_episodes:,} fresh episodes")
         for column in ("player", "mean return", "95 % interval", "success"):
@@ -328,14 +328,14 @@ class Run:
         self._print_command(f"Learning curves:  {tensorboard(args.log_dir)}")
 
     def _judge(self, model: BaseAlgorithm, env: VecEnv, deterministic: bool) -> dict[str, Any]:
-        """An agent on the closing episodes, which are the same ones every time."""
+        """Evaluate an agent on the final episodes, which are the same for every agent."""
         seed = FINAL_SEED + self.args.seed
         env.seed(seed)
         torch.manual_seed(seed)
         return evaluate(model, env, self.args.final_episodes, deterministic)
 
     def _references(self) -> dict[str, dict[str, Any]]:
-        """Players to compare an agent with: exact returns where they are known, else a random player's, by playing."""
+        """Return reference players' results: exact returns where they are known, else a random player's sampled one."""
         if known := self.environment.reference_returns():
             return {name: {"mean_return": value} for name, value in known.items()}
         episodes = min(RANDOM_EPISODES, self.args.final_episodes)
@@ -360,7 +360,7 @@ class Run:
         return lines
 
     def _inner_steps_taken(self, model: BaseAlgorithm, env: VecEnv) -> float:
-        """Mean over the steps of some fresh episodes."""
+        """Return the mean number of inner steps over the steps of some fresh episodes."""
         from fwagents.inspection import trace
 
         normalize_obs = env.normalize_obs if isinstance(env, VecNormalize) else None
@@ -371,7 +371,7 @@ class Run:
 
 
 class RandomPlayer:
-    """Plays every action alike.
+    """A player that samples actions uniformly.
 
     Args:
         env: environments to play in.
@@ -386,12 +386,12 @@ class RandomPlayer:
 
 
 def evaluate(model: Any, env: VecEnv, episodes: int, deterministic: bool = True) -> dict[str, Any]:
-    """Play episodes: mean return with its 95 % interval, and success rate if the environment tells.
+    """Play episodes; return the mean return with its 95 % interval, and the success rate if the environment tells.
 
     Args:
-        model: has SB3's ``predict``.
+        model: model with SB3's ``predict``.
         env: environments to play in.
-        episodes: how many.
+        episodes: number of episodes.
         deterministic: False samples the actions.
     """
     successes: list[bool] = []
@@ -418,14 +418,14 @@ def evaluate(model: Any, env: VecEnv, episodes: int, deterministic: bool = True)
 
 
 def interval(returns: np.ndarray) -> list[float]:
-    """A 95 % interval of the mean of returns [N], by the percentile bootstrap: it never leaves their range."""
+    """Return a 95 % interval of the mean of returns [N], by the percentile bootstrap, which stays in their range."""
     rng = np.random.default_rng(0)
     means = [returns[rng.integers(len(returns), size=len(returns))].mean() for _ in range(RESAMPLES)]
     return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]
 
 
 def _row(player: str, result: dict[str, Any]) -> list[str]:
-    """A line of the closing table; what is known exactly has no interval."""
+    """Return a row of the closing table; a return that is known exactly has no interval."""
     success = result.get("success_rate")
     bounds = " to ".join(f"{bound:.3f}" for bound in result["interval"]) if "interval" in result else "exact"
     return [player, f"{result['mean_return']:.3f}", bounds, "" if success is None else f"{success:.1%}"]

@@ -1,9 +1,9 @@
-"""Search for what trains an agent well on an environment; every core gets the same search, from what is used now.
+"""Search for settings that train an agent well. Every core gets the same search, from the current settings on.
 
 ``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --total-timesteps 200000``
 
-Needs Optuna: ``pip install "fwagents[tune]"``. A search that was stopped goes on when the same command is given again.
-The same command on several machines that share the folder is one search.
+Needs Optuna: ``pip install "fwagents[tune]"``. The same command resumes a search that was stopped. The same command on
+several machines that share the folder is one search.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from fwagents.settings import AGENT_CORE, defaults_for
 
 
 class Range(NamedTuple):
-    """Numbers from ``low`` to ``high``; tried evenly in the logarithm, or only whole ones, where it says so."""
+    """Numbers from ``low`` to ``high``: with ``log`` drawn evenly in the logarithm, with ``whole`` only integers."""
 
     low: float
     high: float
@@ -49,49 +49,50 @@ CORES: dict[str, dict[str, Range | Choice]] = {
         "identity_scale": Choice((0.05, 0.5, 1.0)),
     },
 }
-PIECES = 20  # of a run, for its area
-BORROWED = "borrowed_from"  # in a trial, the file of the search whose winner it tries
+PIECES = 20  # equal pieces of a run, over which its area is averaged
+BORROWED = "borrowed_from"  # a trial's attribute: the result file of the search whose winner it tries
 OBJECTIVE = "mean return of the training episodes, averaged over equal pieces of the run and then over the seeds"
 
 
 @dataclass
 class Args:
-    """Search for what trains an agent well. What is not searched is fwagents agent's default for the environment."""
+    """Search for settings that train an agent well. All other settings are fwagents agent's for the environment."""
 
     env: str = "PartialCatch-v0"
     """Any Gymnasium id; "module:Id" imports the module first."""
     core: CoreName = AGENT_CORE
-    """The memory."""
+    """Memory core."""
     algo: Literal["memory_ppo", "memory_a2c", "recurrent_ppo"] = "memory_ppo"
     """The algorithm."""
     trials: Count = 50
-    """Settings to try, those of earlier calls counted in."""
+    """Number of settings to try, including the settings of earlier calls."""
     total_timesteps: Count = 200_000
     """Environment steps of each training run."""
     seeds: tuple[Seed, ...] = (100, 101, 102)
-    """Training runs of each setting; keep them apart from the seeds that results are reported on."""
+    """Seeds of each setting's training runs; do not report results on these seeds."""
     hidden_size: Units = 128
     """Units of the memory."""
     observe: tuple[Literal["action", "reward"], ...] = ()
-    """Parts of its last step that the agent is told, as for fwagents agent."""
+    """Parts of the last step that are added to each observation, as for fwagents agent."""
     threads: Threads = 1
     """Torch threads of each worker."""
     num_workers: Threads = 1
-    """Processes of this machine that work on the search, a trial each. The same command on other machines that share
-    the folder adds theirs."""
+    """Number of processes on this machine that work on the search, each on one trial. The same command on other
+    machines that share the folder adds more processes."""
     output: OutputFile | None = None
-    """Result, by default runs/tuning/<env>-<core>.json; the search is kept beside it, as .journal."""
+    """Result file, by default runs/tuning/<env>-<core>.json; the search is kept beside it, as .journal."""
     borrow: tuple[Path, ...] = ()
-    """Results of other cores' searches here, whose winners are tried too, once there are enough trials: what they share
-    with this core, its own options as found. Chance alone then does not keep from one what another found."""
+    """Results of other cores' searches on this environment. After --trials settings, each winner is tried on this core
+    too: with the winner's common options, and this core's own options from its best trial so far. A setting that
+    another search found by chance is thus tried here too."""
     finalists: CountOrNone = 0
-    """So many of the best trials, and what the search began with, at last train for --final-steps, and the best of
-    these wins: what is soon ahead need not stay ahead."""
+    """Retrain the best N trials, and the starting settings, for --final-steps, and pick the winner from those runs.
+    Settings that lead early often do not lead at the end."""
     final_steps: Count = 1_000_000
     """Environment steps of each training run of a finalist."""
     pruner: Literal["none", "halving"] = "none"
-    """none trains every setting to its end; halving (successive halving) compares the settings in the course of their
-    runs, and each time goes on with the best third."""
+    """none trains every setting to its end; halving (successive halving) compares the settings several times during
+    their runs and continues only the best third each time."""
 
 
 def space(core: str) -> dict[str, Range | Choice]:
@@ -100,7 +101,7 @@ def space(core: str) -> dict[str, Range | Choice]:
 
 
 def check_core(args: Args) -> None:
-    """ValueError if the core cannot have ``args.hidden_size`` units."""
+    """Raise ValueError if the core cannot have ``args.hidden_size`` units."""
     import torch
 
     from fwagents.cores import make_core
@@ -110,7 +111,7 @@ def check_core(args: Args) -> None:
 
 
 def result_path(args: Args) -> Path:
-    """Where the result goes."""
+    """Return the path of the result."""
     name = f"{args.env.rpartition(':')[2].replace('/', '-')}-{args.core}.json"
     return args.output or Path("runs") / "tuning" / name
 
@@ -123,7 +124,7 @@ def describe(args: Args) -> dict[str, Any]:
 
 
 def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
-    """ValueError unless the search that is to go on is the same one."""
+    """Raise ValueError unless the stored search is the search that is described."""
     for key, value in described.items():
         if key in known and known[key] != value:
             raise ValueError(
@@ -133,12 +134,12 @@ def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> 
 
 
 def check_output(output: Path, described: dict[str, Any], search: Path) -> None:
-    """ValueError if writing the result would replace anything but an earlier result of the search that is to go on.
+    """Raise ValueError if the result would replace a file that is not an earlier result of the same search.
 
     Args:
-        output: where the result goes.
-        described: what makes two searches the same.
-        search: what the search is kept in.
+        output: path of the result.
+        described: the options that two searches must share to be the same.
+        search: the journal that holds the search.
     """
     if not output.exists():
         return
@@ -151,7 +152,7 @@ def check_output(output: Path, described: dict[str, Any], search: Path) -> None:
 
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The trial of the highest value; None if none has a value."""
+    """Return the trial with the highest value; None if no trial has a value."""
     return max((row for row in rows if row["value"] is not None), key=lambda row: row["value"], default=None)
 
 
@@ -164,9 +165,10 @@ def described_space(core: str) -> dict[str, Any]:
 
 
 def known_settings(args: Args) -> list[dict[str, Any]]:
-    """Return the settings in use now, as far as they lie in the space: the search is to beat them.
+    """Return the current settings, as far as they lie in the space, for the search to beat.
 
-    For a core with defaults of its own it adds the environment's settings, with which the other cores begin.
+    If the environment has settings for this core, the environment's common settings are a second starting point, since
+    the other cores begin with them.
     """
     from inspect import signature
 
@@ -192,7 +194,7 @@ def known_settings(args: Args) -> list[dict[str, Any]]:
 
 
 def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[int, float], None] | None = None) -> float:
-    """Train once; the area under the curve of returns, reported also after every piece (1, 2, ...) of the run."""
+    """Train once and return the area under the curve of returns; also report it after every piece (1, 2, ...)."""
     from fwagents.runs.agent import Args as AgentArgs
     from fwagents.runs.agent import options_for
     from fwagents.runs.run import Run
@@ -223,7 +225,7 @@ def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[int,
 
 
 def area(steps: Sequence[int], returns: Sequence[float], total: int, pieces: int = PIECES) -> float:
-    """The mean return of each piece of the run, averaged; a piece where no episode ended lies between its neighbours.
+    """Average the mean return over equal pieces of the run. A piece in which no episode ended is interpolated.
 
     Raises:
         ValueError: no episode ended at all.

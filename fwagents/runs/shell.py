@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def command(name: str, *options: object) -> str:
-    """Run a command of ``fwagents``.
+    """Return the command line that runs a command of ``fwagents``.
 
     Args:
         name: the command.
@@ -19,12 +19,12 @@ def command(name: str, *options: object) -> str:
 
 
 def tensorboard(log_dir: Path) -> str:
-    """Show the learning curves of the runs in a folder."""
+    """Return the command line that shows the learning curves of the runs in a folder."""
     return _python("-m", "tensorboard.main", "--logdir", log_dir)
 
 
 def typed() -> str:
-    """This process's own command line, with ``python`` for the interpreter."""
+    """Return this process's command line, with ``python`` as the interpreter."""
     program, *words = sys.argv
     module = Path(program).name in ("fwagents", "fwagents.exe") or Path(program) == PACKAGE / "__main__.py"
     return shlex.join(["python", *(["-m", "fwagents"] if module else [program]), *words])
@@ -35,7 +35,7 @@ def _python(*words: object) -> str:
 
 
 def _from_here(path: Path) -> str:
-    """A path relative to the working folder where it is inside of it, else absolute; links are not followed."""
-    # The interpreter of a virtual environment is a link, and what it points to knows nothing of the environment.
+    """Return a path relative to the working folder if it lies inside, else the absolute path; keep links."""
+    # The interpreter of a virtual environment is a link to an interpreter that does not use the environment.
     path = Path(os.path.abspath(path))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,8 +1,8 @@
-"""The study of ``fwagents tune``: workers that share one journal try settings, each drawn from the trials before (TPE).
+"""The study of ``fwagents tune``: workers share one journal and try settings, which TPE draws from the earlier trials.
 
-A search has three parts: ``--trials`` settings, the settings in use first; the winners of other cores' searches
-(``--borrow``); and long runs of the best of all these (``--finalists``). A worker begins a part when no worker has a
-trial of the part before left. The journal beside the result knows what is done.
+A search has three parts: ``--trials`` settings, the current settings first; the winners of other cores' searches
+(``--borrow``); and long runs of the best of all these (``--finalists``). A worker begins a part when all trials of the
+previous part have ended. The journal beside the result records what is done.
 """
 
 import os
@@ -44,19 +44,19 @@ from fwagents.runs.search import (
 
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
-REDUCTION = 3  # halving goes on with the best third of the trials
-GRACE = PIECES // 4  # pieces that every trial trains
-POLL = 0.2  # seconds between two looks at what other workers do
-# Places of the claims: the study, every finalist by its trial, every trial.
+REDUCTION = 3  # halving continues the best third of the trials
+GRACE = PIECES // 4  # pieces that every trial trains before halving can stop it
+POLL = 0.2  # seconds between two checks of the other workers' progress
+# Numbers of the claims: one for the study, one for each finalist by its trial, one for each trial.
 STUDY, FINALS, TRIALS = 0, 1, 10**6
-Row = dict[str, Any]  # a trial as it is written down
+Row = dict[str, Any]  # a trial as the result file holds it
 
 
 def search(args: Any) -> None:
-    """Make the search, or the rest of it, with ``args.num_workers`` workers; the result is written after each trial.
+    """Make or resume the search with ``args.num_workers`` workers; the result is written after each trial.
 
     Raises:
-        ValueError: the search that is to go on had other settings, or what is to be borrowed is no search's result.
+        ValueError: the search to resume had other options, or a file of ``--borrow`` is not the result of a search.
     """
     own = Study(args)
     with workers(args, args.num_workers - 1):
@@ -68,7 +68,7 @@ def workers(args: Any, count: int) -> Iterator[None]:
     """Keep processes at work on the study while the block runs; an exception in the block ends the processes."""
     context = get_context("spawn")
     processes: list[BaseProcess] = [context.Process(target=_work, args=(args,)) for _ in range(count)]
-    # A process inherits what is blocked here: Ctrl-C reaches this process alone, and this one ends the others.
+    # The processes inherit the blocked signal: Ctrl-C reaches only this process, which ends the others.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         for process in processes:
@@ -87,7 +87,7 @@ def workers(args: Any, count: int) -> Iterator[None]:
 
 
 def _work(args: Any) -> None:
-    """A worker in a process of its own; SIGTERM ends it."""
+    """Run a worker in its own process; SIGTERM ends it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an exception, which releases the journal
     try:
         Study(args).run()
@@ -98,14 +98,14 @@ def _work(args: Any) -> None:
 
 
 class Study:
-    """One worker's view of a study, which is new, was stopped, or has other workers.
+    """One worker's view of a study that is new, was stopped, or has other workers.
 
     Args:
         args: the options of ``fwagents tune``.
 
     Raises:
-        ValueError: the study had other settings, its journal is damaged, or what is to be borrowed is no search's
-            result.
+        ValueError: the study had other options, its journal is damaged, or a file of ``--borrow`` is not the result of
+            a search.
     """
 
     def __init__(self, args: Any) -> None:
@@ -126,7 +126,7 @@ class Study:
             self.study.pruner = optuna.pruners.SuccessiveHalvingPruner(GRACE, REDUCTION)
 
     def run(self) -> None:
-        """Work on all parts, one after the other."""
+        """Work on the three parts, one after the other."""
         with self.claims.alone(STUDY):
             for setting in known_settings(self.args):
                 self.want(setting)
@@ -141,14 +141,14 @@ class Study:
         self.write(self.finals(), over=True)
 
     def want(self, setting: dict[str, Any], **attributes: Any) -> None:
-        """Try a setting next, unless it was tried, is under way or waits."""
+        """Queue a setting, unless it was tried, is running or is queued."""
         for trial in self.study.get_trials(deepcopy=False, states=(*OVER, *UNDER_WAY)):
             if setting.items() <= set_in(trial).items():
                 return
         self.study.enqueue_trial(setting, user_attrs=attributes)
 
     def try_all(self) -> None:
-        """Try settings until ``--trials`` are over beside the borrowed ones, and none waits or is under way."""
+        """Try settings until ``--trials`` have ended, without the borrowed ones, and none is queued or running."""
         while True:
             with self.claims.alone(STUDY):
                 self.want_lost()
@@ -161,7 +161,7 @@ class Study:
                 return
 
     def want_lost(self) -> None:
-        """Try again what a process tried that is no more: nobody holds such a trial."""
+        """Queue again the trials of processes that have died: such a trial is running, but no process claims it."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self.claims.take(TRIALS + trial.number):
                 self.claims.give(TRIALS + trial.number)
@@ -171,14 +171,14 @@ class Study:
                     self.study.enqueue_trial(setting, user_attrs=lender)
 
     def ask(self) -> Trial | None:
-        """The next trial, which this worker now holds; None if enough trials are over or under way."""
+        """Claim and return the next trial; None if enough trials have ended or are running."""
         trials = self.study.get_trials(deepcopy=False)
         counted = [t for t in trials if t.state in (*OVER, *UNDER_WAY) and BORROWED not in t.user_attrs]
         waiting = any(trial.state == TrialState.WAITING for trial in trials)
         if not waiting and len(counted) >= self.args.trials:
             return None
-        # Samplers of one seed would draw the same twice. A trial under way counts as a poor one, so that no two workers
-        # draw alike.
+        # Samplers with one seed would draw the same setting twice. ``constant_liar`` counts a running trial as a poor
+        # one, so that no two workers draw similar settings.
         begun = sum(trial.state != TrialState.WAITING for trial in trials)
         self.study.sampler = optuna.samplers.TPESampler(seed=begun, multivariate=True, constant_liar=True)
         trial = self.study.ask()
@@ -186,7 +186,7 @@ class Study:
         return trial
 
     def try_one(self, trial: Trial) -> None:
-        """Train with the trial's setting, and write down how it did."""
+        """Train with the trial's setting and record the result."""
         try:
             value, state = self.objective(trial), TrialState.COMPLETE
         except optuna.TrialPruned:
@@ -210,10 +210,10 @@ class Study:
         """The mean over the seeds of the area under the curve.
 
         Raises:
-            optuna.TrialPruned: the setting makes numbers infinite, or the pruner gives it up.
+            optuna.TrialPruned: training diverges, or the pruner stops the trial.
         """
         setting = {name: suggest(trial, name, part) for name, part in space(self.args.core).items()}
-        trial.set_user_attr("commit", commit(Path(__file__).parent))  # a search may go on with later code
+        trial.set_user_attr("commit", commit(Path(__file__).parent))  # a search may be resumed with later code
         areas: list[float] = []
 
         def report(piece: int, area: float) -> None:
@@ -233,7 +233,7 @@ class Study:
         return fmean(areas)
 
     def finals(self) -> list[Row]:
-        """The best trials and those that the search began with, as they do in long runs; a worker makes each."""
+        """Return the long runs of the best trials and of the starting settings; each is made by one worker."""
         wanted = finalists(self.rows(), self.args.finalists, known_settings(self.args))
         while True:
             final = self.kept_finals(wanted)
@@ -244,13 +244,13 @@ class Study:
             if claimed is None:
                 time.sleep(POLL)
                 continue
-            # Another worker may have made it since this one looked.
+            # Another worker may have made it since this worker checked.
             if claimed["number"] not in {row["number"] for row in self.kept_finals(wanted)}:
                 self.make_final(claimed, wanted)
             self.claims.give(FINALS + claimed["number"])
 
     def make_final(self, row: Row, wanted: Sequence[Row]) -> None:
-        """The long runs of one trial's setting."""
+        """Make the long runs of one trial's setting."""
         long = replace(self.args, total_timesteps=self.args.final_steps)
         made = last_test(long, row["setting"])
         self.study.set_user_attr(self.final_name(row), made)
@@ -258,16 +258,16 @@ class Study:
         self.write(self.kept_finals(wanted))
 
     def kept_finals(self, wanted: Sequence[Row]) -> list[Row]:
-        """The long runs that are made."""
+        """Return the finalists whose long runs are done."""
         kept = self.study.user_attrs
         return [{**row, **kept[self.final_name(row)]} for row in wanted if self.final_name(row) in kept]
 
     def final_name(self, row: Row) -> str:
-        """The name that a finalist's long runs are kept under."""
+        """Return the name under which a finalist's long runs are stored."""
         return f"trial {row['number']} in {self.args.final_steps:,} steps"
 
     def rows(self) -> list[Row]:
-        """The trials that are over; one that was stopped has no value."""
+        """Return the trials that have ended; a trial that was stopped has no value."""
         return [
             {
                 "number": trial.number,
@@ -280,16 +280,16 @@ class Study:
         ]
 
     def own(self) -> list[Row]:
-        """Those of them that are not borrowed."""
+        """Return the rows of the trials that are not borrowed."""
         return [row for row in self.rows() if BORROWED not in row]
 
     def write(self, final: Sequence[Row] = (), over: bool = False) -> None:
-        """As :meth:`write_rows`, while no other worker writes."""
+        """Call ``write_rows`` while no other worker writes."""
         with self.claims.alone(STUDY):
             self.write_rows(final, over)
 
     def write_rows(self, final: Sequence[Row] = (), over: bool = False) -> None:
-        """The space, every trial, every finalist and the winner, whole or not at all."""
+        """Write the space, every trial, every finalist and the winner; the file is complete or unchanged."""
         rows = self.rows()
         finals = {"finalists": list(final)} if final else {}
         result = {**self.described, "over": over, "winner": best(final or rows), **finals, "trials": rows}
@@ -297,10 +297,10 @@ class Study:
 
 
 def opened(journal: Path) -> optuna.Study:
-    """The study of a journal, which is made if absent.
+    """Return the study of a journal, which is made if absent.
 
     Raises:
-        ValueError: the file is no journal.
+        ValueError: the file is not a journal.
     """
     mend(journal)
     try:
@@ -311,10 +311,10 @@ def opened(journal: Path) -> optuna.Study:
 
 
 def mend(journal: Path) -> None:
-    """Cut off a last line without an end, as a machine that went down leaves it: the next line would be joined to it.
+    """Cut off an incomplete last line, which a crashed machine leaves and to which the next line would be joined.
 
     Raises:
-        ValueError: no line has an end.
+        ValueError: the file has no complete line.
     """
     if not journal.exists():
         return
@@ -331,12 +331,12 @@ def mend(journal: Path) -> None:
 
 
 def set_in(trial: FrozenTrial) -> dict[str, Any]:
-    """The trial's setting, as far as it is drawn or was asked for."""
+    """Return the trial's setting, as far as it was drawn or queued."""
     return {**trial.params, **trial.system_attrs.get("fixed_params", {})}
 
 
 def suggest(trial: Trial, name: str, part: Range | Choice) -> Any:
-    """The trial's value for one part of the space."""
+    """Return the trial's value for one part of the space."""
     if isinstance(part, Choice):
         return trial.suggest_categorical(name, part.values)
     if part.whole:
@@ -345,7 +345,7 @@ def suggest(trial: Trial, name: str, part: Range | Choice) -> Any:
 
 
 def finalists(rows: Sequence[Row], count: int, known: Sequence[dict[str, Any]]) -> list[Row]:
-    """The best ``count`` trials, and those of the settings that were known before; none if ``count`` is 0."""
+    """Return the best ``count`` trials, and the trials of the ``known`` settings; none if ``count`` is 0."""
     whole = sorted((row for row in rows if row["value"] is not None), key=lambda row: row["value"], reverse=True)
     return [
         row
@@ -355,7 +355,7 @@ def finalists(rows: Sequence[Row], count: int, known: Sequence[dict[str, Any]]) 
 
 
 def last_test(args: Any, setting: dict[str, Any]) -> Row:
-    """How a setting does in long runs; one that has to be stopped makes the value None."""
+    """Evaluate a setting in long runs; the value is None if one of them has to be stopped."""
     began = time.monotonic()
     try:
         areas = [train(args, setting, seed) for seed in args.seeds]
@@ -365,10 +365,10 @@ def last_test(args: Any, setting: dict[str, Any]) -> Row:
 
 
 def lent(path: Path, env: str) -> dict[str, Any]:
-    """What the winner of another core's search shares with every core; what it borrowed itself does not count.
+    """Return the common options of the winner of another core's search. Trials which that search borrowed do not count.
 
     Raises:
-        ValueError: it is not such a search's result, or of another environment.
+        ValueError: the file is not the result of a search on this environment.
     """
     kept = read_json(path)
     if not isinstance(kept, dict) or kept.get("env") != env or "trials" not in kept:

@@ -38,25 +38,25 @@ class SupervisedArgs:
     """Options of every supervised task."""
 
     core: CoreName = "fast_weights"
-    """The memory."""
+    """Memory core."""
     hidden_size: Units = 50
     """Units of the memory."""
     inner_steps: Annotated[int, Within(0, 1000)] | Literal["adaptive"] | None = None
     """Core fast_weights: reads of the fast memory per time step, 0 for no memory, or "adaptive"; None is the task's
-    default, as for the next two."""
+    default, also for --decay and --fast-lr."""
     decay: Share | None = None
-    """Core fast_weights: what is left of the fast memory after a step."""
+    """Core fast_weights: share of the fast memory that is left after a step."""
     fast_lr: Weight | None = None
     """Core fast_weights: rate at which a hidden state is written."""
     core_kwargs: tuple[str, ...] = ()
     """Further options of the core: norm_per_step=True identity_scale=0.05 tolerance=0.05 max_inner_steps=20"""
 
     updates: Count = 60_000
-    """Batches to learn from, at most."""
+    """Largest number of batches to train on."""
     batch_size: Count = 128
-    """Examples of a batch."""
+    """Examples in a batch."""
     learning_rate: Share = 1e-3
-    """Adam's step size, at its largest."""
+    """Adam's largest step size."""
     lr_schedule: Literal["cosine", "warmup", "linear", "constant"] = "cosine"
     """"cosine" and "linear" fall to zero over the updates; "warmup" is cosine after a rise over the first tenth."""
     max_grad_norm: Norm | None = 5.0
@@ -67,16 +67,16 @@ class SupervisedArgs:
     """Torch threads; one is fastest for small models."""
 
     eval_freq: Count = 1000
-    """Updates between two validations; the best weights are kept, and a checkpoint follows each."""
+    """Updates between two validations. The best weights are kept, and a checkpoint is saved after each validation."""
     patience: Count | None = None
-    """Validations in a row that are no better and end the run; None for none."""
+    """End the run after this many validations in a row without improvement; None for never."""
     solved_evals: Count | None = 10
-    """Validations in a row without any error that end the run; None for none."""
+    """End the run after this many validations in a row without any error; None for never."""
     test: bool = True
     """Score the best weights on the test set at the end, the only time it is read; --no-test for a search."""
 
     resume: Path | None = None
-    """Go on with the run in this folder, from its checkpoint; takes no other option. Nothing in the folder is run, but
+    """Resume the run in this folder from its checkpoint; no other option is allowed. Nothing in the folder is run, but
     its config.json says which files are read, and where the result is written."""
     log_dir: OutputFolder = Path("runs")
     """Runs go to <log_dir>/<task>/<model>-<hidden size>-s<seed>-<time>."""
@@ -92,13 +92,13 @@ class Problem(NamedTuple):
     """The objects that a task's command builds from its options.
 
     Attributes:
-        model: what is trained.
+        model: the model to train.
         splits: the data, as the trainer takes it.
         core: the result's ``core``.
-        label: what stands for the model in the run's name.
-        classes: names of the classes, if the accuracy on each is to be reported.
-        trainer: makes the Trainer, if not ``Trainer`` itself; called alike.
-        facts: what else the result is to say of the trained model.
+        label: name of the model in the run's name.
+        classes: names of the classes, if the accuracy of each class is to be reported.
+        trainer: function that makes the trainer, with the arguments of ``Trainer``; None for ``Trainer`` itself.
+        facts: function that returns further entries of the result, about the trained model.
     """
 
     model: "nn.Module"
@@ -111,7 +111,7 @@ class Problem(NamedTuple):
 
 
 def read(args_type: type[ArgsT], argv: Sequence[str], task: str) -> tuple[ArgsT, dict[str, Any]]:
-    """The options and those of the core, from the command line or from the run that is to go on.
+    """Return the options and the core's options, from the command line or from the run that is resumed.
 
     Args:
         args_type: the command's options.
@@ -130,7 +130,7 @@ def read(args_type: type[ArgsT], argv: Sequence[str], task: str) -> tuple[ArgsT,
 
 
 def run(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, build: Callable[[], Problem]) -> int:
-    """Build, train, test, write; returns the exit code: 0, 130 after an interrupt, 1 where training diverged."""
+    """Build, train, test, write; return the exit code: 0, 130 after an interrupt, 1 if training diverged."""
     with contextlib.ExitStack() as held:
         try:
             return _run(args, core_kwargs, task, build, held)
@@ -166,7 +166,7 @@ def _run(
         if args.resume is not None:
             if (folder / CHECKPOINT).is_file():
                 trainer.load()
-            else:  # it was killed before its first
+            else:  # it was killed before its first checkpoint
                 begin_again(folder)
             print(f"Resumed {folder} at {trainer.update:,} updates")
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
@@ -178,7 +178,8 @@ def _run(
             trainer.train()
         except FloatingPointError as error:
             diverged = str(error)
-        score = trainer.test() if args.test and trainer.curve else None  # of what validation chose, even so
+        # The weights that validation chose are tested even if training diverged.
+        score = trainer.test() if args.test and trainer.curve else None
     except KeyboardInterrupt:
         print(f"\nInterrupted after {trainer.update:,} updates.")
         done = trainer.curve[-1]["update"] if (folder / CHECKPOINT).is_file() and trainer.curve else 0
@@ -197,7 +198,7 @@ def _run(
 
 
 def _check_output(args: SupervisedArgs) -> None:
-    """ValueError if ``--output`` names a file that is not an earlier result of the same options."""
+    """Raise ValueError if ``--output`` names a file that is not an earlier result of the same options."""
     if args.output is None or not args.output.is_file():
         return
     kept = read_json(args.output)
@@ -217,9 +218,9 @@ def _as_json(args: SupervisedArgs) -> dict[str, Any]:
 
 
 def _begin(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, label: str) -> Path:
-    """Make the run's folder and write down what runs there."""
+    """Make the run's folder and write its ``config.json``."""
     if args.output is not None:
-        args.output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is known now, not at the end
+        args.output.parent.mkdir(parents=True, exist_ok=True)  # an output that cannot be written fails now
     described = {"args": _as_json(args), "core_kwargs": core_kwargs, **provenance()}
     folder = new_run_dir(args.log_dir, task, f"{label}-{args.hidden_size}", args.seed, described)
     print(f"Run folder: {folder}", flush=True)
@@ -229,7 +230,7 @@ def _begin(args: SupervisedArgs, core_kwargs: dict[str, Any], task: str, label: 
 def _result(
     args: SupervisedArgs, task: str, problem: Problem, trainer: "Trainer", score: Any, diverged: str | None
 ) -> dict[str, Any]:
-    """The result file: what came out, what it took, and what it takes to run it again."""
+    """Return the content of the result file: the scores, the cost, and what is needed to repeat the run."""
     described = read_json(trainer.folder / CONFIG)
     best = trainer.best if trainer.curve else {}
     validated = [f"validation_{name}" for name in trainer.measured]
@@ -259,7 +260,7 @@ def _result(
 
 
 def _report(result: dict[str, Any], trainer: "Trainer", args: SupervisedArgs) -> None:
-    """The closing lines."""
+    """Print the closing lines."""
     if shown := trainer.closing():
         print(shown)
     print(

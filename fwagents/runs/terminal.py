@@ -1,4 +1,4 @@
-"""An episode in the terminal, step by step: what the film shows, as text."""
+"""An episode in the terminal, step by step: the content of the film as text."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ MOST_NAMED = 6  # actions, or numbers of a vector
 
 
 def page(episode: Trace, t: int, action_names: Sequence[str] | None = None) -> str:
-    """Step t of an episode (a trace of one row), or with t past the last step its end."""
+    """Return step t of an episode (a trace of one row) as text, or the episode's end if t is past the last step."""
     assert episode.screens is not None
     assert episode.rewards is not None
     screen = episode.screens[t, 0]
@@ -45,7 +45,7 @@ def page(episode: Trace, t: int, action_names: Sequence[str] | None = None) -> s
 
 
 def blocks(picture: Any, widest: int = WIDEST) -> list[str]:
-    """A picture [height, width, 3] in half blocks, coloured: two pixels a character, one above the other."""
+    """Return a picture [height, width, 3] as lines of coloured half blocks, each two pixels one above the other."""
     image = Image.fromarray(picture)
     width = min(widest, image.width)
     image = image.resize((width, max(2, 2 * round(width * image.height / image.width / 2))))
@@ -61,7 +61,7 @@ def blocks(picture: Any, widest: int = WIDEST) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """A page without escape codes: a coloured character becomes one that is as bright."""
+    """Return a page without escape codes: a coloured character becomes a plain one of the same brightness."""
     return ESCAPES.sub("", PIXELS.sub(lambda found: _shade(*map(int, found.groups())), text))
 
 
@@ -80,7 +80,7 @@ def _seen(episode: Trace, t: int) -> list[str]:
 
 
 def _side_by_side(left: list[str], right: list[str]) -> list[str]:
-    """Two columns; the left one may hold colours, which take no room."""
+    """Join two columns of text; colour codes in the left one count as no width."""
     width = max((_room(line) for line in left), default=0)
     pairs = zip_longest(left, right, fillvalue="")
     return [(a + " " * (width - _room(a)) + "   " + b).rstrip() for a, b in pairs]
@@ -104,5 +104,5 @@ def _actions(episode: Trace, t: int, names: Sequence[str] | None) -> list[str]:
 
 
 def _bars(heights: Any) -> str:
-    """A bar for each step so far, the latest last; of a height up to 1."""
+    """Return a bar for each step so far, in order; heights are at most 1."""
     return "".join(LEVELS[round(float(height) * (len(LEVELS) - 1))] for height in heights[-2 * WIDEST :])

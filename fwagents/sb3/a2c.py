@@ -54,7 +54,7 @@ class MemoryA2C(MemoryRollouts, A2C):
         losses = {
             "policy_loss": -(advantages * log_prob).mean(),
             "value_loss": F.mse_loss(chunks.returns, values),
-            # Without a closed form, the samples' own surprise stands in for the entropy.
+            # Without a closed form, the entropy is estimated as the mean of -log_prob over the samples.
             "entropy_loss": log_prob.mean() if entropy is None else -entropy.mean(),
         }
         self._apply_gradient(

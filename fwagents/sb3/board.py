@@ -1,4 +1,4 @@
-"""What a run's page in TensorBoard holds beside its curves: charts put together, a table of runs, a guide."""
+"""Contents of a run's TensorBoard page besides its curves: combined charts, a table of runs, a guide."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -55,7 +55,7 @@ GUIDE_OF_READS = {
 
 
 def board_writer(logger: Logger) -> SummaryWriter | None:
-    """What writes a logger's TensorBoard page; None where it has none."""
+    """Return the writer of a logger's TensorBoard page; None if the logger has no such page."""
     forms = [form for form in logger.output_formats if isinstance(form, TensorBoardOutputFormat)]
     return forms[0].writer if forms else None
 
@@ -64,9 +64,9 @@ def describe_run(logger: Logger, compared: Mapping[str, Any], options: Mapping[s
     """Open a run's page: its charts, its line in the table of runs, its options and a guide as text.
 
     Args:
-        logger: of a new run; a resumed one has them already.
-        compared: what runs are compared by, few enough for a table.
-        options: all others; None is left out.
+        logger: the logger of a new run; the page of a resumed run has all this already.
+        compared: the options by which runs are compared, few enough for a table.
+        options: all other options; an option that is None is left out.
     """
     writer = board_writer(logger)
     if writer is None:

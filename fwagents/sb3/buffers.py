@@ -1,4 +1,4 @@
-"""A rollout kept time-major and cut into chunks; the memory's state is stored only where a chunk begins."""
+"""A rollout stored time-major and cut into chunks; the memory's state is stored only where a chunk begins."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -23,7 +23,7 @@ class Chunks(NamedTuple):
     Attributes:
         observations: [L, n, ...], or a dict of such.
         actions: [L, n, ...].
-        old_values: [L, n], from the rollout, like the next two.
+        old_values: [L, n], from the rollout, like ``old_log_prob`` and ``advantages``.
         old_log_prob: [L, n].
         advantages: [L, n].
         returns: [L, n], targets of the value.
@@ -44,18 +44,18 @@ class Chunks(NamedTuple):
 class MemoryRolloutBuffer(RolloutBuffer):
     """Rollout of ``buffer_size`` steps of ``n_envs`` environments, cut into chunks of ``chunk_length`` steps.
 
-    Everything is stored once, time first: [buffer_size, n_envs, ...]. Of the memory's state there is one copy for each
-    chunk, [buffer_size / chunk_length, n_envs, ...]: with 256 fast-weight units, 128 steps, 8 environments and chunks
-    of 32 that is 8.4 MB, where a copy for every step would take 268 MB.
+    Everything is stored once, time first: [buffer_size, n_envs, ...]. The memory's state is stored once for each chunk,
+    [buffer_size / chunk_length, n_envs, ...]. With 256 fast-weight units, 128 steps, 8 environments and chunks of 32
+    this takes 8.4 MB; a copy for every step would take 268 MB.
 
     Args:
         buffer_size: steps of each environment.
-        observation_space: any space that SB3 knows, Dict among them.
+        observation_space: any space that SB3 supports, including Dict.
         action_space: Box, Discrete, MultiDiscrete or MultiBinary.
-        device: where minibatches go.
-        gae_lambda: bias against variance of the advantage.
+        device: device of the minibatches.
+        gae_lambda: lambda of generalised advantage estimation, which trades bias against variance.
         gamma: discount factor.
-        n_envs: environments.
+        n_envs: number of environments.
         chunk_length: steps of a chunk, a divisor of ``buffer_size``; None is ``buffer_size``.
 
     Raises:
@@ -83,7 +83,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
-        """Forget the rollout; the memory it took is used again."""
+        """Discard the rollout; its arrays are reused."""
         self.pos, self.full = 0, False
         self.states: list[MemoryStates] = []
         if hasattr(self, "rewards"):
@@ -103,7 +103,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         )
 
     def add_states(self, states: MemoryStates) -> None:
-        """Keep the memory before the step that is added next, which opens a chunk."""
+        """Store the memory's state before the next added step, with which a chunk begins."""
         self.states.append(states)
 
     def add(
@@ -115,7 +115,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         value: Tensor,
         log_prob: Tensor,
     ) -> None:
-        """Keep one step of every environment, each array [n_envs, ...], ``value`` [n_envs, 1]."""
+        """Store one step of every environment, each array [n_envs, ...], ``value`` [n_envs, 1]."""
         self.rewards[self.pos] = reward
         if isinstance(self.observations, dict):
             self.observations = {key: self._kept(store, obs[key]) for key, store in self.observations.items()}
@@ -129,9 +129,9 @@ class MemoryRolloutBuffer(RolloutBuffer):
         self.full = self.pos == self.buffer_size
 
     def _kept(self, store: np.ndarray, obs: np.ndarray) -> np.ndarray:
-        """``store`` with the present step's observations, in a dtype that holds them.
+        """Write the current step's observations into ``store``; return it, converted if its dtype cannot hold them.
 
-        VecNormalize turns integers into floats and leaves the space as it was.
+        VecNormalize turns integers into floats but does not change the space.
         """
         if not np.can_cast(obs.dtype, store.dtype, "same_kind"):
             store = store.astype(np.promote_types(store.dtype, obs.dtype))
@@ -139,12 +139,12 @@ class MemoryRolloutBuffer(RolloutBuffer):
         return store
 
     def chunks(self, ids: np.ndarray | None = None) -> Chunks:
-        """The chunks numbered ``ids`` [n]; chunk ``k * n_envs + e`` is the k-th of environment e. None is all."""
+        """Return the chunks ``ids`` [n], None for all; chunk ``k * n_envs + e`` is the k-th chunk of environment e."""
         assert self.full, "the rollout is not complete"
         ids = np.arange(self.n_chunks) if ids is None else ids
         piece, env = np.divmod(ids, self.n_envs)
         first = piece * self.chunk_length * self.n_envs + env
-        # Where the steps [L, n] stand when time and environments are one axis: a single gather, contiguous.
+        # Indices of the steps [L, n] if time and environments are one axis: then a single gather suffices.
         steps = torch.from_numpy((np.arange(self.chunk_length)[:, None] * self.n_envs + first).ravel())
         states = [self.states[number] for number in piece.tolist()]
 
@@ -172,13 +172,13 @@ class MemoryRolloutBuffer(RolloutBuffer):
         )
 
     def _action_shape(self, actions: Tensor) -> Tensor:
-        """[L, n, action_dim] in the form that SB3's distributions take."""
+        """Return actions [L, n, action_dim] in the form that SB3's distributions take."""
         if isinstance(self.action_space, spaces.Discrete):
             return actions.squeeze(-1).long()
         return actions.float() if isinstance(self.action_space, spaces.MultiBinary) else actions
 
     def get(self, batch_size: int | None = None) -> Iterator[Chunks]:  # type: ignore[override]  # chunks, not steps
-        """Minibatches of ``batch_size`` steps, every chunk once, in random order; None is one of everything."""
+        """Yield minibatches of ``batch_size`` steps, each chunk once, in random order; None is one minibatch of all."""
         per_batch = self.n_chunks if batch_size is None else batch_size // self.chunk_length
         order = np.random.permutation(self.n_chunks)  # noqa: NPY002 -- the generator that SB3 seeds
         for begin in range(0, self.n_chunks, per_batch):

@@ -1,6 +1,6 @@
-"""Callbacks for runs: evaluation, finished episodes, what the memory holds, a progress bar.
+"""Callbacks for runs: evaluation, finished episodes, norms of the memory's state, a progress bar.
 
-Those that remember something have ``get_state`` and ``set_state``, so that a run can be resumed; see ``checkpoints``.
+Callbacks with a state have ``get_state`` and ``set_state``, so that a run can be resumed; see ``checkpoints``.
 """
 
 import copy
@@ -28,11 +28,11 @@ class EvaluationCallback(EvalCallback):
 
     Args:
         env: environments to play in.
-        seed: of their episodes.
-        episodes: how many.
+        seed: seed of their episodes.
+        episodes: number of episodes.
         every: environment steps between two evaluations.
-        folder: where ``evaluations.npz`` and ``best_model.zip`` go.
-        num_envs: environments that the agent trains in.
+        folder: folder for ``evaluations.npz`` and ``best_model.zip``.
+        num_envs: number of environments that the agent trains in.
     """
 
     REMEMBERED = (
@@ -44,7 +44,7 @@ class EvaluationCallback(EvalCallback):
         frequency = max(1, every // num_envs)
         super().__init__(env, n_eval_episodes=episodes, eval_freq=frequency, log_path=str(folder), verbose=0)
         self.seed, self.folder = seed, folder
-        # SB3 writes in place; it writes here, and the whole file is then moved.
+        # SB3 overwrites its file in place. It writes to this path instead, and the complete file is then renamed.
         self.log_path: str | None = str(folder / ".evaluations.npz")
 
     def _on_step(self) -> bool:
@@ -55,17 +55,17 @@ class EvaluationCallback(EvalCallback):
         with naming(self.folder / "evaluations.npz"):
             go_on = super()._on_step()
         os.replace(cast(str, self.log_path), self.folder / "evaluations.npz")
-        if self.last_mean_reward >= best:  # of equals the later, which has learned for longer
+        if self.last_mean_reward >= best:  # on a tie keep the later model, which has trained longer
             save_model(self.model, self.folder / "best_model.zip")
         return go_on
 
     def get_state(self) -> dict[str, Any]:
-        """Results so far, and what the environments carry from one evaluation to the next."""
+        """Return the results so far, and the environments' state, which the next evaluation continues."""
         results = {name: copy.copy(getattr(self, name)) for name in self.REMEMBERED}
         return {"results": results, "env": get_env_state(self.eval_env)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from those."""
+        """Restore the results and the environments' state."""
         for name, value in state["results"].items():
             setattr(self, name, value)
         set_env_state(self.eval_env, state["env"])
@@ -76,7 +76,7 @@ class EpisodeLogCallback(BaseCallback):
 
     Args:
         path: the file.
-        env_id: goes into its first line.
+        env_id: environment id for the file's first line.
     """
 
     def __init__(self, path: Path, env_id: str) -> None:
@@ -85,13 +85,13 @@ class EpisodeLogCallback(BaseCallback):
         self.resumed = False
 
     def get_state(self) -> dict[str, Any]:
-        """How much of the file is written."""
+        """Return the size of the file, with all rows written so far."""
         with naming(self.path):
             self.writer.file_handler.flush()
         return {"bytes": self.path.stat().st_size}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Cut off what was written after that; where the file is shorter, its last whole line is the end."""
+        """Cut off the rows written after ``get_state``. A shorter file is cut after its last whole line."""
         if not self.path.exists():
             return
         with self.path.open("r+b") as file:
@@ -138,9 +138,9 @@ class MemoryNormCallback(BaseCallback):
 
 
 class LogCallback(BaseCallback):
-    """Write a line of the log after every so many rollouts of the whole run, however often it was resumed.
+    """Write a line of the log every ``every`` rollouts, counted over the whole run, also when it was resumed.
 
-    SB3's ``log_interval`` counts from the last resume. This comes after the callbacks that record something.
+    SB3's ``log_interval`` counts from the last resume. This callback must follow the callbacks that record values.
 
     Args:
         every: rollouts between two lines.
@@ -161,7 +161,7 @@ class LogCallback(BaseCallback):
 
 
 class ProgressCallback(BaseCallback):
-    """A progress bar with the return and success rate of the latest episodes; plain lines where there is no terminal.
+    """A progress bar with the return and success rate of the latest episodes; without a terminal, plain lines.
 
     Args:
         total_timesteps: environment steps of the whole run.

@@ -1,9 +1,9 @@
-"""Checkpoints that a run goes on from as if nothing had happened.
+"""Checkpoints from which a run resumes exactly where it stopped.
 
-A checkpoint is SB3's own zip with one entry more, ``resume.pt``: the random generators, the environments, what the
-memory held, and whatever the callbacks keep. It is taken between two rollouts, when nothing else is under way.
+A checkpoint is SB3's own zip with one more entry, ``resume.pt``: the states of the random generators, the environments,
+the memory and the callbacks. It is saved between two rollouts.
 
-An agent that learned behind ``VecNormalize`` is nothing without its statistics, so they travel in the same zip.
+An agent trained with ``VecNormalize`` needs its statistics, so they are stored in the same zip.
 """
 
 import pickle
@@ -26,23 +26,23 @@ from fwagents.sb3.env_states import get_env_state, set_env_state
 T = TypeVar("T")
 
 ENTRY = "resume.pt"
-NORMALIZER = "vecnormalize.pkl"  # what VecNormalize.save writes
-# What SB3's zip leaves out because it can be large, or because loading forgets it.
+NORMALIZER = "vecnormalize.pkl"  # the format of VecNormalize.save
+# Attributes that SB3's zip leaves out because they can be large, or that loading resets.
 CARRIED = ("_last_obs", "_last_episode_starts", "_last_states", "_last_lstm_states", "_last_original_obs")
 
 
 class Resumable(Protocol):
-    """A callback with something to remember."""
+    """A callback whose state belongs in a checkpoint."""
 
     def get_state(self) -> dict[str, Any]:
-        """What ``set_state`` needs to go on from here."""
+        """Return the state that ``set_state`` needs to resume from here."""
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what ``get_state`` returned."""
+        """Resume from a state that ``get_state`` returned."""
 
 
 def save_model(model: BaseAlgorithm, path: Path, resume: dict[str, Any] | None = None) -> None:
-    """Write a model, and what else it takes to resume it; ``path`` is always a whole file or absent."""
+    """Write a model and the data needed to resume it. ``path`` is a complete file or absent at any time."""
     with replacing(path) as file:
         model.save(file)
         normalizer = model.get_vec_normalize_env()
@@ -55,9 +55,9 @@ def save_model(model: BaseAlgorithm, path: Path, resume: dict[str, Any] | None =
 
 
 def load_normalizer(path: Path, env: VecEnv) -> VecEnv:
-    """``env`` behind the ``VecNormalize`` that a saved model learned behind, its statistics held; else ``env`` itself.
+    """Wrap ``env`` in the ``VecNormalize`` of a saved model, with fixed statistics; return ``env`` if it had none.
 
-    Rewards stay what they are. The statistics are a pickle, as in SB3: load only what you trust.
+    Rewards are not normalised. The statistics are a pickle, as in SB3: load only files that you trust.
     """
     with zipfile.ZipFile(path) as archive:
         if NORMALIZER not in archive.namelist():
@@ -69,7 +69,7 @@ def load_normalizer(path: Path, env: VecEnv) -> VecEnv:
 
 
 def capture(model: BaseAlgorithm, callbacks: list[BaseCallback]) -> dict[str, Any]:
-    """Everything a run has beside its model: generators, environments, memory, callbacks."""
+    """Return the state of a run besides its model: random generators, environments, memory, callbacks."""
     assert model.env is not None
     return {
         "carried": {name: getattr(model, name) for name in CARRIED if hasattr(model, name)},
@@ -78,23 +78,23 @@ def capture(model: BaseAlgorithm, callbacks: list[BaseCallback]) -> dict[str, An
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "env": get_env_state(model.env),
-        # Recorded since the last line of the log, for the next.
+        # Values recorded since the last line of the log, for the next line.
         "log": [dict(kept) for kept in _pending(model)],
         "callbacks": [cast(Resumable, c).get_state() if hasattr(c, "get_state") else None for c in callbacks],
     }
 
 
 def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str, Any]) -> bool:
-    """Put back what :func:`capture` took.
+    """Restore the state that ``capture`` returned.
 
     Args:
-        model: loaded from the same checkpoint, its environments and logger set.
-        callbacks: made like those that were captured.
-        state: what was captured.
+        model: model loaded from the same checkpoint, with its environments and logger set.
+        callbacks: callbacks made with the same arguments, in the same order, as the captured ones.
+        state: the captured state.
 
     Returns:
-        Whether all goes on as if nothing had happened. False: the environments could not give their state, and new
-        episodes begin.
+        Whether the run continues exactly as if it had not stopped. If False, the environments could not give their
+        state, and new episodes begin.
     """
     assert model.env is not None
     set_env_state(model.env, state["env"])
@@ -117,10 +117,10 @@ def restore(model: BaseAlgorithm, callbacks: list[BaseCallback], state: dict[str
 
 
 def read_resume(path: Path) -> dict[str, Any]:
-    """The resume entry of a checkpoint.
+    """Return the resume entry of a checkpoint.
 
     Raises:
-        ValueError: the file is not a whole checkpoint.
+        ValueError: the file is not a complete checkpoint.
     """
     try:
         check_zip(path)
@@ -128,21 +128,21 @@ def read_resume(path: Path) -> dict[str, Any]:
             # The checkpoint is the user's own, and SB3's part of it is a pickle already.
             state: dict[str, Any] = torch.load(entry, weights_only=False)
             return state
-    except Exception as error:  # the checksums leave out the zip's own headers, which fail in many ways
+    except Exception as error:  # the checksums do not cover the zip's own headers, which fail in many ways
         raise ValueError(f"{path} is not a whole checkpoint: {_in_words(error)}") from error
 
 
 def newest_whole(folder: Path, load: Callable[[Path], T]) -> tuple[T, dict[str, Any]]:
-    """The newest checkpoint of a folder that is whole: its model and its resume entry.
+    """Return the model and the resume entry of the newest complete checkpoint in a folder.
 
-    Warns of every newer one that is not.
+    Every newer checkpoint that is damaged gives a warning.
 
     Args:
-        folder: of the checkpoints.
-        load: makes the model of a checkpoint.
+        folder: folder of the checkpoints.
+        load: function that loads the model of a checkpoint.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no complete checkpoint.
     """
     for path in sorted(folder.glob("step_*.zip"), reverse=True):
         try:
@@ -162,12 +162,12 @@ def _in_words(error: Exception) -> str:
 
 
 class CheckpointCallback(BaseCallback):
-    """Save ``step_<steps>.zip`` into a folder, before the first rollout and then every so many environment steps.
+    """Save ``step_<steps>.zip`` into a folder, before the first rollout and then every ``every`` environment steps.
 
     Args:
-        folder: where to; made if absent.
+        folder: folder for the checkpoints; made if absent.
         every: environment steps between two checkpoints.
-        callbacks: those whose state is to be kept too.
+        callbacks: callbacks whose state is saved too.
     """
 
     def __init__(self, folder: Path, every: int, callbacks: list[BaseCallback]) -> None:

@@ -1,4 +1,4 @@
-"""What turns an observation into the memory's input."""
+"""Encoders: modules that turn an observation into the memory's input."""
 
 import math
 from typing import Any
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from fwagents.cores.base import positive_int
 
-# Below these a product that skips the zeros costs more to prepare than it saves.
+# With fewer rows, or a larger share of non-zeros, a product that skips the zeros costs more to prepare than it saves.
 FEWEST_ROWS = 128
 MOST_NONZERO = 1 / 16
 LEAST_OF_NATURE = 36  # pixels a side: with fewer, nothing is left after NatureCNN's strides
-MOST_PLACES = 400  # of what convolutions put out, before they are averaged over neighbours: those of 20 x 20 pixels
+MOST_PLACES = 400  # places of the convolutions' output above which it is average-pooled, as for 20 x 20 pixels
 
 
 class DenseExtractor(BaseFeaturesExtractor):
@@ -49,10 +49,10 @@ class DenseExtractor(BaseFeaturesExtractor):
 class ImageExtractor(BaseFeaturesExtractor):
     """Convolutions over an image of any size, then a linear layer and ReLU.
 
-    The convolutions of SB3's ``NatureCNN`` from 36 pixels a side, which is the least that they take; below, as in grid
-    worlds, two layers of 3x3 that keep every pixel. Where they put out more than 400 places, neighbours are averaged
-    until there are no more: so the linear layer has at most 64 * 400 * features_dim weights, 13 million by default,
-    whatever the size of the image. The image of 84 x 84 pixels has 49 places.
+    Images of at least 36 pixels a side use the convolutions of SB3's ``NatureCNN``, which need that size. Smaller
+    images, such as grid worlds, use two 3x3 layers that keep every pixel. If the output has more than 400 places, it is
+    average-pooled to at most 400. The linear layer therefore has at most 64 * 400 * features_dim weights, 13 million by
+    default, for every image size. An image of 84 x 84 pixels has 49 places.
 
     Args:
         observation_space: Box [C, H, W], uint8 unless ``normalized_image``.
@@ -105,12 +105,12 @@ def _nature(channels: int) -> list[nn.Module]:
 
 
 def _after_nature(side: int) -> int:
-    """Pixels of a side after those convolutions."""
+    """Return the pixels of a side after the convolutions of ``_nature``."""
     return ((side - 8) // 4 - 3) // 2 - 1
 
 
 def _pool(height: int, width: int) -> tuple[int, int]:
-    """How many neighbours down and across are averaged, so that no more than ``MOST_PLACES`` places are left."""
+    """Return the height and width of the pooling window that leaves at most ``MOST_PLACES`` places."""
     down = across = 1
     while (rows := math.ceil(height / down)) * (columns := math.ceil(width / across)) > MOST_PLACES:
         down, across = (down + 1, across) if rows > columns else (down, across + 1)
@@ -118,7 +118,7 @@ def _pool(height: int, width: int) -> tuple[int, int]:
 
 
 class MultiInputExtractor(BaseFeaturesExtractor):
-    """The parts of a Dict observation side by side: images through an :class:`ImageExtractor`, all else flattened.
+    """Concatenate the parts of a Dict observation: images through an ``ImageExtractor``, all others flattened.
 
     Args:
         observation_space: Dict of spaces that SB3 flattens, and images.
@@ -126,7 +126,7 @@ class MultiInputExtractor(BaseFeaturesExtractor):
         normalized_image: whether images are in [0, 1] already.
 
     Raises:
-        ValueError: the observation is no Dict.
+        ValueError: the observation is not a Dict.
     """
 
     def __init__(
@@ -155,8 +155,8 @@ class MultiInputExtractor(BaseFeaturesExtractor):
 
 
 def nearly_all_zeros(x: Tensor) -> bool:
-    """Whether :func:`linear_of_sparse` is worth it for x [B, D], judged by its first rows; never while compiling."""
-    if torch.compiler.is_compiling():  # first: to ask for the length would fix it
+    """Whether ``linear_of_sparse`` is worth it for x [B, D], judged by its first rows; never while compiling."""
+    if torch.compiler.is_compiling():  # checked first: len(x) would make the batch size a constant of the graph
         return False
     if len(x) < FEWEST_ROWS or x.device.type != "cpu" or x.requires_grad:
         return False
@@ -165,7 +165,7 @@ def nearly_all_zeros(x: Tensor) -> bool:
 
 
 def linear_of_sparse(x: Tensor, linear: nn.Linear) -> Tensor:
-    """``linear(x)``, up to rounding: the sum of the weights that x picks. For x on the CPU that needs no gradient.
+    """Compute ``linear(x)``, up to rounding, from the non-zeros of x. For x on the CPU that needs no gradient.
 
     Args:
         x: [B, D], mostly zeros.
@@ -175,7 +175,7 @@ def linear_of_sparse(x: Tensor, linear: nn.Linear) -> Tensor:
         [B, R].
     """
     rows, inputs = x.shape
-    # NumPy finds what is not zero an order of magnitude sooner than torch.
+    # NumPy finds the non-zeros ten times faster than torch.
     picked = torch.from_numpy(np.flatnonzero(x.numpy() != 0))
     begins = torch.searchsorted(picked, torch.arange(0, rows * inputs, inputs))
     weights = linear.weight.t().contiguous()

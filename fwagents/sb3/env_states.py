@@ -1,8 +1,8 @@
-"""Take the state of environments out of them, and put it back.
+"""Read the state of environments, and restore it.
 
-An environment takes part if, unwrapped, it has ``get_state()`` and ``set_state(state)``. Around it may stand
+This works for an environment that, unwrapped, has ``get_state()`` and ``set_state(state)``. It may be inside
 Gymnasium's wrappers, SB3's ``DummyVecEnv`` or ``SubprocVecEnv``, SB3's own ``VecEnvWrapper`` classes, and
-``VecPreviousStep``, which keeps nothing between two steps.
+``VecPreviousStep``, which has no state between two steps.
 """
 
 import io
@@ -28,29 +28,29 @@ DESCRIPTIONS = ("_saved_kwargs", "_cached_spec", "_metadata")
 
 
 class Stateful(gym.Wrapper[Any, Any, Any, Any]):
-    """Gives and takes the state of all that it stands around; for an environment in a process of its own."""
+    """Wrapper that gets and sets the state of all that it wraps, for an environment in its own process."""
 
     def get_chain_state(self) -> bytes | None:
-        """The state; None where a wrapper, or the environment, cannot say."""
+        """Return the state; None if a wrapper, or the environment, cannot give its state."""
         return _pickle_chain(self.env)
 
     def set_chain_state(self, state: bytes) -> None:
-        """Go on from what ``get_chain_state`` returned."""
+        """Restore a state that ``get_chain_state`` returned."""
         _unpickle_chain(self.env, state)
 
 
 def get_env_state(env: VecEnv) -> dict[str, Any]:
-    """The state of a ``VecEnv`` and of all that it is made of.
+    """Return the state of a ``VecEnv`` and of everything that it wraps.
 
     Returns:
-        ``exact``, whether an environment given it goes on as this one would; and ``layers``, a state for each.
+        ``exact``, whether an environment with this state continues exactly as this one; ``layers``, a state per layer.
     """
     layers = [_layer_state(layer) for layer in _layers(env)]
     return {"exact": None not in layers, "layers": layers}
 
 
 def set_env_state(env: VecEnv, state: dict[str, Any]) -> None:
-    """Put back what :func:`get_env_state` took from environments that were made alike."""
+    """Restore a state that ``get_env_state`` returned for environments made with the same arguments."""
     for layer, kept in zip(_layers(env), state["layers"], strict=True):
         if kept is None:
             continue
@@ -68,7 +68,7 @@ def set_env_state(env: VecEnv, state: dict[str, Any]) -> None:
 
 
 def _layers(env: VecEnv) -> Iterator[VecEnv]:
-    """A VecEnv and what it wraps, from the outside in."""
+    """Yield a VecEnv and everything that it wraps, from the outside in."""
     while isinstance(env, VecEnvWrapper):
         yield env
         env = env.venv
@@ -76,7 +76,7 @@ def _layers(env: VecEnv) -> Iterator[VecEnv]:
 
 
 def _layer_state(env: VecEnv) -> Any:
-    """The state of one layer; None where it cannot give it."""
+    """Return the state of one layer; None if the layer cannot give it."""
     if isinstance(env, VecEnvWrapper):
         if not (isinstance(env, VecPreviousStep) or type(env).__module__.startswith("stable_baselines3.")):
             return None
@@ -93,7 +93,7 @@ def _all_of(states: list[bytes | None]) -> list[bytes | None] | None:
 
 
 def _pickle_chain(env: Env) -> bytes | None:
-    """The state of an environment and of the wrappers around it; None where one of them cannot say."""
+    """Return the state of an environment and of its wrappers; None if one of them cannot give its state."""
     chain = _chain(env)
     inner: Any = chain[-1]
     if not (hasattr(inner, "get_state") and hasattr(inner, "set_state")):
@@ -101,7 +101,7 @@ def _pickle_chain(env: Env) -> bytes | None:
     file = io.BytesIO()
     try:
         _Pickler(file, chain).dump((inner.get_state(), [_changing(layer) for layer in chain[:-1]]))
-    except Exception:  # an open file, a window, a get_state that means something else: whatever it is, it is not known
+    except Exception:  # an open file, a window, a get_state with another meaning: the state cannot be read
         return None
     return file.getvalue()
 
@@ -115,7 +115,7 @@ def _unpickle_chain(env: Env, data: bytes) -> None:
 
 
 def _chain(env: Env) -> list[Env]:
-    """The wrappers from the outside in, and last the environment itself."""
+    """Return the wrappers from the outside in, and last the environment itself."""
     chain = [env]
     while isinstance(chain[-1], gym.Wrapper):
         chain.append(chain[-1].env)
@@ -131,7 +131,7 @@ def _changing(wrapper: Env) -> dict[str, Any]:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles what wrappers hold, an environment of their own chain by its place there."""
+    """Pickler of wrappers' attributes, which stores an environment of the chain as its index in the chain."""
 
     def __init__(self, file: io.BytesIO, chain: list[Env]) -> None:
         super().__init__(file)
@@ -139,7 +139,7 @@ class _Pickler(pickle.Pickler):
 
     def persistent_id(self, obj: Any) -> int | None:
         if isinstance(obj, gym.Env):
-            return self.places[id(obj)]  # KeyError: of another environment nothing is known
+            return self.places[id(obj)]  # KeyError for an environment outside the chain, whose state is unknown
         return None
 
 

@@ -18,18 +18,18 @@ RunCore: TypeAlias = Callable[[str, Tensor], Tensor]
 class Forward:
     """The forward pass of a policy over N observations.
 
-    The outputs of the cores are computed when they are first read, so a caller that needs the values alone does not run
-    the actor's core where the critic has no use for it.
+    The outputs of the cores are computed when they are first read. A caller that needs only the values therefore does
+    not run the actor's core, unless the critic reads its output.
 
     Args:
         policy: the policy.
         obs: observations as tensors [N, ...], or a dict of them.
-        run: runs a core. It alone knows which of the N observations follow each other, and where the state is.
+        run: function that runs a core. Only it knows which of the N observations follow each other, and the state.
         prepared: whether the observations have been through SB3's ``preprocess_obs``.
 
     Attributes:
-        features: what the actor's core is given [N, D].
-        critic_features: what the critic is given [N, D].
+        features: input of the actor's core [N, D].
+        critic_features: input of the critic [N, D].
     """
 
     def __init__(self, policy: "MemoryPolicy", obs: Any, run: RunCore, prepared: bool = False) -> None:
@@ -47,7 +47,7 @@ class Forward:
 
     @property
     def critic(self) -> Tensor:
-        """The input of the value's head [N, H]: outputs of the critic's core or of the actor's, or features alone."""
+        """The input of the value head [N, H]: the critic's or actor's core output, or a layer on the features."""
         if self._critic is None:
             self._critic = self._critic_latent(self._policy.critic_core_mode)
         return self._critic
@@ -61,24 +61,24 @@ class Forward:
         return self.actor.detach() if mode == "detached" else self.actor
 
     def latents(self) -> tuple[Tensor, Tensor]:
-        """``actor`` and ``critic``, for which every core runs."""
+        """Return ``actor`` and ``critic``, for which every core runs."""
         return self.actor, self.critic
 
     def heads(self) -> tuple[Distribution, Tensor]:
-        """The distribution of the actions, and the values [N, 1]."""
+        """Return the action distribution and the values [N, 1]."""
         return self._policy.heads(*self.latents())
 
     def values(self) -> Tensor:
-        """The values alone [N, 1]."""
+        """Return the values alone [N, 1]."""
         return self._policy.value_head(self.critic)
 
     def action_inputs(self) -> Tensor:
-        """What the distribution of the actions is made from [N, P]."""
+        """Return the parameters of the action distribution [N, P]."""
         return self._policy.action_head(self.actor)
 
 
 class OverTime:
-    """Runs the cores of a policy over sequences; the ``run`` of a :class:`Forward` over T * B observations, time first.
+    """Runs the cores of a policy over sequences; the ``run`` of a ``Forward`` over T * B observations, time first.
 
     Args:
         policy: the policy.
@@ -92,11 +92,11 @@ class OverTime:
 
     @property
     def states(self) -> MemoryStates:
-        """The memory after the last step, of the cores that have run."""
+        """The states after the last step of the cores that have run."""
         return MemoryStates(self._after.get("actor"), self._after.get("critic"))
 
     def __call__(self, name: str, features: Tensor) -> Tensor:
-        """Features [T * B, D] -> outputs [T * B, H] of the core of that name."""
+        """Run the core ``name``: features [T * B, D] -> outputs [T * B, H]."""
         before = None if self._states is None else getattr(self._states, name)
         y: Tensor
         y, self._after[name] = self._cores[name](features.view(*self._start.shape, -1), before, self._start)

@@ -12,12 +12,12 @@ STEPS = "time/total_timesteps"
 
 
 def run_logger(folder: Path, resume_from: int | None = None) -> Logger:
-    """A logger into ``progress.csv`` and TensorBoard.
+    """Return a logger that writes ``progress.csv`` and TensorBoard events.
 
     Args:
-        folder: the run's.
-        resume_from: environment steps at which the run goes on; what was logged after that is dropped. None begins
-            anew.
+        folder: the run's folder.
+        resume_from: environment step from which the run resumes; entries after that step are dropped. None starts new
+            files.
     """
     path = folder / "progress.csv"
     board = TensorBoardOutputFormat(str(folder))
@@ -31,7 +31,7 @@ def run_logger(folder: Path, resume_from: int | None = None) -> Logger:
 
 
 class _RunLogger(Logger):
-    """SB3's, whose errors name the folder."""
+    """SB3's ``Logger``, with errors that name the folder."""
 
     def dump(self, step: int = 0) -> None:
         with naming(Path(str(self.dir))):
@@ -43,7 +43,7 @@ class _RunLogger(Logger):
 
 
 class _ContinuedCSV(CSVOutputFormat):
-    """SB3's CSV, going on after its last row of at most ``resume_from`` steps."""
+    """SB3's ``CSVOutputFormat`` that continues a file after its last row of at most ``resume_from`` steps."""
 
     def __init__(self, path: Path, resume_from: int) -> None:
         rows = []

@@ -1,4 +1,4 @@
-"""What the memory does, in TensorBoard while an agent trains: its attention, a film of an episode, histograms."""
+"""Pictures of the memory in TensorBoard while an agent trains: its attention, a film of an episode, histograms."""
 
 import io
 import time
@@ -22,32 +22,31 @@ from fwagents.inspection.video import gif
 from fwagents.sb3.board import board_writer
 from fwagents.sb3.policies import MemoryPolicy
 
-SHARE = 0.015  # of the run's time
-FIRST = 1.0  # seconds that the first one is taken to cost
-FRAMES = 40  # of a film; of longer episodes every so many steps
+SHARE = 0.015  # share of the run's time that logs may take
+FIRST = 1.0  # seconds that the first log is assumed to take
+FRAMES = 40  # largest number of frames in a film; longer episodes are shown every n-th step
 FPS = 4.0
 
 
 class MemoryLogCallback(BaseCallback):
-    """Every so often, play an episode and put what its memory did into TensorBoard.
+    """Play an episode at intervals, and log its memory to TensorBoard.
 
-    Under ``memory/``: ``attention``, the attention matrix (of cores without a fast memory, gradients); ``film``, where
-    the environment has pictures; histograms ``units``, what the core put out, and ``looks_back``, how many steps back
-    the reads of a fast memory look (where it has heads, ``looks_back/head_1`` and so on). Training is what it would be
-    without.
+    The log has these entries under ``memory/``: ``attention``, the attention matrix (gradients for cores without a fast
+    memory); ``film``, if the environment renders pictures; and two histograms. ``units`` holds the core's outputs, and
+    ``looks_back`` how many steps back the reads of a fast memory look (``looks_back/head_1`` and so on for a memory
+    with heads). Training itself does not change.
 
-    It takes 1.5 % of the time or less: the next is put off until it has been earned, at the cost of the one
-    before, and what that was off by is made up for. The last is drawn when training ends, if it has been earned or
-    there is no other.
+    Logging takes at most 1.5 % of the run's time: the next log waits until the time spent so far, plus the cost of the
+    previous log, fits into that share. A last log follows when training ends, if it fits or if there was none before.
 
     Args:
-        env: where to play, made with ``render_mode="rgb_array"`` if there is to be a film.
-        seed: of the episode, always the same.
-        every: environment steps between two, at least.
+        env: environment to play in, made with ``render_mode="rgb_array"`` for a film.
+        seed: seed of the episode, the same for every log.
+        every: least number of environment steps between two logs.
 
     Attributes:
-        drawn: how many times.
-        spent: seconds that took.
+        drawn: number of logs.
+        spent: seconds that they took.
     """
 
     def __init__(self, env: gym.Env[Any, Any], seed: int, every: int) -> None:
@@ -56,11 +55,11 @@ class MemoryLogCallback(BaseCallback):
         self.last, self.drawn, self.spent, self.cost = 0, 0, 0.0, FIRST
 
     def get_state(self) -> dict[str, Any]:
-        """When it was last done."""
+        """Return the environment step of the last log."""
         return {"last": self.last}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the environment step of the last log."""
         self.last = state["last"]
 
     def _on_training_start(self) -> None:
@@ -98,7 +97,7 @@ class MemoryLogCallback(BaseCallback):
                 attribution=not has_fast_memory(policy.actor_core),
             )
             self._add(writer, seen)
-            writer.flush()  # the last comes after the logger's last dump, which would have done it
+            writer.flush()  # the last log comes after the logger's last dump, which flushes all others
         self.cost = time.perf_counter() - begun
         self.spent += self.cost
         self.drawn += 1
@@ -119,7 +118,7 @@ class MemoryLogCallback(BaseCallback):
 
 
 def _add_image(writer: SummaryWriter, tag: str, encoded: bytes, step: int) -> None:
-    """A PNG or GIF as it is: ``add_image`` would encode it anew, and ``add_video`` wants another package."""
+    """Add a PNG or GIF as encoded: ``add_image`` would encode it again, and ``add_video`` needs another package."""
     from PIL import Image
 
     with Image.open(io.BytesIO(encoded)) as image:
@@ -130,7 +129,7 @@ def _add_image(writer: SummaryWriter, tag: str, encoded: bytes, step: int) -> No
 
 
 def _add_looks_back(writer: SummaryWriter, tag: str, sizes: Array, step: int) -> None:
-    """The sizes of the parts [T, T] in all reads of an episode, by age: the counts of this histogram are sizes."""
+    """Add a histogram of the ages of what an episode's reads look at, weighted by the sizes of the parts [T, T]."""
     ages = np.arange(len(sizes))
     counts = np.array([np.trace(sizes, -age) for age in ages.tolist()])
     if not counts.sum() > 0:

@@ -1,4 +1,4 @@
-"""Which observations are brought to unit variance."""
+"""Normalisation of observations and rewards to unit variance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +9,14 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 
 def normalized(env: VecEnv, keys: Sequence[str], **options: Any) -> VecNormalize:
-    """Rewards, and observations where they are vectors, brought to unit variance.
+    """Wrap environments so that rewards, and observations that are vectors, have unit variance.
 
-    Images stay what they are: the policy knows them by their space and its convolutions scale them.
+    Images are not normalised: the policy recognises them by their space, and its encoder scales them.
 
     Args:
-        env: many environments.
+        env: vectorized environment.
         keys: parts of a Dict observation to normalize; none for every vector.
-        options: of ``VecNormalize``.
+        options: options of ``VecNormalize``.
 
     Raises:
         ValueError: a key names no part of the observation that can be normalized.

@@ -1,4 +1,4 @@
-"""What MemoryPPO and MemoryA2C share: collecting a rollout with a memory, and checking what they are given."""
+"""Common base of MemoryPPO and MemoryA2C: it collects rollouts with a memory and checks the arguments."""
 
 import inspect
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ Self = TypeVar("Self", bound="MemoryRollouts")
 
 
 class MemoryRollouts(OnPolicyAlgorithm):
-    """Rollouts of a :class:`MemoryPolicy` into a :class:`MemoryRolloutBuffer`.
+    """Mixin that collects rollouts of a ``MemoryPolicy`` into a ``MemoryRolloutBuffer``.
 
-    Stands before SB3's own algorithm among the bases of ours.
+    Our algorithms inherit from it first, then from SB3's algorithm.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict(POLICIES)
@@ -58,9 +58,9 @@ class MemoryRollouts(OnPolicyAlgorithm):
         policy_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
-        """An untrained agent with the settings of ``fwagents/settings.py``: that of ``fwagents agent --env ID``.
+        """Return an untrained agent with the settings of ``fwagents/settings.py``, as ``fwagents agent --env ID`` does.
 
-        Its environments are made here; ``get_env()`` gives them.
+        The environments are made here; ``get_env()`` returns them.
 
         Args:
             env_id: Gymnasium id; "module:Id" imports the module first.
@@ -68,8 +68,8 @@ class MemoryRollouts(OnPolicyAlgorithm):
             seed: seed of weights, environments and exploration; None for fresh entropy.
             env_kwargs: keyword arguments of the environment.
             policy_kwargs: further options of the policy.
-            **options: what is to differ from the settings: ``num_envs``, ``observe`` ("action", "reward" or both, in
-                a list; see :class:`VecPreviousStep`), ``hidden_size``, ``critic_core``, ``core_kwargs`` (a dict),
+            **options: options that override the settings: ``num_envs``, ``observe`` ("action", "reward" or both, in a
+                list; see ``VecPreviousStep``), ``hidden_size``, ``critic_core``, ``core_kwargs`` (a dict),
                 ``normalize``, ``lr_schedule`` ("linear" or "constant"), and every argument of the class.
 
         Raises:
@@ -94,7 +94,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        """SB3's, which takes Gymnasium's batched environments too."""
+        """Wrap an environment as SB3 does; Gymnasium's ``VectorEnv`` is accepted too."""
         if isinstance(env, VectorEnv):
             env = GymnasiumVecEnv(env)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
@@ -102,7 +102,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name in self.policy_aliases:
             return self.policy_aliases[policy_name]
-        # SB3's names, sb3-contrib's "MlpLstmPolicy" among them, and what stands here in their place.
+        # The beginnings of SB3's policy names, also of sb3-contrib's "MlpLstmPolicy", and our policies in their place.
         ours = {"Mlp": "MemoryPolicy", "Cnn": "MemoryCnnPolicy", "MultiInput": "MemoryMultiInputPolicy"}
         named = [name for beginning, name in ours.items() if policy_name.startswith(beginning)]
         expected = named[0] if named else f"one of {', '.join(self.policy_aliases)}"
@@ -116,12 +116,12 @@ class MemoryRollouts(OnPolicyAlgorithm):
     ) -> bool:
         """Fill the buffer with ``n_rollout_steps`` steps of every environment; False if a callback stops it.
 
-        After a stop the next ``learn`` goes on from the step at which it was stopped. After an exception it begins new
-        episodes, since nothing can say how far the environments came.
+        After a stop, the next ``learn`` continues from the step of the stop. After an exception, it begins new
+        episodes, since the state of the environments is unknown.
 
         Raises:
             EnvironmentFault: an environment fails, or an observation or reward is not finite; the message says which.
-            FloatingPointError: the probabilities of the actions are not.
+            FloatingPointError: the probabilities of the actions are not finite.
         """
         try:
             return self._collect(env, callback, rollout_buffer, n_rollout_steps)
@@ -132,7 +132,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
     def _collect(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: MemoryRolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """:meth:`collect_rollouts`; callbacks read its variables, which therefore have the names of SB3's."""
+        """Do the work of ``collect_rollouts``. Callbacks read the local variables, so these have SB3's names."""
         assert isinstance(self._last_obs, (np.ndarray, dict))
         self.policy.set_training_mode(False)
         if self._stepper is None or self._stepper.policy is not self.policy or self._stepper.n_envs != env.num_envs:
@@ -140,7 +140,8 @@ class MemoryRollouts(OnPolicyAlgorithm):
         stepper = self._stepper
         if self._last_states is None or len(self._last_states.actor[0]) != env.num_envs:
             self._last_states = stepper.states
-        # The stepper may hold its state in another form; a resumed run has but this one, and must do the same sums.
+        # The stepper may keep its state in another form. A resumed run has only this form, so every rollout starts from
+        # it: then both runs compute the same numbers.
         stepper.load(self._last_states)
         n_steps = 0
         _require_finite("observation", self._last_obs, n_steps)
@@ -194,10 +195,10 @@ class MemoryRollouts(OnPolicyAlgorithm):
     def _bootstrap_truncated(
         self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], step: int
     ) -> np.ndarray:
-        """Rewards with the discounted value of the final observation where an episode was cut short.
+        """Add the discounted value of the final observation to the rewards of truncated episodes.
 
-        The value is taken under the state after the episode's last step, before any reset. An episode whose final
-        observation the environment does not give is left as it is, as in SB3.
+        The value is computed with the state after the episode's last step, before any reset. Without a final
+        observation from the environment, the reward is unchanged, as in SB3.
 
         Raises:
             EnvironmentFault: a final observation is not finite.
@@ -225,7 +226,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
         return rewards
 
     def _record_update(self) -> None:
-        """Log what every update has."""
+        """Log the values that every update has."""
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
         self.logger.record("train/explained_variance", explained)
@@ -234,10 +235,10 @@ class MemoryRollouts(OnPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _apply_gradient(self, losses: dict[str, Tensor], loss: Tensor) -> None:
-        """One optimizer step down ``loss``.
+        """Take one optimizer step on ``loss``.
 
         Raises:
-            FloatingPointError: a part of the loss, or its gradient, is not finite. The weights are left as they were.
+            FloatingPointError: a part of the loss, or its gradient, is not finite. The weights are then unchanged.
         """
         for name, part in losses.items():
             if not torch.isfinite(part):
@@ -256,7 +257,7 @@ class MemoryRollouts(OnPolicyAlgorithm):
 
 
 def _require_finite(name: str, values: Any, step: int, environments: list[int] | None = None) -> None:
-    """EnvironmentFault unless ``values`` [n, ...] of the numbered environments (None is all) are finite."""
+    """Raise EnvironmentFault unless ``values`` [n, ...] of the numbered environments (None is all) are finite."""
     if isinstance(values, dict):
         for key, array in values.items():
             _require_finite(f"{name} {key!r}", array, step, environments)

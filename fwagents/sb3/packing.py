@@ -1,4 +1,4 @@
-"""Any core's state inside the pair of equal tensors in which sb3-contrib carries an LSTM's."""
+"""Pack any core's state into two tensors of equal shape, the form of sb3-contrib's LSTM state."""
 
 import math
 from typing import Any
@@ -13,11 +13,11 @@ Pair = tuple[Tensor, Tensor]
 
 
 class PackedCore(nn.Module):
-    """A memory core that answers where ``RecurrentPPO`` expects an ``nn.LSTM``.
+    """A memory core with the interface of the ``nn.LSTM`` that ``RecurrentPPO`` expects.
 
-    The leaves of the state are flattened and laid end to end; the first half goes where the LSTM's hidden state would,
-    the second where its cell state would, so nothing is stored twice. ``hidden_size`` is therefore half the size of
-    the state (rounded up): RecurrentPPO reads it to size its buffers, and for nothing else.
+    The leaves of the state are flattened and concatenated. The first half takes the place of the LSTM's hidden state,
+    the second half the place of its cell state, so nothing is stored twice. ``hidden_size`` is therefore half the size
+    of the state (rounded up). RecurrentPPO reads it only to size its buffers.
 
     Args:
         core: the core to run.

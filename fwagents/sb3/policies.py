@@ -1,4 +1,4 @@
-"""Actor-critic policies with any memory core, for sb3-contrib's RecurrentPPO as it stands."""
+"""Actor-critic policies with any memory core, which also run in sb3-contrib's unchanged RecurrentPPO."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="MemoryPolicy")
 CriticCore = Literal["shared", "detached", "separate", "none"]
 
-# What policy gradients need differs from what supervised tasks need, so an agent's core does not start from the
-# paper's constants. With 128 units h.h is near 64, so at fast_lr 0.5 the memory drowns the input: store h normalised,
-# and little of it. W = 0.05 I forgets within a step unless the fast memory already works, and an IRNN's 0.5 I within a
-# few: begin at the identity.
+# The paper's constants suit supervised tasks but not policy gradients, so an agent's core has other defaults.
+# With 128 units h.h is near 64, so with fast_lr 0.5 the memory's read outweighs the input: h is stored normalised, with
+# a small fast_lr. With W = 0.05 I the state is forgotten within a step unless the fast memory already works, and with
+# an IRNN's 0.5 I within a few steps: W starts at the identity.
 AGENT_CORE_KWARGS: Mapping[str, Mapping[str, Any]] = {
     "fast_weights": {"normalize_storage": True, "fast_lr": 0.03, "identity_scale": 1.0},
     "irnn": {"identity_scale": 1.0},
@@ -52,10 +52,10 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         observation_space: observation space.
         action_space: Box, Discrete, MultiDiscrete or MultiBinary.
         lr_schedule: learning rate as a function of the remaining progress.
-        core: name of a core in ``fwagents.cores.CORES``; :class:`~fwagents.cores.RotaryFastWeights` by default.
+        core: name of a core in ``fwagents.cores.CORES``; ``RotaryFastWeights`` by default.
         hidden_size: units of the core.
         core_kwargs: options of the core, on top of ``AGENT_CORE_KWARGS[core]``.
-        critic_core: where the value's memory comes from.
+        critic_core: memory of the value function.
 
             - "shared": the actor's core, trained by both losses;
             - "detached": the actor's core, trained by the policy loss alone (sb3-contrib's ``shared_lstm``);
@@ -67,7 +67,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
 
     Raises:
         ValueError: unknown core or critic core, or a value out of range.
-        TypeError: there is no such option, or the core has none; the message says where it belongs.
+        TypeError: the policy or the core has no such option; the message says where it belongs.
     """
 
     # PackedCore stands where the parent declares an LSTM.
@@ -118,7 +118,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             for name, value in (core_kwargs or {}).items()
         }
         self.critic_core_mode = critic_core
-        # What the parent's methods read, under the parent's names.
+        # Attributes that the parent's methods read, under the parent's names.
         self.shared_lstm = critic_core in ("shared", "detached")
         self.lstm_actor = self._make_core()
         self.lstm_critic = self._make_core() if critic_core == "separate" else None
@@ -128,9 +128,9 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         self.optimizer = make_optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def to(self: Self, *args: Any, **kwargs: Any) -> Self:
-        """As for every module; here it also warns of torch threads that slow the agent down.
+        """Move the module as ``nn.Module.to`` does, and warn if torch's threads slow the agent down.
 
-        Stable-Baselines3 ends the making of every agent with it, and only then the device is known.
+        Stable-Baselines3 calls this at the end of every agent's construction. Only then the device is known.
         """
         super().to(*args, **kwargs)
         if isinstance(self.features_extractor, DenseExtractor):
@@ -143,19 +143,19 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
 
     @property
     def actor_core(self) -> MemoryCore[Any]:
-        """The core behind the policy, and behind the value where it is shared."""
+        """The core of the policy, and also of the value function if the core is shared."""
         core: MemoryCore[Any] = self.lstm_actor.core
         return core
 
     @property
     def critic_core(self) -> MemoryCore[Any] | None:
-        """The value's own core; None unless ``critic_core="separate"``."""
+        """The value function's own core; None unless ``critic_core="separate"``."""
         core: MemoryCore[Any] | None = self.lstm_critic and self.lstm_critic.core
         return core
 
     @property
     def cores(self) -> dict[str, MemoryCore[Any]]:
-        """The cores by name: "actor", and "critic" where the value has a core of its own."""
+        """The cores by name: "actor", and "critic" if the value function has its own core."""
         critic = self.critic_core
         return {"actor": self.actor_core} if critic is None else {"actor": self.actor_core, "critic": critic}
 
@@ -167,9 +167,9 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return y, states
 
     def encode(self, obs: Any, prepared: bool = False) -> tuple[Tensor, Tensor]:
-        """Features for the actor and for the critic [B, features_dim] of observations [B, ...].
+        """Return features for the actor and for the critic, each [B, features_dim], of observations [B, ...].
 
-        ``prepared`` says that the observations have been through SB3's ``preprocess_obs``.
+        With ``prepared``, the observations have already passed SB3's ``preprocess_obs``.
         """
         if not prepared:
             obs = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
@@ -190,17 +190,17 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return distribution
 
     def heads(self, actor: Tensor, critic: Tensor) -> tuple[Distribution, Tensor]:
-        """Action distribution and values [B, 1], from :class:`Forward`'s ``actor`` and ``critic``, each [B, H]."""
+        """Action distribution and values [B, 1], from ``Forward``'s ``actor`` and ``critic``, each [B, H]."""
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
         return distribution, self.value_head(critic)
 
     def value_head(self, critic: Tensor) -> Tensor:
-        """Values [..., 1] from :class:`Forward`'s ``critic`` [..., H]."""
+        """Values [..., 1] from ``Forward``'s ``critic`` [..., H]."""
         values: Tensor = self.value_net(self.mlp_extractor.forward_critic(critic))
         return values
 
     def action_head(self, actor: Tensor) -> Tensor:
-        """What the action distribution is made from [..., P], from :class:`Forward`'s ``actor`` [..., H]."""
+        """Return the parameters of the action distribution [..., P], from ``Forward``'s ``actor`` [..., H]."""
         inputs: Tensor = self.action_net(self.mlp_extractor.forward_actor(actor))
         return inputs
 
@@ -223,7 +223,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
 
     @torch.no_grad()
     def refresh_states(self, buffer: "MemoryRolloutBuffer") -> None:
-        """Compute the states at the chunks' beginnings anew; the first ones stand, since what led to them is gone."""
+        """Recompute the states at the chunks' beginnings, except the first ones, whose earlier steps are not stored."""
         states = buffer.states[0]
         for number in range(1, len(buffer.states)):
             chunks = buffer.chunks(np.arange(buffer.n_envs) + (number - 1) * buffer.n_envs)
@@ -258,9 +258,9 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
 
         Args:
             observation: one observation or a batch [n_envs, ...].
-            state: what the last call returned; None begins every episode anew.
+            state: the state that the last call returned; None starts from the initial state.
             episode_start: bool [n_envs], True where the observation opens an episode.
-            deterministic: the most likely action in place of a sample.
+            deterministic: whether to return the most likely action instead of a sample.
 
         Returns:
             Actions [n_envs, ...] (without the first axis for a single observation), and the state, two arrays
@@ -287,7 +287,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return super().predict(observation, state, episode_start, deterministic)
 
     def _checked_start(self, episode_start: Any, n_envs: int) -> np.ndarray:
-        """bool [n_envs]; a scalar will do for a single environment."""
+        """Return ``episode_start`` as bool [n_envs]; a scalar is allowed for a single environment."""
         start = np.asarray(episode_start)
         if start.dtype.kind not in "biuf" or (start.shape or (1,)) != (n_envs,):
             raise ValueError(
@@ -298,7 +298,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return opens
 
     def _check_packed_state(self, state: Any, n_envs: int) -> None:
-        """ValueError unless ``state`` is what ``predict`` returns for ``n_envs`` observations."""
+        """Raise ValueError unless ``state`` has the form that ``predict`` returns for ``n_envs`` observations."""
         expected = (1, n_envs, self.lstm_actor.hidden_size)
         parts = state if isinstance(state, (tuple, list)) else (state,)
         if isinstance(state, (tuple, list)) and [np.shape(part) for part in parts] == [expected] * 2:
@@ -318,7 +318,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return data
 
 
-# sb3-contrib's options of its LSTM, and what stands here in their place.
+# sb3-contrib's options of its LSTM, and the options that replace them here.
 STOCK_OPTIONS = {
     "lstm_hidden_size": "hidden_size",
     "n_lstm_layers": "core_kwargs",
@@ -329,7 +329,7 @@ STOCK_OPTIONS = {
 
 
 def _check_names(kwargs: Mapping[str, Any], core_kwargs: Mapping[str, Any]) -> None:
-    """TypeError if an option stands under another name than here, or in another place."""
+    """Raise TypeError if an option has sb3-contrib's name, or is given in the wrong dict."""
     for name, ours in STOCK_OPTIONS.items():
         if name in kwargs:
             raise TypeError(f"policy_kwargs has {name!r}, an option of sb3-contrib's LSTM, expected {ours}")
@@ -339,20 +339,20 @@ def _check_names(kwargs: Mapping[str, Any], core_kwargs: Mapping[str, Any]) -> N
 
 
 class FastWeightPolicy(MemoryPolicy):
-    """:class:`MemoryPolicy` on the cell of Ba et al. (2016), :class:`~fwagents.cores.FastWeights`."""
+    """``MemoryPolicy`` on the cell of Ba et al. (2016), ``FastWeights``."""
 
     def __init__(self, *args: Any, core: str = "fast_weights", **kwargs: Any) -> None:
         super().__init__(*args, core=core, **kwargs)
 
 
 class MemoryCnnPolicy(MemoryPolicy):
-    """:class:`MemoryPolicy` for images of any size: the encoder is an :class:`ImageExtractor`."""
+    """``MemoryPolicy`` for images of any size: the encoder is an ``ImageExtractor``."""
 
     features_extractor_default = ImageExtractor
 
 
 class MemoryMultiInputPolicy(MemoryPolicy):
-    """:class:`MemoryPolicy` for Dict observations: the encoder is a :class:`MultiInputExtractor`."""
+    """``MemoryPolicy`` for Dict observations: the encoder is a ``MultiInputExtractor``."""
 
     features_extractor_default = MultiInputExtractor
 
@@ -376,7 +376,7 @@ POLICIES: Mapping[str, type[MemoryPolicy]] = {
 
 
 def policy_for(space: spaces.Space[Any]) -> str:
-    """The name in :data:`POLICIES` of the policy whose encoder suits the observations."""
+    """Return the name in ``POLICIES`` of the policy whose encoder suits the observations."""
     if isinstance(space, spaces.Dict):
         return "MemoryMultiInputPolicy"
     return "MemoryCnnPolicy" if is_image_space(space) else "MemoryPolicy"

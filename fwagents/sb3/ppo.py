@@ -19,7 +19,7 @@ Self = TypeVar("Self", bound="MemoryPPO")
 
 
 def check_batch_size(batch_size: object, chunk_length: int) -> int | None:
-    """Return ``batch_size``; ValueError unless minibatches of so many steps, None for all, are made of whole chunks."""
+    """Return ``batch_size``; raise ValueError unless it is None or a multiple of ``chunk_length``."""
     if batch_size is None:
         return None
     size = positive_int("batch_size", batch_size)
@@ -43,8 +43,8 @@ class MemoryPPO(MemoryRollouts, PPO):
         n_epochs: passes over each rollout.
         chunk_length: steps over which gradients flow back (the truncation of backpropagation through time), a divisor
             of ``n_steps``; None is ``n_steps``.
-        refresh_states: compute the states at the chunks' beginnings anew, with the present weights, before every epoch
-            but the first; otherwise they stay what they were in the rollout.
+        refresh_states: recompute the states at the beginnings of chunks with the current weights, before every epoch
+            except the first; otherwise the states of the rollout are used.
         **kwargs: every other argument of SB3's ``PPO``; ``use_sde`` is refused.
 
     Raises:
@@ -73,7 +73,7 @@ class MemoryPPO(MemoryRollouts, PPO):
             cast(Any, env),
             learning_rate,
             n_steps,
-            # SB3's own check of the size knows nothing of chunks. The whole rollout passes it; ours is below.
+            # SB3's own check of the size ignores chunks. The whole rollout passes it; _setup_model makes our check.
             batch_size=max(2, n_steps * getattr(env, "num_envs", 1)),
             n_epochs=n_epochs,
             _init_setup_model=False,
@@ -136,7 +136,7 @@ class MemoryPPO(MemoryRollouts, PPO):
     def _loss(
         self, chunks: Chunks, clip_range: float, clip_range_vf: float | None
     ) -> tuple[dict[str, Tensor], Tensor, dict[str, float]]:
-        """The parts of the loss, their weighted sum, and what is logged."""
+        """Return the parts of the loss, their weighted sum, and the values to log."""
         values, log_prob, entropy = self.policy.evaluate_chunks(chunks)
         advantages = chunks.advantages
         if self.normalize_advantage and advantages.numel() > 1:
@@ -149,7 +149,7 @@ class MemoryPPO(MemoryRollouts, PPO):
         losses = {
             "policy_gradient_loss": -torch.min(advantages * ratio, advantages * clipped).mean(),
             "value_loss": F.mse_loss(chunks.returns, values),
-            # Without a closed form, the samples' own surprise stands in for the entropy.
+            # Without a closed form, the entropy is estimated as the mean of -log_prob over the samples.
             "entropy_loss": log_prob.mean() if entropy is None else -entropy.mean(),
         }
         loss = (

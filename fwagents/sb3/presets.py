@@ -16,7 +16,7 @@ from fwagents.settings import AGENT, defaults_for
 
 AgentT = TypeVar("AgentT", bound=OnPolicyAlgorithm)
 OF_POLICY = ("hidden_size", "critic_core")
-# Settings that are put to use here; the algorithm's constructor takes none of them.
+# Settings that this module applies itself; the algorithm's constructor takes none of them.
 TRANSLATED = (*OF_POLICY, "num_envs", "observe", "normalize", "lr_schedule", "core_kwargs")
 
 
@@ -29,7 +29,7 @@ def agent_for(
     policy_kwargs: Mapping[str, Any] | None,
     given: Mapping[str, Any],
 ) -> AgentT:
-    """An untrained agent in environments of its own; see :meth:`MemoryRollouts.for_env`."""
+    """Return an untrained agent with its own environments; see ``MemoryRollouts.for_env``."""
     env_kwargs = dict(env_kwargs or {})
     found = {**AGENT, **defaults_for(env_id, core, env_kwargs)}
     setting = {**found, **given}
@@ -39,8 +39,8 @@ def agent_for(
     if setting["normalize"]:
         env = normalized(env, (), gamma=setting["gamma"])
     of_policy = {name: setting[name] for name in OF_POLICY} | {"core_kwargs": setting.get("core_kwargs", {})}
-    # The tables also hold budgets and other algorithms' options. A constructor is given only what it knows of them, but
-    # all that the caller gave, so that it refuses a name that is wrong.
+    # The tables also hold budgets and other algorithms' options. From them, a constructor gets only the options that it
+    # has. It gets every option of the caller, so that it refuses a wrong name.
     known = _arguments(algorithm)
     options = {
         name: value for name, value in setting.items() if name not in TRANSLATED and (name in given or name in known)

@@ -18,25 +18,26 @@ OBSERVATION = "observation"
 
 
 class VecPreviousStep(VecEnvWrapper):
-    """Show the last action, the last reward, or both, beside what the environments show (Duan et al., 2016, RL^2).
+    """Add the last action, the last reward, or both, to the observations (Duan et al., 2016, RL^2).
 
-    The observations are those of ``fwagents.envs.wrappers.PreviousStep`` around each environment, whose docstring
-    describes them. An observation that opens an episode holds zeros and a 1 for the start, the one that SB3 returns at
-    the end of an episode among them. ``info["terminal_observation"]`` holds the action and the reward that ended it.
+    The observations are the same as with ``fwagents.envs.wrappers.PreviousStep`` around each environment; its docstring
+    describes them. An observation that opens an episode holds zeros and a 1 for the start. This includes the
+    observation that SB3 returns at the end of an episode. ``info["terminal_observation"]`` holds the last action and
+    reward.
 
-    It belongs inside ``VecNormalize``. The reward that it tells is then the environment's own, in training and in
-    evaluation alike, and ``VecNormalize`` brings it to unit variance as a part of the observation. Outside, it would
-    tell training rewards that ``VecNormalize`` has divided and evaluation rewards that it has not.
+    This wrapper belongs inside ``VecNormalize``. The added reward is then the environment's own, in training and in
+    evaluation, and ``VecNormalize`` scales it to unit variance as a part of the observation. Outside, the added reward
+    would be divided by ``VecNormalize`` in training but not in evaluation.
 
-    There is no loop over environments but over those whose episode has just ended. Nothing is kept between two steps.
+    The only loop over environments is the loop over those whose episode has just ended. No state is kept between steps.
 
     Args:
         venv: the environments, not behind a ``VecNormalize``.
         observe: "action", "reward" or both, in any order.
 
     Raises:
-        ValueError: ``observe`` is anything else, the environments are behind a ``VecNormalize``, SB3 has no such
-            actions, or the observation is a Dict that has one of the keys.
+        ValueError: ``observe`` is anything else, the environments are behind a ``VecNormalize``, SB3 does not support
+            the action space, or the observation is a Dict that already has one of the added keys.
     """
 
     def __init__(self, venv: VecEnv, observe: Sequence[str] = ("action", "reward")) -> None:
@@ -55,7 +56,7 @@ class VecPreviousStep(VecEnvWrapper):
         self._opening[-1] = 1
 
     def reset(self) -> VecEnvObs:
-        """Begin an episode everywhere: zeros, and a 1 for the start."""
+        """Reset all environments; the added parts are zeros, and a 1 for the start."""
         obs: VecEnvObs = self._join(self.venv.reset(), np.tile(self._opening, (self.num_envs, 1)))
         return obs
 
@@ -67,7 +68,7 @@ class VecPreviousStep(VecEnvWrapper):
         self.venv.step_async(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Wait for the step of every environment and tell its action and its reward."""
+        """Wait for the step of every environment; add its action and its reward to the observation."""
         obs, rewards, dones, infos = self.venv.step_wait()
         told = self._told
         if REWARD in self._names:
@@ -82,7 +83,7 @@ class VecPreviousStep(VecEnvWrapper):
         return self._join(obs, told), rewards, dones, infos
 
     def _encode(self, actions: np.ndarray) -> np.ndarray:
-        """Actions [B, ...] as vectors [B, K]."""
+        """Return actions [B, ...] as vectors [B, K]."""
         flat = np.asarray(actions).reshape(self.num_envs, -1)
         if self._one_hot is None:
             return flat
@@ -91,7 +92,7 @@ class VecPreviousStep(VecEnvWrapper):
         return same
 
     def _join(self, obs: Any, told: np.ndarray) -> Any:
-        """Observations [..., D], or a dict of them, with all parts, told [..., K]."""
+        """Join observations [..., D], or a dict of them, with the added parts ``told`` [..., K]."""
         if isinstance(self.observation_space, spaces.Box):
             return np.concatenate([obs, told], axis=-1, dtype=self.observation_space.dtype)
         own = obs if isinstance(self.venv.observation_space, spaces.Dict) else {OBSERVATION: obs}
@@ -99,13 +100,13 @@ class VecPreviousStep(VecEnvWrapper):
 
 
 def check_observe(observe: Sequence[str]) -> None:
-    """ValueError unless ``observe`` is a list of the action, the reward or both."""
+    """Raise ValueError unless ``observe`` lists the action, the reward or both."""
     if list(observe) not in OBSERVE:
         raise ValueError(f"observe is {observe!r}, expected a list of 'action', 'reward' or both")
 
 
 def _parts(action_space: spaces.Space[Any], observe: Sequence[str]) -> dict[str, spaces.Box]:
-    """The spaces of the parts that are added, by name and in order."""
+    """Return the spaces of the added parts, by name and in order."""
     parts = {}
     if "action" in observe:
         if not isinstance(action_space, FLAT):
@@ -113,7 +114,7 @@ def _parts(action_space: spaces.Space[Any], observe: Sequence[str]) -> dict[str,
             raise ValueError(f"the action space is {action_space}, expected {expected}")
         check_start("the action space", action_space)
         flat: Any = flatten_space(action_space)
-        # Where a bound excludes 0, it is moved there: an episode opens with zeros.
+        # A bound that excludes 0 is moved to 0, since an episode opens with zeros.
         parts[ACTION] = _box(np.minimum(flat.low, 0), np.maximum(flat.high, 0), np.float32)
     if "reward" in observe:
         parts[REWARD] = _box(np.array([-np.inf]), np.array([np.inf]), np.float32)
@@ -121,7 +122,7 @@ def _parts(action_space: spaces.Space[Any], observe: Sequence[str]) -> dict[str,
 
 
 def _one_hot_columns(space: spaces.Space[Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """The part of the action and its value [K] that each column stands for; None where actions are not one-hot."""
+    """Return the action part and the value [K] that each column encodes; None if actions are not one-hot."""
     if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return None
     counts = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
@@ -129,7 +130,7 @@ def _one_hot_columns(space: spaces.Space[Any]) -> tuple[np.ndarray, np.ndarray] 
 
 
 def _grown(space: spaces.Space[Any], parts: Mapping[str, spaces.Box]) -> spaces.Space[Any]:
-    """A one-dimensional Box with the parts at its end; any other space as a Dict with the parts as keys."""
+    """Append the parts to a one-dimensional Box; turn any other space into a Dict with the parts as keys."""
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         boxes = [space, *parts.values()]
         low, high = (np.concatenate([getattr(box, side) for box in boxes]) for side in ("low", "high"))

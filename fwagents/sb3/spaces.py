@@ -1,16 +1,16 @@
-"""Which observations and actions an agent can have."""
+"""Checks of the observation and action spaces that an agent can have."""
 
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-# Spaces that SB3 holds, as an observation or a part of one.
+# Spaces that SB3 supports, as an observation or a part of one.
 FLAT = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 def check_observations(space: spaces.Space[Any]) -> None:
-    """ValueError unless SB3 can hold such observations."""
+    """Raise ValueError unless SB3 supports the observation space."""
     parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
     for name, part in parts.items():
         what = f"observation {name!r}" if name else "the observation"
@@ -21,11 +21,11 @@ def check_observations(space: spaces.Space[Any]) -> None:
 
 
 def check_start(what: str, space: spaces.Space[Any]) -> None:
-    """ValueError if a space counts from another number than 0, which SB3 does not know of.
+    """Raise ValueError if a space counts from another number than 0, which SB3 ignores.
 
     Args:
-        what: names the space in the message.
-        space: of an observation or action.
+        what: name of the space in the message.
+        space: space of an observation or action.
     """
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
         raise ValueError(

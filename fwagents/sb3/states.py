@@ -1,4 +1,4 @@
-"""The memory of a policy: the state of its actor's core, and of its critic's where that has one."""
+"""States of a policy's memory: the state of the actor's core, and of the critic's core if there is one."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class MemoryStates(NamedTuple):
-    """States, leaves [B, ...].
+    """States of the cores, with leaves [B, ...].
 
     Attributes:
         actor: the actor core's State.
@@ -19,7 +19,7 @@ class MemoryStates(NamedTuple):
 
 
 def map_states(function: Callable[..., Tensor], *states: MemoryStates) -> MemoryStates:
-    """Apply a function of tensors to the leaves that stand in the same place of every state."""
+    """Apply a function to the corresponding leaves of several states."""
     return MemoryStates(
         *(None if parts[0] is None else type(parts[0])(*map(function, *parts)) for parts in zip(*states, strict=True))
     )

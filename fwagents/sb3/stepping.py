@@ -1,4 +1,4 @@
-"""A policy acting step by step, its memory held where it is cheapest to go on from."""
+"""A policy that acts step by step and keeps its memory's state in the form that is fastest to continue from."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class PolicyStepper:
     """Plays a policy in ``n_envs`` environments, without gradients.
 
     Args:
-        policy: who acts; its present weights are used at every step.
+        policy: the policy that acts; its current weights are used at every step.
         n_envs: B.
     """
 
@@ -25,12 +25,12 @@ class PolicyStepper:
 
     @property
     def states(self) -> MemoryStates:
-        """The memory after the last step, the caller's to keep."""
+        """The memory's state after the last step; later steps do not change it."""
         states = {name: stepper.state for name, stepper in self._steppers.items()}
         return MemoryStates(states["actor"], states.get("critic"))
 
     def load(self, states: MemoryStates) -> None:
-        """Go on from ``states``."""
+        """Continue from ``states``."""
         for name, stepper in self._steppers.items():
             stepper.load(getattr(states, name))
 
@@ -56,7 +56,7 @@ class PolicyStepper:
         distribution, values = Forward(self.policy, obs, run).heads()
         try:
             actions: Tensor = distribution.get_actions()
-        except RuntimeError as error:  # torch's, whose words differ from distribution to distribution
+        except RuntimeError as error:  # torch's message differs from distribution to distribution
             raise FloatingPointError("the probabilities of the actions are not finite") from error
         shape: Any = self.policy.action_space.shape
         return actions.reshape(-1, *shape), values, distribution.log_prob(actions)

@@ -1,4 +1,4 @@
-"""Action distributions without torch's checks of their arguments, where those have been checked already."""
+"""Action distributions without torch's checks of their arguments, for arguments that are already checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ from torch.distributions import Distribution
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Within it, or within a function it decorates, ``torch.distributions`` takes what it is given.
+    """Switch off the argument checks of ``torch.distributions``, as a context manager or a decorator.
 
-    Its checks read every number again at every step. A policy with finite weights and observations, which the
-    algorithms see to, gives nothing that they could object to.
+    The checks read every number again at every step. They cannot fail for a policy with finite weights and
+    observations, which the algorithms ensure.
     """
     before = Distribution._validate_args
     Distribution.set_default_validate_args(False)

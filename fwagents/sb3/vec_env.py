@@ -27,22 +27,22 @@ from fwagents.sb3.watched import WatchedEnv, WatchedSubprocVecEnv
 VecEnvKind = Literal["auto", "dummy", "subproc"]
 Env: TypeAlias = gym.Env[Any, Any]
 Wrapper = Callable[[Env], Env]
-# Attributes of a batch that describe it whole, and what describes one environment of it.
+# Attributes that describe a whole batch, and the attributes that describe one of its environments.
 _OF_ONE = {"action_space": "single_action_space", "observation_space": "single_observation_space"}
 
 
 class GymnasiumVecEnv(VecEnv):
     """A Gymnasium ``VectorEnv`` as an SB3 ``VecEnv``, monitored.
 
-    Every finished episode is reported in its ``info["episode"]``, as SB3's ``Monitor`` does. There is no loop over
-    environments but over those whose episode has just ended.
+    Every finished episode is reported in its ``info["episode"]``, as SB3's ``Monitor`` does. The only loop over
+    environments is the loop over those whose episode has just ended.
 
     Args:
-        env: batched environment with ``autoreset_mode`` SAME_STEP, which is how SB3's own behave. It may return the
-            same array at every step.
+        env: batched environment with ``autoreset_mode`` SAME_STEP, as in SB3's own. It may return the same array at
+            every step.
 
     Raises:
-        ValueError: another autoreset mode, or SB3 has no use for the observations.
+        ValueError: the batch has another autoreset mode, or SB3 does not support its observation space.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
@@ -60,7 +60,7 @@ class GymnasiumVecEnv(VecEnv):
         self.begun = time.time()
 
     def reset(self) -> VecEnvObs:
-        """Begin an episode everywhere, with what was given to ``seed`` and ``set_options`` since the last time."""
+        """Reset all environments, with the seeds and options set since the last reset."""
         options = self._options[0]
         if any(other != options for other in self._options):
             raise ValueError(f"options is {self._options!r}, expected the same everywhere: a batch has no parts")
@@ -75,11 +75,11 @@ class GymnasiumVecEnv(VecEnv):
         return result
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions for ``step_wait``."""
+        """Store the actions for ``step_wait``."""
         self.actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Play one step everywhere."""
+        """Step all environments."""
         obs, rewards, terminated, truncated, info = self.env.step(self.actions)
         dones = terminated | truncated
         self.returns += rewards
@@ -89,7 +89,7 @@ class GymnasiumVecEnv(VecEnv):
         if dones.any():
             last = info.get("final_info", {})
             for i in np.flatnonzero(dones).tolist():
-                # What a batch that resets in the same step says of these is about the next episode.
+                # A batch that resets in the same step returns the next episode's info for these environments.
                 self.reset_infos[i] = infos[i]
                 cut = bool(truncated[i] and not terminated[i])
                 infos[i] = self._finished(i, info["final_obs"][i], _of_one(last, i), cut)
@@ -98,20 +98,20 @@ class GymnasiumVecEnv(VecEnv):
         return copy.deepcopy(obs), rewards.astype(np.float32), dones, infos
 
     def _finished(self, i: int, observation: Any, last: dict[str, Any], truncated: bool) -> dict[str, Any]:
-        """Environment i's info for the step that ended its episode."""
+        """Return environment i's info for the step that ended its episode."""
         elapsed = round(time.time() - self.begun, 6)
         episode = {"r": float(self.returns[i]), "l": int(self.lengths[i]), "t": elapsed}
         return {**last, "terminal_observation": observation, "TimeLimit.truncated": truncated, "episode": episode}
 
     def get_state(self) -> dict[str, Any] | None:
-        """All that changes from step to step; None if the batched environment cannot tell."""
+        """Return everything that changes from step to step; None if the batch cannot give its state."""
         inner: Any = self.env.unwrapped
         if not hasattr(inner, "get_state"):
             return None
         return {"env": inner.get_state(), "returns": self.returns.copy(), "lengths": self.lengths.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what ``get_state`` returned, with no reset."""
+        """Continue from a state that ``get_state`` returned, without a reset."""
         inner: Any = self.env.unwrapped
         inner.set_state(state["env"])
         self.returns, self.lengths = state["returns"].copy(), state["lengths"].copy()
@@ -123,24 +123,24 @@ class GymnasiumVecEnv(VecEnv):
         self.env.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """The picture of every environment."""
+        """Return the picture of every environment."""
         images: Any = self.env.render()
         return images or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The batch's attribute, once for each environment asked for; of spaces a single environment's."""
+        """Return the batch's attribute, once for each environment asked for; its spaces are a single environment's."""
         value = getattr(self.env, _OF_ONE.get(attr_name, attr_name))
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the whole batch; ValueError for a part of it."""
+        """Set an attribute of the whole batch; raise ValueError for a part of it."""
         self._require_all(indices)
         setattr(self.env, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method of the whole batch; its result, once for each environment. ValueError for a part of it."""
+        """Call a method of the whole batch and repeat its result for each environment; ValueError for a part of it."""
         self._require_all(indices)
         result = getattr(self.env, method_name)(*method_args, **method_kwargs)
         return [result] * self.num_envs
@@ -148,7 +148,7 @@ class GymnasiumVecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> Any:
-        """True for ``Monitor``, whose work is done here."""
+        """Return True for ``Monitor``, since this class monitors the episodes."""
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
     def _require_all(self, indices: VecEnvIndices) -> None:
@@ -157,7 +157,7 @@ class GymnasiumVecEnv(VecEnv):
 
 
 def _of_one(infos: dict[str, Any], i: int) -> dict[str, Any]:
-    """Environment i's info, out of a batch's: beside a value may stand the mask of those that have it."""
+    """Return environment i's info from a batch's info, in which a mask tells which environments have a value."""
     found = {}
     for name, value in infos.items():
         mask = infos.get(f"_{name}")
@@ -166,19 +166,19 @@ def _of_one(infos: dict[str, Any], i: int) -> dict[str, Any]:
         if isinstance(value, dict):
             found[name] = _of_one(value, i)
         else:
-            found[name] = value[i] if np.ndim(value) else value  # without a mask it may be one for all
+            found[name] = value[i] if np.ndim(value) else value  # without a mask, one value may hold for all
     return found
 
 
 def make_env(
     env_id: str | EnvSpec, wrappers: Sequence[Wrapper] = (), *, render_mode: str | None = None, **env_kwargs: Any
 ) -> Env:
-    """One environment.
+    """Make a single environment.
 
     Args:
         env_id: Gymnasium id; "module:Id" imports the module first. Or the specification of an environment.
-        wrappers: what goes around it, the innermost first.
-        render_mode: how it is drawn; None is not passed on, since not every constructor takes it.
+        wrappers: wrappers of the environment, the innermost first.
+        render_mode: Gymnasium's render mode; None is not passed on, since not every constructor takes it.
         **env_kwargs: keyword arguments of ``gymnasium.make``.
     """
     drawn: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
@@ -203,22 +203,22 @@ def make_vec_env(
     vec_env_kwargs: dict[str, Any] | None = None,
     **more_env_kwargs: Any,
 ) -> VecEnv:
-    """Environments side by side for SB3, monitored, the fastest way there is.
+    """Make a monitored ``VecEnv`` for SB3 in the fastest way that the environment allows.
 
-    An environment with a native ``VectorEnv`` that can reset in the same step runs as one batch; any other, or one with
-    wrappers or a ``max_episode_steps`` of its own, in SB3's ``DummyVecEnv``. The arguments of SB3's function of this
-    name mean here what they mean there; with ``monitor_dir``, ``monitor_kwargs`` or ``vec_env_cls`` SB3's function
-    makes the batch.
+    An environment with a native ``VectorEnv`` that can reset in the same step runs as one batch. Any other environment,
+    or one with wrappers or its own ``max_episode_steps``, runs in SB3's ``DummyVecEnv``. The arguments of SB3's
+    function of this name have the same meaning here; with ``monitor_dir``, ``monitor_kwargs`` or ``vec_env_cls``, SB3's
+    function makes the batch.
 
     Args:
         env_id: Gymnasium id; "module:Id" imports the module first. Or a class or a function that makes an environment.
-        n_envs: how many.
+        n_envs: number of environments.
         seed: environment i is seeded ``seed + i``; None for fresh entropy.
         start_index: number of the first environment, in messages and in file names of ``monitor_dir``.
-        wrappers: what goes around each environment, the innermost first.
-        vec_env: "dummy" for SB3's loop over single environments in any case, "subproc" for a process each, which pays
-            where a step takes milliseconds.
-        observe: "action", "reward" or both to show the agent its last step; see :class:`VecPreviousStep`.
+        wrappers: wrappers of each environment, the innermost first.
+        vec_env: "dummy" for SB3's loop over single environments in any case; "subproc" for one process for each
+            environment, which is faster if a step takes milliseconds.
+        observe: "action", "reward" or both: parts of the last step to add to the observation; see ``VecPreviousStep``.
         env_kwargs: keyword arguments of ``gymnasium.make``, or of the function that makes an environment.
         wrapper_class: one more wrapper, around ``wrappers``.
         wrapper_kwargs: its keyword arguments.
@@ -230,7 +230,7 @@ def make_vec_env(
 
     Raises:
         gymnasium.error.Error: no such environment.
-        ValueError, TypeError: an argument is not as above, or SB3 has no use for the observations.
+        ValueError, TypeError: an argument is not as above, or SB3 does not support the observation space.
         EnvironmentFault: an environment fails when it is used.
     """
     n_envs = positive_int("n_envs", n_envs)
@@ -264,7 +264,7 @@ def make_vec_env(
     else:
         env_name = getattr(env_id, "__name__", type(env_id).__name__)
         make = _applied(env_id, around, kwargs)
-    probe = make()  # a mistake in a process of its own would be no clear line
+    probe = make()  # made here, since an error in another process would give no clear message
     check_observations(probe.observation_space)
     probe.close()
     apart = vec_env == "subproc" or vec_env_cls is SubprocVecEnv
@@ -279,7 +279,7 @@ def make_vec_env(
 
 
 def _telling(env: VecEnv, observe: Sequence[str]) -> VecEnv:
-    """Environments that show the agent its last step, as far as ``observe`` says."""
+    """Add the parts of the last step that ``observe`` names to the observations."""
     try:
         return VecPreviousStep(env, observe) if observe else env
     except ValueError:
@@ -292,16 +292,16 @@ def _applied(make: Callable[..., Env], wrappers: Sequence[Wrapper], kwargs: Mapp
 
 
 def _watched(make: Callable[[], Env], name: str, number: int | None, apart: bool) -> Env:
-    """An environment of a batch; ``apart`` where it is in a process of its own."""
+    """Make one environment of a batch; ``apart`` if it runs in its own process."""
     env = WatchedEnv(make(), name, number, apart)
     if not apart:
         return env
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that plays: that one ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C and ends this process
     return Stateful(env)
 
 
 def native_creator(env_id: str, env_kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
-    """What makes a native batch of an environment that is registered; None if there is none for these arguments."""
+    """Return the constructor of a registered environment's native batch; None if these arguments rule it out."""
     native = gym.spec(env_id).vector_entry_point
     if native is None or "max_episode_steps" in env_kwargs:  # the time limit is a wrapper around single environments
         return None

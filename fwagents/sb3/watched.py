@@ -1,4 +1,4 @@
-"""One environment of a batch, watched: a fault of its own is named with the environment, the step and the value."""
+"""Environments whose faults are reported with the number of the environment, the step and the value."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,15 +18,15 @@ ResultT = TypeVar("ResultT")
 
 
 class WatchedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """Raise :class:`EnvironmentFault` where an environment fails.
+    """Wrapper that raises ``EnvironmentFault`` if the environment fails.
 
-    It fails where ``reset`` or ``step`` raises, or returns an observation, a reward or a flag of the wrong kind.
+    An environment fails if ``reset`` or ``step`` raises, or returns an observation, a reward or a flag of a wrong type.
 
     Args:
         env: the environment.
         name: its name in messages.
         number: its number in the batch; None if it is not known.
-        apart: True where it runs in a process of its own; a fault then travels in the info.
+        apart: whether it runs in its own process; a fault is then passed on in the info.
     """
 
     def __init__(self, env: gym.Env[Any, Any], name: str, number: int | None, apart: bool = False) -> None:
@@ -94,7 +94,7 @@ class WatchedEnv(gym.Wrapper[Any, Any, Any, Any]):
 def unlike(space: spaces.Space[Any], obs: Any, name: str) -> str | None:
     """Describe what is wrong with an observation's shape or dtype; None if a buffer of that space can hold it.
 
-    Bounds are not checked: many environments leave them.
+    Bounds are not checked, since many environments exceed them.
     """
     if isinstance(space, spaces.Dict):
         if not isinstance(obs, dict) or obs.keys() != space.keys():
@@ -113,7 +113,7 @@ def unlike(space: spaces.Space[Any], obs: Any, name: str) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: arrays by dtype and shape, all else as it is, shortened."""
+    """Return a value as text for a message: an array by dtype and shape, anything else by its shortened repr."""
     if isinstance(value, np.ndarray) and value.ndim:
         return f"of {value.dtype} and shape {value.shape}"
     text = repr(value)
@@ -121,7 +121,7 @@ def _shown(value: Any) -> str:
 
 
 def _plain(fault: EnvironmentFault) -> tuple[str, int | None, int | None, str]:
-    """A fault as plain values that pass between processes."""
+    """Return a fault as plain values, which can be sent between processes."""
     text = "" if fault.__cause__ is None else "".join(traceback.format_exception(fault.__cause__))
     return str(fault), fault.env, fault.step, text
 
@@ -131,7 +131,7 @@ class RemoteError(Exception):
 
 
 class WatchedSubprocVecEnv(SubprocVecEnv):
-    """SB3's ``SubprocVecEnv`` of watched environments: their faults are raised here, and a dead process is one."""
+    """SB3's ``SubprocVecEnv`` that raises the faults of its environments; a dead process is a fault too."""
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]], start_method: str | None = None) -> None:
         self._living(lambda: super(WatchedSubprocVecEnv, self).__init__(env_fns, start_method))
@@ -154,7 +154,7 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
         self._living(lambda: super(WatchedSubprocVecEnv, self).step_async(actions))
 
     def _living(self, call: Callable[[], ResultT]) -> ResultT:
-        """The call's result.
+        """Return the result of the call.
 
         Raises:
             EnvironmentFault: a process has died.
@@ -168,7 +168,7 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
             codes = ", ".join(f"{i} (exit code {self.processes[i].exitcode})" for i in dead)
             for process in self.processes:
                 process.terminate()
-            self.waiting, self.closed = False, True  # nobody is left to wait for
+            self.waiting, self.closed = False, True  # no process is left to wait for
             raise EnvironmentFault(
                 f"the process of environment {codes or 'unknown'} died", dead[0] if dead else None
             ) from error

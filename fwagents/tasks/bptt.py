@@ -21,10 +21,12 @@ CLOSING = 500  # and of the last one
 
 
 def batches(corpus: Corpus, batch_size: int, bptt: int) -> int:
-    """How many batches a pass through the training text has, wherever in its first ``bptt`` characters it begins.
+    """Return the number of batches in a pass through the training text.
+
+    The number is the same wherever in the first ``bptt`` characters the pass begins.
 
     Raises:
-        ValueError: ``bptt`` is below 1, or there is less than a batch.
+        ValueError: ``bptt`` is below 1, or the text is shorter than a batch.
     """
     characters, batch = len(corpus.splits.train.labels), batch_size * positive_int("bptt", bptt)
     if characters < batch + bptt - 1:
@@ -36,7 +38,7 @@ def batches(corpus: Corpus, batch_size: int, bptt: int) -> int:
 
 
 class LanguageTrainer(Trainer):
-    """Trains a :class:`LanguageModel`: Williams and Peng (1990), as is usual for texts.
+    """Trains a ``LanguageModel``: Williams and Peng (1990), as is usual for texts.
 
     The training text is laid out in ``batch_size`` rows, and a batch is the next ``bptt`` characters of every row: the
     state is carried on, gradients end where the batch begins. Every pass through the text begins at a place of its own,
@@ -44,12 +46,12 @@ class LanguageTrainer(Trainer):
     each from the initial state; the fewer than 16 characters left over are not. What is chosen has the lowest NLL.
 
     Args:
-        model: a :class:`LanguageModel`.
+        model: a ``LanguageModel``.
         corpus: what to learn from, choose by and report on.
-        options: see :class:`TrainingOptions`.
+        options: see ``TrainingOptions``.
         folder: where checkpoints and TensorBoard's events go.
         bptt: characters over which gradients flow back.
-        test_curve: as for :class:`Trainer`.
+        test_curve: as for ``Trainer``.
 
     Raises:
         ValueError: ``bptt`` is below 1, or the training text has less than a batch.
@@ -74,7 +76,7 @@ class LanguageTrainer(Trainer):
         self._batches = batches(corpus, options.batch_size, bptt)
 
     def loss(self) -> Tensor:
-        """The mean NLL of the next characters of every row; the state goes on."""
+        """Return the mean NLL of the next characters of every row; the state is carried to the next update."""
         if self.update % self._batches == 0:
             self.carried = ()
         scores, state = self.model(self._rows(self.splits.train.inputs), self._state())
@@ -85,7 +87,7 @@ class LanguageTrainer(Trainer):
         return cast(Any, self.model.core.state_type)._make(self.carried) if self.carried else None
 
     def _rows(self, text: Tensor) -> Tensor:
-        """What this update sees of a text, [bptt, batch_size]."""
+        """Return the part of a text that this update reads, [bptt, batch_size]."""
         epoch, place = divmod(self.update, self._batches)
         offset = np.random.default_rng((self.options.seed, epoch)).integers(self.bptt)
         size, length = self.options.batch_size, self._batches * self.bptt

@@ -1,4 +1,4 @@
-"""What a supervised task is given: inputs with their labels, in three splits."""
+"""Data of a supervised task: inputs with their labels, in three splits."""
 
 from typing import NamedTuple
 

@@ -23,13 +23,13 @@ def pixels(images: Tensor) -> Tensor:
 
 
 def glimpses(images: Tensor) -> Tensor:
-    """What is seen of images [B, 4 p, 4 p], one patch of p x p after the other: [24, B, p * p].
+    """Return the 24 glimpses of images [B, 4 p, 4 p], each a patch of p x p: [24, B, p * p].
 
     The quadrants follow each other row by row. Each is seen as a whole, averaged over 2 x 2 pixels; then as its own
     four quadrants, row by row; then as a whole again.
 
-    Models take them batch by batch: that costs 0.2 ms a batch of 128 more than fetching them ready-made, and a data set
-    stays bytes, 43 MB in place of 260 MB for MNIST.
+    Models compute the glimpses batch by batch. A batch of 128 takes 0.2 ms longer than with stored glimpses, but the
+    data set stays in bytes: 43 MB in place of 260 MB for MNIST.
     """
     B, side, _ = images.shape
     p = side // QUADRANTS
@@ -174,10 +174,10 @@ def patch_of(core: MemoryCore[Any]) -> int:
 
 
 def hold_out(examples: Examples, validation_images: int) -> tuple[Examples, Examples]:
-    """Examples to learn from and to choose by, the latter so many, drawn at random but always the same.
+    """Split examples into training and ``validation_images`` validation examples, at random with a fixed seed.
 
     Raises:
-        ValueError: one side would be empty.
+        ValueError: one of the splits would be empty.
     """
     images, labels = examples
     count = len(labels)

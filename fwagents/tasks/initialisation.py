@@ -1,4 +1,4 @@
-"""How the weights around a core are drawn."""
+"""Initialisation of the weights around a core."""
 
 from torch import nn
 

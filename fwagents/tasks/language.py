@@ -90,14 +90,14 @@ class LanguageModel(nn.Module):
 
 
 def fitting_size(parameters: int, build: Callable[[int], nn.Module]) -> int:
-    """The hidden size, a multiple of 4, with which a model has most nearly so many trainable parameters.
+    """Return the hidden size, a multiple of 4, whose model comes closest to a number of trainable parameters.
 
     Args:
-        parameters: the budget.
-        build: makes the model of a hidden size; it is built without memory for its weights.
+        parameters: that number.
+        build: function from the hidden size to the model; it is called on the meta device.
 
     Raises:
-        ValueError: the smallest model has more.
+        ValueError: the smallest model has more parameters.
     """
     below = 0
     for size in itertools.count(SIZE_STEP, SIZE_STEP):

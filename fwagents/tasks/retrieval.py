@@ -66,7 +66,7 @@ class RetrievalTask:
         """
 
         def strings(most: int) -> int:
-            """How many rows of K digits have none of them more often than that."""
+            """Return the number of rows of K digits in which no digit occurs more than ``most`` times."""
             ways = [1] + [0] * self.pairs
             for _ in DIGITS:
                 ways = [
@@ -81,7 +81,7 @@ class RetrievalTask:
 
     @property
     def possible(self) -> int:
-        """How many strings there are."""
+        """Number of different strings."""
         keys = math.perm(len(self.alphabet), self.pairs)
         return keys * math.prod([len(DIGITS)] * self.pairs) * self.pairs
 

@@ -1,4 +1,4 @@
-"""One training loop for all supervised tasks: batches, validation, checkpoints to go on from."""
+"""One training loop for all supervised tasks: batches, validation, checkpoints to resume from."""
 
 import math
 import time
@@ -33,10 +33,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a model is trained: cross-entropy, Adam.
+    """Options of training with cross-entropy and Adam.
 
     Attributes:
-        updates: batches to learn from, at most.
+        updates: largest number of batches to train on.
         batch_size: examples of a batch; fewer where the training set has fewer.
         learning_rate: Adam's step size, at its largest.
         lr_schedule: "constant", or "cosine" or "linear" down to zero over the updates, or "warmup": cosine, but for a
@@ -76,12 +76,12 @@ class TrainingOptions:
 
 
 class Score(NamedTuple):
-    """How well a model does on some examples.
+    """Score of a model on a set of examples.
 
     Attributes:
-        error: percent that it gets wrong.
+        error: percent of the examples that the model gets wrong.
         nll: mean negative log-likelihood of the right class, in nats.
-        accuracy: percent that it gets right, of each class; nan for a class without examples.
+        accuracy: percent of each class that the model gets right; nan for a class without examples.
     """
 
     error: float
@@ -111,7 +111,7 @@ def evaluate(model: nn.Module, examples: Examples, batch_size: int = 500) -> Sco
 
 
 class Trainer:
-    """Trains a model, choosing its weights by validation, so that it can be killed at any moment and go on.
+    """Train a model and choose its weights by validation. Training can be killed at any moment and resumed.
 
     The order of the examples and the learning rate follow from the number of the update, and when to stop follows
     from the curve, so a checkpoint is the weights, Adam's moments, the best weights and the curve; and what a task
@@ -119,16 +119,16 @@ class Trainer:
 
     Args:
         model: maps inputs [B, ...] to unnormalised scores [B, classes].
-        splits: what to learn from, choose by and report on.
-        options: see :class:`TrainingOptions`.
-        folder: where checkpoints and TensorBoard's events go.
-        test_curve: True adds the test set's NLL to the curve. It is for a figure; nothing is chosen by it.
+        splits: the training, validation and test examples.
+        options: see ``TrainingOptions``.
+        folder: folder for checkpoints and TensorBoard's events.
+        test_curve: True adds the test set's NLL to the curve, for a figure; no choice depends on it.
 
     Attributes:
-        update: batches learned from so far.
-        curve: a row for each validation: update, and what was measured, such as validation_error, validation_nll; the
-            mean training loss since the last one, but for the first; test_nll if asked for.
-        seconds: what it took so far, those of earlier processes counted in.
+        update: number of updates so far.
+        curve: a row for each validation: the update; the measured values, such as validation_error, validation_nll;
+            the mean training loss since the previous validation, except for the first; test_nll if asked for.
+        seconds: training time so far, including earlier processes.
         carried: tensors that a task carries from one update to the next; none here.
     """
 
@@ -208,10 +208,10 @@ class Trainer:
         return f"error {measured[f'{split}_error']:.2f} %, NLL {measured[f'{split}_nll']:.4f}"
 
     def log(self, writer: SummaryWriter) -> None:
-        """What a task shows in TensorBoard after a validation, beside what is measured; nothing here."""
+        """Write a task's own TensorBoard entries after a validation, besides the measured values; here none."""
 
     def closing(self) -> str:
-        """What a task shows when all is done, of the best weights; nothing here."""
+        """Return a task's own text for the end of training, made with the best weights; here empty."""
         return ""
 
     def load(self) -> None:
@@ -311,7 +311,7 @@ class Trainer:
         if bar.disable:
             print(f"{self.update:,} updates: validation {self.describe(row, 'validation')}", flush=True)
         self.log(writer)
-        # Before the checkpoint: whoever goes on from it finds in the log all that was before.
+        # Written before the checkpoint, so that a resumed run finds all earlier entries in the log.
         writer.flush()
         self._save()
 

@@ -1,4 +1,4 @@
-"""What trains well by environment (:mod:`fwagents.settings`), in the words of RL Zoo."""
+"""Settings that train well on each environment (``fwagents.settings``), as RL Zoo names them."""
 
 from collections.abc import Mapping
 from typing import Any

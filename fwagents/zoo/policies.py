@@ -12,7 +12,7 @@ class SuitedPolicy(MemoryPolicy):
 
     Args:
         observation_space: observation space; it decides.
-        *args: the other arguments of :class:`fwagents.sb3.MemoryPolicy`.
+        *args: the other arguments of ``fwagents.sb3.MemoryPolicy``.
         **kwargs: the same.
     """
 

@@ -22,14 +22,14 @@ def sample_memory_ppo_params(trial: Any, n_actions: int, n_envs: int, additional
 
 
 def sample_memory_a2c_params(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> Any:
-    """Draw for MemoryA2C; the arguments are those of :func:`sample_memory_ppo_params`."""
+    """Draw for MemoryA2C; the arguments are those of ``sample_memory_ppo_params``."""
     params = _common(trial)
     params["use_rms_prop"] = trial.suggest_categorical("use_rms_prop", [False, True])
     return convert_params(params)
 
 
 def _common(trial: Any) -> dict[str, Any]:
-    """What both have. Lengths are powers of two, so that chunks divide rollouts."""
+    """Sample the parameters that both algorithms have. Lengths are powers of two, so that chunks divide rollouts."""
     params = {
         "n_steps_pow": trial.suggest_int("n_steps_pow", 4, 8),
         "chunk_length_pow": trial.suggest_int("chunk_length_pow", 3, 8),
@@ -56,7 +56,7 @@ OF_POLICY = ("core", "hidden_size", "critic_core")
 
 
 def convert_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
-    """What was drawn, as arguments of the algorithm; also of a trial that was kept."""
+    """Return sampled parameters, also those of a stored trial, as arguments of the algorithm."""
     rest = dict(sampled_params)
     n_steps = 2 ** rest.pop("n_steps_pow")
     core = {name: rest.pop(name) for name in OF_CORE if name in rest}

@@ -34,7 +34,7 @@ def scan(form: Callable[..., Outputs], heads: int, permutations: Tensor, *tensor
         form: the same in plain torch, of ``(heads, permutations, *tensors)``; derivatives of derivatives come from it.
         heads: K.
         permutations: integers [S, n].
-        tensors: x [T, B, D], h [B, 2 n], c [B, S, 2 n], and the weights C, W and b; all that :func:`covers` asks for.
+        tensors: x [T, B, D], h [B, 2 n], c [B, S, 2 n], and the weights C, W and b; all that ``covers`` asks for.
 
     Returns:
         ``(y [T, B, 2 n], h, c)``, differentiable in ``tensors``.

@@ -86,7 +86,7 @@ def backward(
     """The step's derivative; a gradient at z is that at its real part plus i times that at its imaginary part.
 
     Args:
-        n, heads, copies, batch, order: see :func:`forward`.
+        n, heads, copies, batch, order: see ``forward``.
         pre, c, c_out, trace: what it read and left.
         dh: gradient at h.
         dc: gradient at ``c_out``; out, that at ``c``.

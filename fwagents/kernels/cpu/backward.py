@@ -40,7 +40,7 @@ BEGIN, MATRIX, PENDING, READS = range(STATE)
 
 @inlined
 def mark_at(p: Problem, b: int, t: int) -> int:
-    """What happened to row b's memory before step t."""
+    """Return what happened to the memory of row b before step t, as GO_ON, RESET or FOLD."""
     return byte(p.marks, b * p.steps + t) if p.marks else GO_ON
 
 
@@ -241,7 +241,7 @@ def close_row(p: Problem, g: Gradients, b: int, dh: int, dA: int, state: int) ->
 
 
 def backward(p: Problem, g: Gradients, slot: Slot, begin: int, end: int, task: int, scratch: int) -> None:
-    """Run rows ``begin`` to ``end`` of the batch, of which :func:`forward` left the trace."""
+    """Run rows ``begin`` to ``end`` of the batch, of which ``forward`` left the trace."""
     row = p.vectors * LANES
     across = (p.width + LANES - 1) // LANES
     wide = across * LANES

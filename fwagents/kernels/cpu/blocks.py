@@ -119,7 +119,7 @@ def attend(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, o
 
 @called
 def attend_twice(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, scores_row: int, out: int) -> None:
-    """:func:`attend` for q and for g, in the row before q; all weighted scores are kept, only g's go into the sum."""
+    """``attend`` for q and for g, in the row before q; all weighted scores are kept, only g's go into the sum."""
     stay_apart()
     row = vectors * LANES
     block = max(SCORES_AT_ONCE // row // LANES, 1) * LANES

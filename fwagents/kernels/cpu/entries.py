@@ -9,8 +9,8 @@ from fwagents.kernels.cpu.simd import LANES, byte, set_byte
 def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, marks: int) -> None:
     """Mark where each row's memory is reset or folded.
 
-    A stretch between resets that opens without an A attends to its whole past if that is at most ``limit`` steps;
-    otherwise, as after an initial A (``held``), it folds ``every`` so many steps.
+    A stretch between resets that begins without an A attends to its whole past if it has at most ``limit`` steps.
+    Otherwise, and also after an initial A (``held``), it folds every ``every`` steps.
 
     Args:
         steps: T.
@@ -40,7 +40,7 @@ def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, 
 
 
 def prepared(p: Problem, out: int) -> None:
-    """Pack weights for many calls, see :func:`prepare`."""
+    """Pack weights for many calls, see ``prepare``."""
     prepare(p, out)
 
 

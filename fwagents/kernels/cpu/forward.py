@@ -59,7 +59,7 @@ def write_row(vectors: int, size: int, x: int, out: int) -> None:
 
 @inlined
 def panels(vectors: int) -> int:
-    """Panels that so many vectors make."""
+    """Return the number of panels for a number of vectors."""
     return (vectors + PANEL - 1) // PANEL
 
 
@@ -248,7 +248,7 @@ def write_matrix(p: Problem, b: int, out: int, scratch: int) -> None:
 
 
 def forward(p: Problem, begin: int, end: int, scratch: int) -> None:
-    """Run rows ``begin`` to ``end`` of the batch; see :class:`Problem` for what is read and written."""
+    """Run rows ``begin`` to ``end`` of the batch; see ``Problem`` for what is read and written."""
     row = p.vectors * LANES
     packed = p.packed if p.packed else scratch
     if p.packed == 0:

@@ -26,7 +26,7 @@ class ScanKernels(NamedTuple):
 
 
 class ProgramKernels(NamedTuple):
-    """The fast-weight programmers; entries as in :class:`ScanKernels`."""
+    """The fast-weight programmers; entries as in ``ScanKernels``."""
 
     forward: Callable[..., None]
     mix: Callable[..., None]
@@ -34,7 +34,7 @@ class ProgramKernels(NamedTuple):
 
 
 class AssociativeKernels(NamedTuple):
-    """The associative LSTM; entries as in :class:`ScanKernels`."""
+    """The associative LSTM; entries as in ``ScanKernels``."""
 
     forward: Callable[..., None]
     backward: Callable[..., None]

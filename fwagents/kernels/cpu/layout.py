@@ -26,7 +26,7 @@ class Layout(NamedTuple):
         slots: matrices A kept for each row of the batch.
         traced: whether it keeps a trace for the backward pass.
         work: multiplications, about.
-        sections: floats of keys, inputs, normed, scales, key scales, taken, folded and marks, see :class:`Problem`.
+        sections: floats of keys, inputs, normed, scales, key scales, taken, folded and marks, see ``Problem``.
     """
 
     row: int

@@ -46,24 +46,24 @@ def _fresh(floats: int) -> Tensor:
 
 
 class _Block(NamedTuple):
-    """Memory of the pool, and what it was last lent as: once that is gone, it is free."""
+    """Memory of the pool, and a weak reference to the array that last used it; without that array, it is free."""
 
     memory: Tensor
     lease: weakref.ref[Array]
 
 
 def _bucket(size: int) -> int:
-    """``size`` rounded up to an eighth of a power of two, so that blocks are found again."""
+    """Return ``size`` rounded up to an eighth of a power of two, so that blocks can be reused."""
     step = max(1 << (size.bit_length() - 4), 1)
     return -(-size // step) * step
 
 
 class _Pool:
-    """Blocks by size, lent and free ones.
+    """Blocks by size, used and free ones.
 
-    There is neither a destructor nor a lock: Python drops an interrupt that falls into a destructor, so Ctrl-C would
-    now and then do nothing. Each operation on a deque is whole by itself; where an interrupt comes between two of them,
-    a block is lost to the pool and freed, no more.
+    There is neither a destructor nor a lock: Python drops an interrupt inside a destructor, so Ctrl-C would sometimes
+    have no effect. Each operation on a deque is atomic. An interrupt between two operations only makes the pool lose a
+    block, which is then freed.
     """
 
     def __init__(self) -> None:
@@ -71,11 +71,11 @@ class _Pool:
 
     @property
     def held(self) -> int:
-        """Floats of all blocks."""
+        """Number of floats in all blocks."""
         return sum(size * len(blocks) for size, blocks in list(self.blocks.items()))
 
     def lend(self, floats: int) -> Array:
-        """Uninitialised, and nobody else's until it is gone."""
+        """Return an uninitialised array whose memory is not reused while the array exists."""
         size = _bucket(floats)
         free = self._free(size)
         if free is not None:
@@ -92,7 +92,7 @@ class _Pool:
         for _ in range(len(blocks)):
             try:
                 block = blocks.popleft()
-            except IndexError:  # another thread was sooner
+            except IndexError:  # another thread took it first
                 return None
             if block.lease() is None:
                 return block.memory
@@ -100,7 +100,7 @@ class _Pool:
         return None
 
     def _lent(self, memory: Tensor, floats: int) -> Array:
-        """Put a block into the pool, as lent."""
+        """Put a block into the pool, marked as in use."""
         lease: Array = memory.numpy()[:floats]
         size = memory.numel()
         blocks = self.blocks.pop(size, deque())  # and to the end: sizes stand in the order of their use
@@ -109,7 +109,7 @@ class _Pool:
         return lease
 
     def _has_room(self, floats: int) -> bool:
-        """Drop free blocks, the sizes unused for longest first, as far as it takes to hold so many more floats."""
+        """Drop free blocks, least recently used sizes first, until ``floats`` more fit; return whether they fit."""
         for size in list(self.blocks):
             while 4 * (self.held + floats) > _held_bytes() and self._free(size) is not None:
                 pass
@@ -118,7 +118,7 @@ class _Pool:
 
 @cache
 def _held_bytes() -> int:
-    """How much the pool may hold, lent or free: an eighth of the machine's memory, at most KEEP."""
+    """Return how many bytes the pool may hold, in use or free: an eighth of the machine's memory, at most KEEP."""
     try:
         return min(KEEP, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
     except (AttributeError, ValueError):
@@ -129,7 +129,7 @@ _pool = _Pool()
 
 
 def borrowed(*shape: int) -> Tensor:
-    """Uninitialised float32 on the CPU; what is large comes from a block that outlives the tensor."""
+    """Return an uninitialised float32 tensor on the CPU. A large one uses a pooled block that outlives the tensor."""
     floats = prod(shape)
     if floats < POOLED:
         return torch.empty(shape, dtype=torch.float32, device="cpu")

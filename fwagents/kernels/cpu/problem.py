@@ -1,10 +1,10 @@
-"""What a compiled kernel is told: sizes, options and addresses, and where in one buffer each array lies."""
+"""Arguments of a compiled kernel: sizes, options, addresses, and the place of each array in one buffer."""
 
 from functools import cache
 from typing import NamedTuple
 
 GROUP = 8  # keys that are scored together; a history is followed by as many zero rows
-TILE = 4  # at most so many rows of the batch share a read of the slow weights
+TILE = 4  # largest number of rows of the batch that share a read of the slow weights
 BLOCK = 16  # steps of the backward pass whose contributions to older keys are summed as one product
 FOLD_KEYS = 32  # keys of a fold that are summed as one product
 STATE = 4  # integers that the backward pass keeps for a row
@@ -71,7 +71,7 @@ class Problem(NamedTuple):
         weight: W [R, R].
         gain: [norms, R].
         shift: [norms, R].
-        packed: weight, gain and shift as the forward pass reads them, :func:`packed_floats`; 0 to pack them anew.
+        packed: weight, gain and shift as the forward pass reads them, ``packed_floats``; 0 to pack them anew.
         powers: ``decay ** age``, age 0 to ``longest``.
         weights: ``fast_lr * decay ** age``, age ``longest - 1`` to 0, then zeros.
         marks: bytes [B, T], GO_ON, RESET or FOLD.
@@ -198,7 +198,7 @@ class Slot(NamedTuple):
 
 
 def slot_layout(row: int, inner: int, longest: int, longest_read: int, matrices: bool) -> Slot:
-    """The layout of :class:`Slot` for rows of ``row`` floats."""
+    """The layout of ``Slot`` for rows of ``row`` floats."""
     scores_row = padded(longest) + lanes()
     scores = longest * row
     vectors = scores + 2 * BLOCK * inner * scores_row

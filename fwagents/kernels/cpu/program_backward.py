@@ -196,7 +196,7 @@ def backward(
     which: int,
     scratch: int,
 ) -> None:
-    """The derivative of :func:`fwagents.kernels.cpu.program_forward.forward`; the steps after these have been done.
+    """The derivative of ``fwagents.kernels.cpu.program_forward.forward``; the steps after these have been done.
 
     Args:
         p: the problem.

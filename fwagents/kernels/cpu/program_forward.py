@@ -1,6 +1,6 @@
 """The compiled forward pass of the fast-weight programmers: a row of the batch at a time, a segment at a time.
 
-See :class:`fwagents.kernels.cpu.program_problem.ProgramProblem` for sizes, addresses and what a segment is.
+See ``fwagents.kernels.cpu.program_problem.ProgramProblem`` for sizes, addresses and what a segment is.
 """
 
 from typing import Any
@@ -77,7 +77,7 @@ def write(size: int, row: int, W: int, alpha: Any, u: int, k: int) -> None:
 def write_and_read(
     size: int, row: int, W: int, alpha: Any, u: int, k: int, next_k: int, next_q: int, kept: int, out: int
 ) -> None:
-    """:func:`write`, then :func:`read` with the next step's key and query, in one pass over W."""
+    """``write``, then ``read`` with the next step's key and query, in one pass over W."""
     scale = splat(alpha)
     v = 0
     while v + 2 * LANES <= row:

@@ -1,4 +1,4 @@
-"""The derivative of the convolution and of the directions in :mod:`fwagents.kernels.cpu.program_instruct`."""
+"""The derivative of the convolution and of the directions in ``fwagents.kernels.cpu.program_instruct``."""
 
 from fwagents.kernels.cpu.blocks import FLOAT
 from fwagents.kernels.cpu.program_instruct import LEAST_LENGTH
@@ -20,7 +20,7 @@ from fwagents.kernels.cpu.simd import (
 
 @inlined
 def undirect(p: ProgramProblem, n: int, turn: int, x: int, lengths: int, dx: int) -> None:
-    """Gradients at what :func:`directions` was given, in place; x is what it made of them."""
+    """Gradients at what ``directions`` was given, in place; x is what it made of them."""
     row = p.vectors * LANES
     for i in range(n):
         at, d = x + i * row * FLOAT, dx + i * row * FLOAT

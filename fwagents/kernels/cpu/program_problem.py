@@ -188,7 +188,7 @@ class Places(NamedTuple):
 
 
 def places(p: ProgramProblem, backward: bool) -> Places:
-    """The layout of :class:`Places`."""
+    """The layout of ``Places``."""
     row, chunk = p.vectors * lanes(), p.chunk
     rows, gates = chunk * row, chunk * padded(p.gates * p.heads)
     forward = [rows, rows, rows, gates, gates, 2 * rows, 2 * chunk, 4 * row]

@@ -91,7 +91,7 @@ def matrix(p: ProgramProblem, base: int, b: int, head: int) -> int:
 
 @called
 def transpose(rows: int, row: int, x: int, out: int, out_row: int) -> None:
-    """Out = x transposed, for so many rows of ``row`` floats, both multiples of LANES."""
+    """Out = x transposed, for rows of ``row`` floats; both sizes are multiples of LANES."""
     stay_apart()
     for r in range(0, row, LANES):
         for i in range(LANES):
@@ -113,7 +113,7 @@ def take_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
 
 @inlined
 def give_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
-    """The inverse of :func:`take_matrix`."""
+    """The inverse of ``take_matrix``."""
     row = p.vectors * LANES
     transpose(row, row, x, scratch, row)
     for e in range(p.out):

@@ -18,9 +18,9 @@ class ProgramSteps:
     """A scan that is fed step by step. A step allocates nothing but its outputs.
 
     Args:
-        weights: gives the weights by their names in :class:`ProgramInputs`.
+        weights: gives the weights by their names in ``ProgramInputs``.
         parameters: what the weights are made of; where one has changed, they are asked for again.
-        options: see :class:`ProgramOptions`.
+        options: see ``ProgramOptions``.
         width: D.
         batch: B.
     """

@@ -105,7 +105,7 @@ def backward_pass(
     options: ProgramOptions,
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients at the inputs; see :class:`~fwagents.kernels.operator.CompiledScan`.
+    """Gradients at the inputs; see ``CompiledScan``.
 
     That at x is left out if it is not wanted; the others come along for nothing.
     """
@@ -199,13 +199,13 @@ def _sum_rows(x: Tensor, out: Tensor, keep: float) -> None:
 
 
 def _gradient_at_t(dt: Tensor | None, start: Tensor | None) -> Tensor | None:
-    """The count of a row goes on unless an episode begins."""
+    """Continue the count of each row, unless an episode begins."""
     if dt is None or start is None:
         return dt
     return dt.masked_fill(start.any(0).unsqueeze(1), 0.0)
 
 
-# :func:`covers` must hold for its inputs. The count t is no variable of the turns, so its gradient is that of the last
+# ``covers`` must hold for its inputs. The count t is no variable of the turns, so its gradient is that of the last
 # count alone.
 scan = CompiledScan(
     "program_scan",

@@ -153,7 +153,7 @@ def backward_pass(
     options: ScanOptions,
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients at the inputs; see :class:`~fwagents.kernels.operator.CompiledScan`.
+    """Gradients at the inputs; see ``CompiledScan``.
 
     Those at x and at A are left out if they are not wanted; the others come along for nothing.
     """

@@ -33,7 +33,7 @@ def inlined(function: Function) -> Function:
 
 
 def called(function: Function) -> Function:
-    """Mark a function as callable from compiled code: for what is large, and calls :func:`stay_apart` itself."""
+    """Mark a function as callable from compiled code: for what is large, and calls ``stay_apart`` itself."""
     marked: Function = register_jitable(forceinline=False)(function)  # or it is as its caller
     return marked
 
@@ -148,14 +148,14 @@ def load(builder: Any, address: Any, offset: Any) -> Any:
 
 @_intrinsic(types.void, _address, types.intp, _vec)
 def store(builder: Any, address: Any, offset: Any, x: Any) -> Any:
-    """The inverse of :func:`load`."""
+    """The inverse of ``load``."""
     builder.store(x, _pointer(builder, address, offset), align=4)
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
 @_intrinsic(_vec, _address, types.intp, types.intp)
 def load_first(builder: Any, address: Any, offset: Any, n: Any) -> Any:
-    """The first n lanes as :func:`load`, the others zero and their memory untouched."""
+    """The first n lanes as ``load``, the others zero and their memory untouched."""
     pointer = _pointer(builder, address, offset)
     name = f"llvm.masked.load.v{LANES}f32.p0"
     values = [pointer, ir.IntType(32)(4), _mask(builder, n), _zero()]

@@ -16,12 +16,12 @@ from fwagents.kernels.tensors import address, dense
 class ScanSteps:
     """A scan that is fed step by step.
 
-    A read attends to the keys since the last fold. They are folded into A only when there are so many that reading A
-    costs less; rows that never were folded, or that began an episode since, have no A to read at all.
+    A read attends to the keys since the last fold. They are folded into A only when they are so many that reading A
+    costs less. Rows without a fold in the current episode have no A to read.
 
     Args:
-        weights: W, C, b and the layer norm's gain and shift by their names in :class:`ScanInputs`.
-        options: see :class:`ScanOptions`.
+        weights: W, C, b and the layer norm's gain and shift by their names in ``ScanInputs``.
+        options: see ``ScanOptions``.
         batch: B.
     """
 

@@ -26,7 +26,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def tasks(batch: int, work: int) -> int:
-    """How many tasks a batch whose scan takes ``work`` multiplications is cut into."""
+    """Return the number of tasks into which a batch is cut if its scan takes ``work`` multiplications."""
     return max(1, min(torch.get_num_threads(), -(-batch // TILE), work // WORTH_A_THREAD))
 
 
@@ -37,8 +37,8 @@ def _hold(task: Callable[[int, int, int], None], begin: int, end: int, which: in
 def run(task: Callable[[int, int, int], None], batch: int, count: int, alive: object) -> None:
     """Call ``task(begin, end, which)`` for ``count`` parts of the batch, the first of them on this thread.
 
-    ``alive`` is whatever the task knows by address only: an interrupt can end this call before the other threads are
-    done, and they hold on to it.
+    ``alive`` holds the objects that the task uses by address only. An interrupt can end this call before the other
+    threads are done, so each thread keeps a reference to these objects.
     """
     tiles = -(-batch // TILE)
     cuts = [min(batch, tiles * i // count * TILE) for i in range(count + 1)]

@@ -1,9 +1,10 @@
-"""What happens between the chunks of a scan on a GPU, as batched products: keys into A, and gradients back.
+"""Batched products between the chunks of a scan on a GPU: they write keys into A and propagate gradients back.
 
-A chunk is steps ``begin`` to ``begin + n``. ``opened`` [T, B] is the step at which the present episode of a row began,
--1 where that was before the scan; None if no episode begins. What an episode left behind that has ended is masked and
-never multiplied by zero: a NaN would stay one. ``fades`` [C] is how much of A is left after 0, 1, ... steps, as many as
-the longest chunk has; both are made once a pass, for with a small batch it is launches that take the time.
+A chunk is steps ``begin`` to ``begin + n``. ``opened`` [T, B] is the step at which the current episode of a row began,
+-1 if it began before the scan; ``opened`` is None if no episode begins. Values of an episode that has ended are masked
+and never multiplied by zero, because NaN times zero is NaN. ``fades`` [C] is the share of A that is left after
+0, 1, ... steps, as many as the longest chunk has. Both are computed once per pass, because kernel launches dominate the
+time of a small batch.
 """
 
 import torch
@@ -21,7 +22,7 @@ def episodes(start: Tensor | None) -> Tensor | None:
 
 
 def fades(steps: int, options: ScanOptions, device: torch.device) -> Tensor:
-    """``fades`` for chunks of at most so many steps."""
+    """``fades`` for chunks of at most ``steps`` steps."""
     return options.decay ** torch.arange(steps, dtype=torch.float32, device=device)
 
 

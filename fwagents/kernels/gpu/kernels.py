@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, misc, untyped-decorator"
-"""The two Triton kernels behind :mod:`fwagents.kernels.gpu.scan`: one chunk of a scan, forward and backward.
+"""The two Triton kernels behind ``fwagents.kernels.gpu.scan``: one chunk of a scan, forward and backward.
 
 A program runs one row of the batch through the steps of a chunk. Vectors of R numbers are padded with zeros to ``P``,
 a power of two, as are all sizes of tiles; the keys of the chunk are a tile ``[C, P]``. All sums are float32, and none
@@ -138,7 +138,7 @@ def forward(
                     if inputs is not None:
                         tl.store(taken + at, i + 1.0)
                 s = out
-        state = s.to(y.dtype.element_ty).to(tl.float32)  # goes on as it is kept
+        state = s.to(y.dtype.element_ty).to(tl.float32)  # continue from the rounded value that is stored
         tl.store(y + at * R + r, state, mask=inside)
         key = state
         if NORMALIZED:
@@ -179,7 +179,7 @@ def backward(
     C: tl.constexpr,
     K: tl.constexpr,
 ):
-    """The derivative of :func:`forward`: one row through the steps of a chunk, from the last to the first."""
+    """The derivative of ``forward``: one row through the steps of a chunk, from the last to the first."""
     b = tl.program_id(0).to(tl.int64)
     r, c = tl.arange(0, P), tl.arange(0, C)
     inside = r < R

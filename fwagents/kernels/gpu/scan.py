@@ -42,13 +42,13 @@ def covers(inputs: ScanInputs) -> bool:
 
 
 class Plan(NamedTuple):
-    """How the kernels are launched for T, B, R.
+    """Launch parameters of the kernels.
 
     Attributes:
-        chunk: steps in a launch, at most (C of the kernels).
+        chunk: largest number of steps in a launch (C of the kernels).
         padded: R rounded up to a power of two (P of the kernels).
         block: rows of a matrix that are held at a time (K of the kernels); ``padded`` if all of them.
-        warps: of a program.
+        warps: number of warps of a program.
     """
 
     chunk: int
@@ -70,7 +70,8 @@ def _power_of_two(n: int) -> int:
 
 
 def _shapes(shape: tuple[int, int, int], options: ScanOptions, norms: int) -> list[tuple[int, ...]]:
-    """Of the parts of a trace: A after each chunk but the last; inputs, normed, scales, taken of the kernels."""
+    """Return the shapes of a trace's parts: A after each chunk but the last, then the kernels' ``inputs``, ``normed``,
+    ``scales`` and ``taken``."""
     steps, batch, size = shape
     chunks = -(-steps // plan(steps, size).chunk)
     reads = (steps, batch, options.inner_steps)
@@ -165,7 +166,7 @@ def backward_pass(
     options: ScanOptions,
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients at the inputs; see :class:`~fwagents.kernels.operator.CompiledScan`.
+    """Gradients at the inputs; see ``CompiledScan``.
 
     Those at x and at A are left out if they are not wanted; the others come along for nothing.
     """
@@ -233,7 +234,7 @@ def _steps(begin: int, end: int, *tensors: Tensor | None) -> list[Tensor | None]
 
 
 def _previous(y: Tensor, h: Tensor | None, start: Tensor | None) -> Tensor:
-    """What W is multiplied with at each step [T, B, R]."""
+    """Return the hidden state that W multiplies at each step [T, B, R]: the previous one, zero at an episode start."""
     states = torch.cat([torch.zeros_like(y[:1]) if h is None else h.unsqueeze(0), y[:-1]])
     return states if start is None else states.masked_fill(start.unsqueeze(2), 0.0)
 
@@ -241,7 +242,7 @@ def _previous(y: Tensor, h: Tensor | None, start: Tensor | None) -> Tensor:
 def _launch(
     kernel: str, shape: tuple[int, int, int], options: ScanOptions, norms: int, *tensors: Tensor | None, **more: Any
 ) -> None:
-    """Launch a kernel of :mod:`fwagents.kernels.gpu.kernels`, a program for each row of the batch."""
+    """Launch a kernel of ``fwagents.kernels.gpu.kernels``, a program for each row of the batch."""
     from fwagents.kernels.gpu import kernels
 
     steps, batch, size = shape
