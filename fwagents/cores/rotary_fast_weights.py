@@ -47,9 +47,9 @@ class RotaryFastWeights(GatedDeltaNet):
         r(t)     = W(t) q(t)                         concatenated over the heads
         y(t)     = g(t) * (M LN[r(t)] + m) + (1 - g(t)) * (U x(t) + u)      g(t) = sigmoid(G x(t) + c)
 
-    It is ``GatedDeltaNet`` (Yang et al., 2024, arXiv:2412.06464) without silu,
-    with rotary position codes (Su et al., 2021, arXiv:2104.09864) and with the output gate of Fast and Forgetful Memory
-    (Morad et al., 2023, arXiv:2310.04128). Rot(t) turns the coordinates 2j and 2j + 1 by the angle t 2 pi / period_j.
+    It is ``GatedDeltaNet`` (Yang et al., 2024, arXiv:2412.06464) without silu, with rotary position codes (Su et al.,
+    2021, arXiv:2104.09864) and with the output gate of Fast and Forgetful Memory (Morad et al., 2023,
+    arXiv:2310.04128). Rot(t) turns the coordinates 2j and 2j + 1 by the angle t 2 pi / period_j.
     A product of a turned query and a turned key depends on the number of steps between them, so a turned head answers
     to "n steps ago" and a head that is not turned to "after the letter c".
 
@@ -80,9 +80,9 @@ class RotaryFastWeights(GatedDeltaNet):
 
     Shapes:
         state ``(recent [B, c-1, 3H], W [B, heads, d, d], t [B, 1])``; the parameters have the shapes and the
-        initialisation of ``GatedDeltaNet`` and ``OutputGate``, but the rows of C and b
-        for q and k begin four times as large. In the induction head the rows for q begin as the rows for k, and
-        the taps at a fifth of the other heads', plus 1 at the present step for q and at the step before for k.
+        initialisation of ``GatedDeltaNet`` and ``OutputGate``, but the rows of C and b for q and k begin four times as
+        large. In the induction head the rows for q begin as the rows for k, and the taps at a fifth of the other
+        heads', plus 1 at the present step for q and at the step before for k.
 
     Raises:
         ValueError: an option is not as above.
