@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fwagents.commands import COMMANDS
 from fwagents.cores import CORES
-from fwagents.runs import algorithms, cli, options, search
+from fwagents.runs import algorithms, cli, options
 from fwagents.runs.agent import ENGINES, Args, args_for, check_engine
 from fwagents.runs.folder import read_config
 from fwagents.runs.limits import check_agent
@@ -76,9 +76,8 @@ def test_the_options_of_an_algorithm_are_its_constructor_s():
         assert set(made.options) <= truth if algo == "appo" else set(made.options) == truth, algo
 
 
-@pytest.mark.parametrize("args_type", [Args, search.Args])
-def test_every_option_says_who_takes_it(args_type):
-    silent = [name for name in options.hints(args_type) if options.metadata(args_type, name, options.TakenBy) is None]
+def test_every_option_says_who_takes_it():
+    silent = [name for name in options.hints(Args) if options.metadata(Args, name, options.TakenBy) is None]
     assert not silent, "ALWAYS, or the algorithms and engines that take it"
 
 

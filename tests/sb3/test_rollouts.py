@@ -164,7 +164,7 @@ def test_the_update_sees_what_the_agent_saw_behind_vec_normalize(dtype, dict_spa
     once = {"n_epochs": 1} if algorithm is MemoryPPO else {}
     model = algorithm(policy, env, n_steps=16, seed=0, policy_kwargs=SMALL, **once)
     seen, encode = [], model.policy.encode
-    model.policy.encode = lambda obs: (seen.append(obs), encode(obs))[1]
+    model.policy.encode = lambda obs, *more: (seen.append(obs), encode(obs, *more))[1]
     model.learn(96)
     if algorithm is MemoryPPO:
         assert abs(model.logger.name_to_value["train/approx_kl"]) < 1e-6
