@@ -21,8 +21,11 @@ TURNED: dict[Turned, tuple[int, int]] = {"half": (1, 2), "all": (0, 1), "none": 
 # further the shorter they are before it: as short as torch makes them, a control task fell back at every other update.
 KEY_SCALE = 4.0
 
-# The factor of the initial taps of an induction head, to which 1 is added at the step that it begins with.
+# The factors of the initial taps and values of the induction head. Its taps leave little of other steps than the one it
+# begins with. Its query meets a key of its own length, where those of the other heads are nearly orthogonal, so with
+# values as large as theirs its read would drown theirs behind the layer norm.
 TAP_SCALE = 0.2
+VALUE_SCALE = 0.1
 
 
 class RotaryState(NamedTuple):
@@ -81,8 +84,8 @@ class RotaryFastWeights(GatedDeltaNet):
     Shapes:
         state ``(recent [B, c-1, 3H], W [B, heads, d, d], t [B, 1])``; the parameters have the shapes and the
         initialisation of ``GatedDeltaNet`` and ``OutputGate``, but the rows of C and b for q and k begin four times as
-        large. In the induction head the rows for q begin as the rows for k, and the taps at a fifth of the other
-        heads', plus 1 at the present step for q and at the step before for k.
+        large. In the induction head the rows for q begin as the rows for k, the rows for v a tenth as large as in the
+        other heads, and the taps a fifth as large, plus 1 at the present step for q and at the step before for k.
 
     Raises:
         ValueError: an option is not as above.
@@ -147,11 +150,11 @@ class RotaryFastWeights(GatedDeltaNet):
 
     def _begin_as_induction(self, head: int) -> None:
         """Let the head's queries be its keys of one step later; without a convolution, of the same step."""
-        d = self.hidden_size // self.num_heads
-        q = slice(head * d, (head + 1) * d)
-        k = slice(self.hidden_size + q.start, self.hidden_size + q.stop)
-        self.projection.weight[q] = self.projection.weight[k]
-        self.projection.bias[q] = self.projection.bias[k]
+        H, d = self.hidden_size, self.hidden_size // self.num_heads
+        q, k, v = (slice(n * H + head * d, n * H + (head + 1) * d) for n in range(3))
+        for parameter in (self.projection.weight, self.projection.bias):
+            parameter[q] = parameter[k]
+            parameter[v] *= VALUE_SCALE
         self.taps[:, q] = self.taps[:, k]
         if self.conv_size > 1:
             for rows, step in ((q, -1), (k, -2)):
