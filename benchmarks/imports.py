@@ -18,7 +18,7 @@ import tyro
 from measuring import ROOT, check_output, machine, paired_medians, publish, table, write_results, write_section
 
 DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "imports"
-# What is imported, each in an interpreter of its own; the first is nothing.
+# The modules that are imported, each in an interpreter of its own; the first is nothing.
 MODULES = ("", "fwagents", "torch", "fwagents.cores", "fwagents.envs", "fwagents.sb3")
 
 

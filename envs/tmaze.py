@@ -15,7 +15,7 @@ from .vector import GameVectorEnv
 
 RIGHT, WRONG = 4.0, -0.1
 MOVES = np.array([0, 1, 0, -1])
-# What is seen at the sign (north, south), in the corridor, at the junction, and after the choice.
+# Views at the sign (north, south), in the corridor, at the junction, and after the choice.
 VIEWS = np.array([[0, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 0], [0, 0, 0]], np.uint8)
 
 

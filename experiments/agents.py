@@ -14,13 +14,13 @@ from fwagents.runs.cli import key_values
 
 CORES = ("fast_weights", "lstm", "gru", "irnn", "none")
 ALGORITHMS = {"memory_ppo": "memory_ppo", "memory_a2c": "a2c"}  # and their names in those of files
-# What W = I is to an IRNN, a bias is to a gate: 3 keeps 95 % a step.
+# A gate keeps by its bias, as an IRNN does by W = I: a bias of 3 keeps 95 % a step.
 KEEPING: dict[str, Setting] = {
     "lstm": {"core_kwargs": ["forget_bias=3.0"]},
     "gru": {"core_kwargs": ["update_bias=3.0"]},
     "irnn": {"core_kwargs": ["identity_scale=1.0"]},
 }
-# What plays, by the label of its line: a core, and options of its own.
+# The players, by the label of their line: a core, and options of its own.
 PLAYERS: dict[str, tuple[str, Setting]] = {
     "fast_weights": ("fast_weights", {}),
     # Without its memory it is a layer-normalised RNN, which tells what the memory is worth.

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from experiments.agents import best_step_size
 from experiments.cell import Cell, Grid, Run, Search, Setting, applied, as_options, had, in_words
 from fwagents.runs.folder import CONFIG, RESULT, read_json, write_result
 from fwagents.runs.interrupts import INTERRUPTED
+from fwagents.runs.locks import hold
 
 ROOT = Path(__file__).parent.parent
 LOG = "log.txt"
@@ -109,7 +110,7 @@ class Board:
             if cell.search.of is not None:
                 self._add_grid(cell.search.of)
 
-    # What the searches say.
+    # Results of the searches.
 
     def grid_path(self, cell: Cell) -> Path:
         """The file that a cell's grid is kept in."""
@@ -169,7 +170,7 @@ class Board:
             found["learning_rate"] = size
         return {**found, **cell.options}
 
-    # What is missing.
+    # Missing runs.
 
     def missing(self, cell: Cell) -> list[Job] | None:
         """The runs that a cell lacks; None while its search or its trials are not over."""
@@ -375,15 +376,6 @@ class Board:
         with open(self.runs / LOCK, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def hold(lock: IO[str]) -> bool:
-    """Lock a file for this process and those that inherit it; False if another process has it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def winner(trials: Sequence[Run], settings: Sequence[Setting]) -> Setting:

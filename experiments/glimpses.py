@@ -19,7 +19,7 @@ from experiments.supervised import (
     verdicts,
 )
 
-# What the paper reports: test errors in percent by model and size.
+# Test errors that the paper reports, in percent, by model and size.
 TABLE_2 = {
     "irnn": {50: 12.95, 100: 1.95, 200: 1.42},
     "lstm": {50: 12.0, 100: 1.55, 200: 1.10},

@@ -103,15 +103,13 @@ def main(args: Args) -> None:
 def section(results: Path, _: Path) -> str:
     """The table of what was run: every core, every change, each seed."""
     runs = (read_json(results / RESULTS.name) or {"runs": {}})["runs"]
-    rows = []
-    for core in CORES:
-        for change in CHANGES:
-            cells = []
-            for place in PLACES:
-                names = [key(place, core, change, seed) for seed in SEEDS]
-                values = [runs[name]["mean_return"] for name in names if name in runs]
-                cells.append(listed(values, ".0f" if "Cart" in place else ".2f"))
-            rows.append((core, change, *cells))
+
+    def returns(place: str, core: str, change: str) -> str:
+        names = [key(place, core, change, seed) for seed in SEEDS]
+        found = [runs[name]["mean_return"] for name in names if name in runs]
+        return listed(found, ".0f" if "Cart" in place else ".2f")
+
+    rows = [(core, change, *(returns(place, core, change) for place in PLACES)) for core in CORES for change in CHANGES]
     return table(("core", "agent", *PLACES), rows)
 
 

@@ -23,7 +23,7 @@ from experiments.supervised import (
     verdicts,
 )
 
-# What the paper reports: test errors in percent by model and size.
+# Test errors that the paper reports, in percent, by model and size.
 TABLE_1 = {
     "irnn": {20: 62.11, 50: 60.23, 100: 0.34},
     "lstm": {20: 60.81, 50: 1.85, 100: 0.0},

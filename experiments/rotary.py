@@ -15,7 +15,7 @@ from experiments.cell import SEEDS, Cell, Run, Setting
 from experiments.document import listed, table
 from experiments.elsewhere import ELSEWHERE
 from experiments.estimates import SOLVED, reached
-from experiments.suite import ROLLOUTS, SUITE_OWN, SUITE_SETTING, right, suite_trials
+from experiments.suite import right, suite_cell, suite_trials
 from fwagents.envs import SUITE
 from fwagents.settings import defaults_for
 
@@ -80,15 +80,17 @@ MINIBATCHES = {"TMaze-v0": 8}
 
 def of_suite(env: str, difficulty: int, steps: int, seconds: float) -> Cell:
     """A game of the memory suite, with the step size that its trials choose."""
-    setting = {
-        **{"env": env, "env_kwargs": [f"{SUITE[env].parameter}={difficulty}"]},
-        **{"n_steps": ROLLOUTS[env].get(difficulty, difficulty + 16), **SUITE_SETTING, **SUITE_OWN.get(env, {})},
-        **{"total_timesteps": steps, "final_episodes": 1000},
-    }
+    options = {**suite_cell(env, difficulty, "rotary").options, "total_timesteps": steps, "final_episodes": 1000}
     if env in MINIBATCHES:
-        setting["batch_size"] = MINIBATCHES[env] * setting["n_steps"]
-    return replace(cell(f"{env}-{difficulty}", setting, seconds), trials=suite_trials(env, "rotary"))
+        options["batch_size"] = MINIBATCHES[env] * options["n_steps"]
+    return replace(cell(f"{env}-{difficulty}", options, seconds), trials=suite_trials(env, "rotary"))
 
+
+# Cells of more than one row.
+CATCH = cell("catch", {"env": "PartialCatch-v0", **watched(1_000_000, 20_000)}, 90.0)
+PAIRS = of_suite("KeyValueRecall-v0", 4, 300_000, 60.0)
+DELAY = of_suite("RepeatPrevious-v0", 16, 300_000, 60.0)
+POLE = cell("cart-pole", {"env": "CartPoleNoVel-v1", "total_timesteps": 50_000}, 60.0)
 
 # The settings at which other cores solve RepeatPrevious: an answer a step, no action changes what comes later.
 _CARDS: Setting = {"gamma": 0.0, "gae_lambda": 0.0, "learning_rate": 3e-3, "ent_coef": 0.03, "total_timesteps": 200_000}
@@ -100,7 +102,7 @@ TARGETS: tuple[Target, ...] = (
         f"PartialCatch-v0, {_STEPS}",
         "400,000",
         "fast weights 800,000; S = 0 about 550,000; LSTM 1,300,000",
-        cell("catch", {"env": "PartialCatch-v0", **watched(1_000_000, 20_000)}, 90.0),
+        CATCH,
         reached,
         by_steps(400_000),
     ),
@@ -108,7 +110,7 @@ TARGETS: tuple[Target, ...] = (
         "PartialCatch-v0, return after 1,000,000 steps",
         "0.95 on 5 of 5",
         "fast weights 0.95 after 3,000,000",
-        cell("catch", {"env": "PartialCatch-v0", **watched(1_000_000, 20_000)}, 90.0),
+        CATCH,
         final,
         at_least(0.95, 5),
     ),
@@ -124,7 +126,7 @@ TARGETS: tuple[Target, ...] = (
         "KeyValueRecall-v0, 4 pairs, 300,000 steps, right answers",
         "0.90",
         "0.34",
-        of_suite("KeyValueRecall-v0", 4, 300_000, 60.0),
+        PAIRS,
         right,
         at_least(0.90),
     ),
@@ -140,7 +142,7 @@ TARGETS: tuple[Target, ...] = (
         "RepeatPrevious-v0, delay 16, 300,000 steps, right answers",
         "0.95",
         "0.41",
-        of_suite("RepeatPrevious-v0", 16, 300_000, 60.0),
+        DELAY,
         right,
         at_least(0.95),
     ),
@@ -196,7 +198,7 @@ TARGETS: tuple[Target, ...] = (
         "CartPoleNoVel-v1, 50,000 steps, return",
         "495",
         "500 (LSTM, GRU)",
-        cell("cart-pole", {"env": "CartPoleNoVel-v1", "total_timesteps": 50_000}, 60.0),
+        POLE,
         final,
         at_least(495.0),
     ),
@@ -225,20 +227,20 @@ PARTS: dict[str, tuple[str, Setting]] = {
     "uninduced": ("the beginning as an induction head", {"core_kwargs": ["induction=False"]}),
 }
 ABLATED: dict[str, tuple[Cell, Callable[[Run], float]]] = {
-    "KeyValueRecall, 4 pairs": (of_suite("KeyValueRecall-v0", 4, 300_000, 60.0), right),
-    "RepeatPrevious, delay 16": (of_suite("RepeatPrevious-v0", 16, 300_000, 60.0), right),
+    "KeyValueRecall, 4 pairs": (PAIRS, right),
+    "RepeatPrevious, delay 16": (DELAY, right),
     "PartialCatch": (
         replace(
             cell("catch-short", {"env": "PartialCatch-v0", "total_timesteps": 500_000}, 50.0), seeds=ABLATION_SEEDS
         ),
         final,
     ),
-    "CartPoleNoVel": (cell("cart-pole", {"env": "CartPoleNoVel-v1", "total_timesteps": 50_000}, 60.0), final),
+    "CartPoleNoVel": (POLE, final),
 }
 
 
 def without(label: str, whole: Cell) -> Cell:
-    """The cell without that part, trained with the settings of the whole core; the cell itself without nothing."""
+    """Return the cell with a part left out and its settings kept; the cell itself if nothing is left out."""
     _, options = PARTS[label]
     if not options:
         return whole
@@ -246,15 +248,8 @@ def without(label: str, whole: Cell) -> Cell:
     return replace(kept, options={**whole.options, **options})
 
 
-CELLS: list[Cell] = [
-    *{
-        each.name: each
-        for each in (
-            *(target.cell for target in TARGETS),
-            *(without(label, whole) for label in PARTS for whole, _ in ABLATED.values()),
-        )
-    }.values()
-]
+_ABLATIONS = [without(label, whole) for label in PARTS for whole, _ in ABLATED.values()]
+CELLS = list({each.name: each for each in (*(target.cell for target in TARGETS), *_ABLATIONS)}.values())
 
 
 def said(value: float | None) -> str:

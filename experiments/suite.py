@@ -4,7 +4,7 @@ Every core tries the same step sizes in every game.
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -17,14 +17,22 @@ from experiments.document import listed, paragraphs, picture, table
 from experiments.figures import NAMES, STYLES, dots, finish, save_both
 from fwagents.envs import SUITE, reference_returns
 
-# Steps of a rollout at each difficulty of the memory suite (fwagents.envs.SUITE) that is run: an episode, in the maze
-# of the shortest way and as much again. The hardest of two games are left out: nobody would learn them at this budget.
-ROLLOUTS: dict[str, dict[int, int]] = {
-    "TMaze-v0": {n: 2 * (n + 1) for n in (5, 10, 20, 40, 80)},
-    "KeyValueRecall-v0": {n: 2 * n + 3 for n in (1, 2, 4, 8)},
-    "RepeatPrevious-v0": {n: n + 16 for n in (1, 2, 4, 8, 16)},
-    "MemoryChain-v0": {n: n + 1 for n in (5, 10, 20, 40, 80)},
+# Steps of a rollout by difficulty, in each game of the memory suite (fwagents.envs.SUITE): an episode, in the maze one
+# of the shortest way and as much again.
+ROLLOUT: dict[str, Callable[[int], int]] = {
+    "TMaze-v0": lambda length: 2 * (length + 1),
+    "KeyValueRecall-v0": lambda pairs: 2 * pairs + 3,
+    "RepeatPrevious-v0": lambda delay: delay + 16,
+    "MemoryChain-v0": lambda length: length + 1,
 }
+# The difficulties that are run. The hardest of two games are left out: nobody would learn them at this budget.
+DIFFICULTIES: dict[str, tuple[int, ...]] = {
+    "TMaze-v0": (5, 10, 20, 40, 80),
+    "KeyValueRecall-v0": (1, 2, 4, 8),
+    "RepeatPrevious-v0": (1, 2, 4, 8, 16),
+    "MemoryChain-v0": (5, 10, 20, 40, 80),
+}
+ROLLOUTS = {env: {n: ROLLOUT[env](n) for n in difficulties} for env, difficulties in DIFFICULTIES.items()}
 # A discount of 0, for no action changes what comes later; but in the maze, where a long way should be worth less.
 SUITE_SETTING: Setting = {
     **{"num_envs": 64, "n_epochs": 4, "ent_coef": 0.03, "max_grad_norm": 0.5, "gamma": 0.0, "gae_lambda": 0.0},
@@ -55,7 +63,7 @@ def suite_cell(env: str, difficulty: int, player: str) -> Cell:
         name=f"{env}-{difficulty}-{player}",
         options={
             **{"env": env, "env_kwargs": [f"{SUITE[env].parameter}={difficulty}"], "core": core},
-            **{"n_steps": ROLLOUTS[env][difficulty], **SUITE_SETTING, **SUITE_OWN.get(env, {})},
+            **{"n_steps": ROLLOUT[env](difficulty), **SUITE_SETTING, **SUITE_OWN.get(env, {})},
             **KEEPING.get(core, {}),
             **more,
         },
@@ -82,8 +90,8 @@ def memory_suite() -> list[Cell]:
     """A cell for every player in every environment of the suite, from easy to hard, at one budget."""
     return [
         replace(suite_cell(env, difficulty, player), trials=suite_trials(env, player))
-        for env, rollouts in ROLLOUTS.items()
-        for difficulty in rollouts
+        for env, difficulties in DIFFICULTIES.items()
+        for difficulty in difficulties
         for player in SUITE_PLAYERS
     ]
 

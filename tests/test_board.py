@@ -88,7 +88,7 @@ class Bench:
         return self.board(only, search_only).work(self.train.board.Budget(**budget))
 
     def left(self, **choice):
-        """What is missing, by cell: in words, and the minutes that it takes."""
+        """Missing runs by cell: in words, and the minutes that they take."""
         return {name: (what, pytest.approx(minutes)) for name, what, minutes in self.board(**choice).left()}
 
     @property

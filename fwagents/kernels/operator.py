@@ -101,7 +101,7 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
     def _run_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         return self.forward(*self._given(arguments), arguments[-1])
 
-    # What stands in for an operator while compiling.
+    # The stand-in of an operator while torch compiles.
     def _fake_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         inputs, options = self._given(arguments)
         shapes, floats = self.sizes(inputs, options)

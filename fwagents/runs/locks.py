@@ -23,11 +23,18 @@ def alone_in(folder: Path, otherwise: str) -> Iterator[IO[str]]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not hold(lock):
             fail(otherwise)
         yield lock
+
+
+def hold(lock: IO[str]) -> bool:
+    """Lock a file for this process and for the processes that inherit it; return False if another process has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Claims:

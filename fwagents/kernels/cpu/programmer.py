@@ -32,7 +32,7 @@ def covers(*tensors: Tensor | None) -> bool:
 
 
 def _dense(inputs: ProgramInputs) -> ProgramInputs:
-    return ProgramInputs(*(None if x is None else x.contiguous() for x in inputs))  # type: ignore[arg-type]
+    return ProgramInputs(*map(dense, inputs))  # type: ignore[arg-type]
 
 
 def forward_pass(

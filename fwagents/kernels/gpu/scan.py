@@ -141,7 +141,7 @@ def forward_pass(inputs: ScanInputs, options: ScanOptions, traced: bool) -> tupl
             *_steps(begin, end, drive),
             turned,
             h,
-            # What the scan adds is symmetric, what it was given need not be.
+            # The scan adds a symmetric matrix to A; the A that it was given need not be symmetric.
             memory if A is None or memory is None else memory.mT.contiguous(),
             *_steps(begin, end, opened),
             gain,
