@@ -75,6 +75,10 @@ class Args:
     critic_core: Annotated[Literal["shared", "detached", "separate", "none"], ALWAYS] = "separate"
     """Memory of the value function: the actor's (shared, or detached from the value loss), its own (separate), or none;
     see MemoryPolicy."""
+    net_arch: Annotated[tuple[Units, ...], ALWAYS] = ()
+    """Units of the layers between the memory and each head, the same for policy and value; none by default."""
+    encoder_kwargs: Annotated[tuple[str, ...], ALWAYS] = ()
+    """Options of the encoder: features_dim=256 layer_norm=True for a vector, features_dim=256 for an image."""
     algo: Annotated[Literal["memory_ppo", "memory_a2c", "recurrent_ppo", "appo"], ALWAYS] = "memory_ppo"
     """Our MemoryPPO or MemoryA2C, or sb3-contrib's RecurrentPPO; with --engine ray RLlib's PPO, or its asynchronous
     APPO."""
@@ -158,6 +162,23 @@ class Args:
     """memory_ppo: recompute the chunks' first states before every epoch except the first."""
     use_rms_prop: Annotated[bool, TakenBy(algo=("memory_a2c",))] = False
     """memory_a2c: RMSprop in place of Adam."""
+
+
+def policy_options(args: Args, core_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as ``policy_kwargs`` of Stable-Baselines3's algorithms.
+
+    Args:
+        args: the command line.
+        core_kwargs: options of the core.
+    """
+    return {
+        "core": args.core,
+        "hidden_size": args.hidden_size,
+        "core_kwargs": dict(core_kwargs),
+        "critic_core": args.critic_core,
+        "net_arch": list(args.net_arch),
+        "features_extractor_kwargs": key_values("--encoder-kwargs", args.encoder_kwargs),
+    }
 
 
 def check_engine(args: Args) -> None:

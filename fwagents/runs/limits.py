@@ -57,6 +57,7 @@ def check_agent(args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, An
     Raises:
         ValueError: the run needs more memory than there is, or an option is not possible.
     """
+    from fwagents.runs.agent import policy_options
     from fwagents.runs.environments import Environment
     from fwagents.sb3 import MemoryPPO
     from fwagents.sb3.policies import policy_for
@@ -76,22 +77,22 @@ def check_agent(args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, An
     require(parts)
     with torch.device("meta"):  # sizes without memory
         venv = replace(environment, vec_env="auto" if args.vec_env == "auto" else "dummy").many(1, None)
-        policy_kwargs = {"core": args.core, "hidden_size": args.hidden_size, "core_kwargs": core_kwargs}
         policy = MemoryPPO(
             policy_for(venv.observation_space),
             venv,
             n_steps=2,
-            policy_kwargs={**policy_kwargs, "critic_core": args.critic_core},
+            policy_kwargs=policy_options(args, core_kwargs),
             device="meta",
         ).policy
         venv.close()
     kept = args.n_steps // (1 if args.algo == "recurrent_ppo" else args.chunk_length or args.n_steps) + 2
     state = FLOAT * sum(core.state_size for core in policy.cores.values())
     sized = f"--hidden-size {args.hidden_size}"
+    layers = "".join(f" {units}" for units in args.net_arch)
     require(
         {
             **parts,
-            f"the weights, with {sized}": ADAM * weight_bytes(policy),
+            f"the weights, with {sized}{layers and f' and --net-arch{layers}'}": ADAM * weight_bytes(policy),
             f"the memory's states, with {sized}, {named}": kept * args.num_envs * state,
         }
     )

@@ -17,6 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from fwagents.runs.agent import policy_options
 from fwagents.runs.algorithms import ALGORITHMS, load_model
 from fwagents.runs.cli import FULL
 from fwagents.runs.environments import Environment
@@ -84,12 +85,7 @@ class Run:
         if args.normalize:
             self.venv = normalized(self.venv, args.norm_obs_keys, gamma=args.gamma)
         algorithm = ALGORITHMS[args.algo]
-        self.policy_kwargs = {
-            "core": args.core,
-            "hidden_size": args.hidden_size,
-            "core_kwargs": core_kwargs,
-            "critic_core": args.critic_core,
-        }
+        self.policy_kwargs = policy_options(args, core_kwargs)
         self.model: BaseAlgorithm = algorithm.make(
             policy_for(self.venv.observation_space),
             self.venv,

@@ -11,7 +11,7 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
 
-from fwagents.cores.base import positive_int
+from fwagents.cores.base import boolean, positive_int
 
 # With fewer rows, or a larger share of non-zeros, a product that skips the zeros costs more to prepare than it saves.
 FEWEST_ROWS = 128
@@ -28,9 +28,10 @@ class DenseExtractor(BaseFeaturesExtractor):
     Args:
         observation_space: any space that SB3 flattens.
         features_dim: units.
+        layer_norm: whether a layer norm stands between the linear layer and the ReLU.
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 128) -> None:
+    def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 128, layer_norm: bool = False) -> None:
         if isinstance(observation_space, spaces.Dict):
             raise ValueError(
                 f"the observation is a Dict of {', '.join(observation_space)}, which MemoryPolicy does not encode, "
@@ -38,12 +39,13 @@ class DenseExtractor(BaseFeaturesExtractor):
             )
         super().__init__(observation_space, positive_int("features_dim", features_dim))
         self.linear = nn.Linear(get_flattened_obs_dim(observation_space), features_dim)
+        self.norm = nn.LayerNorm(features_dim) if boolean("layer_norm", layer_norm) else None
 
     def forward(self, observations: Tensor) -> Tensor:
         """[B, ...] -> [B, features_dim]."""
         x = observations.flatten(1)
         y = linear_of_sparse(x, self.linear) if nearly_all_zeros(x) else self.linear(x)
-        return F.relu(y, inplace=True)
+        return F.relu(y, inplace=True) if self.norm is None else F.relu(self.norm(y))
 
 
 class ImageExtractor(BaseFeaturesExtractor):

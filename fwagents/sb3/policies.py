@@ -1,6 +1,7 @@
 """Actor-critic policies with any memory core, which also run in sb3-contrib's unchanged RecurrentPPO."""
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -99,6 +100,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             raise ValueError(f"critic_core is {critic_core!r}, which needs share_features_extractor=True")
         self.lstm_output_dim = hidden_size = positive_int("hidden_size", hidden_size)
         extractor = features_extractor_class or self.features_extractor_default
+        _check_encoder(extractor, kwargs.get("features_extractor_kwargs") or {})
         if not kwargs.get("normalize_images", True) and issubclass(extractor, (ImageExtractor, MultiInputExtractor)):
             # SB3 tells its own extractors so.
             given = kwargs.get("features_extractor_kwargs") or {}
@@ -336,6 +338,17 @@ def _check_names(kwargs: Mapping[str, Any], core_kwargs: Mapping[str, Any]) -> N
     for name in ("hidden_size", "core"):
         if name in core_kwargs:
             raise TypeError(f"core_kwargs has {name!r}, expected it in policy_kwargs, beside core_kwargs")
+
+
+def _check_encoder(extractor: type[BaseFeaturesExtractor], options: Mapping[str, Any]) -> None:
+    """Raise TypeError if an encoder has no such option."""
+    known = inspect.signature(extractor).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values()):
+        return
+    for name in options:
+        if name not in known:
+            own = ", ".join(each for each in known if each != "observation_space") or "none"
+            raise TypeError(f"{extractor.__name__} has no option {name!r}, expected one of {own}")
 
 
 class FastWeightPolicy(MemoryPolicy):

@@ -51,6 +51,16 @@ def test_the_encoder(rows, share):
     torch.testing.assert_close(torch.autograd.grad(y.square().sum(), (weight, bias)), wanted)
 
 
+@pytest.mark.parametrize("rows", [1, FEWEST_ROWS])
+def test_the_encoder_with_a_layer_norm(rows):
+    encoder = DenseExtractor(spaces.Box(0, 1, (8, 12), np.float32), features_dim=7, layer_norm=True)
+    x = screens(rows, rows)
+    before = x.flatten(1).double() @ encoder.linear.weight.T.double() + encoder.linear.bias.double()
+    centred = before - before.mean(1, keepdim=True)
+    expected = (centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()).clamp(min=0)
+    torch.testing.assert_close(encoder(x).double(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_which_way():
     sparse = screens(FEWEST_ROWS, 200).flatten(1)
     assert nearly_all_zeros(sparse)

@@ -294,6 +294,11 @@ def test_evaluate_policy_and_the_options_of_the_core():
             "critic_core is 'shared', which needs share_features_extractor=True",
             {"critic_core": "shared", "share_features_extractor": False},
         ),
+        (
+            TypeError,
+            "DenseExtractor has no option 'width', .* features_dim",
+            {"features_extractor_kwargs": {"width": 9}},
+        ),
         (TypeError, "core_kwargs has 'hidden_size', expected it in policy_kwargs", {"core_kwargs": {"hidden_size": 6}}),
         (TypeError, "policy_kwargs has 'lstm_hidden_size', .* expected hidden_size", {"lstm_hidden_size": 64}),
         (TypeError, "policy_kwargs has 'enable_critic_lstm', .* critic_core=", {"enable_critic_lstm": True}),
