@@ -17,10 +17,9 @@ from fwagents.kernels.cpu.blocks import (
     set_scaled,
 )
 from fwagents.kernels.cpu.forward import ONE, key_address, pack, panels, read_row, write_row
-from fwagents.kernels.cpu.problem import BLOCK, FOLD, GO_ON, RESET, STATE, TILE, Gradients, Problem, Slot
+from fwagents.kernels.cpu.problem import BLOCK, FOLD, GO_ON, PANEL, RESET, STATE, TILE, Gradients, Problem, Slot
 from fwagents.kernels.cpu.simd import (
     LANES,
-    PANEL,
     byte,
     first,
     inlined,

@@ -4,27 +4,20 @@ Addresses are integers, distances between rows are counted in floats, and a row 
 ``vectors * LANES``.
 """
 
-from fwagents.kernels.cpu.problem import GROUP
+from fwagents.kernels.cpu.problem import GROUP, PANEL
 from fwagents.kernels.cpu.simd import (
     LANES,
-    PANEL,
     add_transposed_tile,
     called,
-    dots_tile,
     inlined,
     load,
     prefetch,
-    product_tile,
     splat,
     stay_apart,
     store,
 )
+from fwagents.kernels.cpu.tiles import FLOAT, dots, tile_1x1, tile_1x2, tile_1x8, tile_4x1, tile_4x2
 
-_tile_4xp, _tile_4x2, _tile_4x1 = product_tile(4, PANEL), product_tile(4, 2), product_tile(4, 1)
-_tile_1x4p, _tile_1x8, _tile_1xp, _tile_1x2, _tile_1x1 = (product_tile(1, n) for n in (4 * PANEL, 8, PANEL, 2, 1))
-_dots, _weighted, _weighted_2 = dots_tile(1, False), dots_tile(1, True), dots_tile(2, True)
-
-FLOAT = 4  # bytes
 LINE = 16  # floats in a cache line
 SCORES_AT_ONCE = 32 * 1024 // FLOAT  # keys read for their scores are read again from the first-level cache
 
@@ -39,42 +32,23 @@ def add_product(
     ``b_k`` apart in each; plain rows are ``b_panel = PANEL * LANES``.
     """
     stay_apart()
-    v = 0
-    while v < vectors:
-        left = vectors - v
-        panel = b + v // PANEL * b_panel * FLOAT
-        out = c + v * LANES * FLOAT
-        if left >= PANEL:
-            v += PANEL
-            i = 0
+    for v in range(0, vectors * LANES, PANEL * LANES):
+        right, out = b + v // (PANEL * LANES) * b_panel * FLOAT, c + v * FLOAT
+        i = 0
+        if v + LANES < vectors * LANES:
             while i + 4 <= m:
-                _tile_4xp(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
+                tile_4x2(k, a + i * a_row * FLOAT, a_row, a_k, right, b_k, out + i * c_row * FLOAT, c_row)
                 i += 4
             while i < m:
-                _tile_1xp(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
+                tile_1x2(k, a + i * a_row * FLOAT, a_k, right, b_k, out + i * c_row * FLOAT)
                 i += 1
         else:
-            done = 0
-            if left >= 2:
-                done = 2
-                i = 0
-                while i + 4 <= m:
-                    _tile_4x2(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
-                    i += 4
-                while i < m:
-                    _tile_1x2(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
-                    i += 1
-            if left > done:
-                panel += done * LANES * FLOAT
-                out += done * LANES * FLOAT
-                i = 0
-                while i + 4 <= m:
-                    _tile_4x1(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
-                    i += 4
-                while i < m:
-                    _tile_1x1(k, a + i * a_row * FLOAT, a_row, a_k, panel, b_k, out + i * c_row * FLOAT, c_row)
-                    i += 1
-            v = vectors
+            while i + 4 <= m:
+                tile_4x1(k, a + i * a_row * FLOAT, a_row, a_k, right, b_k, out + i * c_row * FLOAT, c_row)
+                i += 4
+            while i < m:
+                tile_1x1(k, a + i * a_row * FLOAT, a_k, right, b_k, out + i * c_row * FLOAT)
+                i += 1
 
 
 @called
@@ -82,20 +56,14 @@ def add_combination(vectors: int, k: int, a: int, a_k: int, b: int, b_k: int, c:
     """c += sum over j < k of a[j] b[j]: one row of coefficients, ``a_k`` apart, times rows ``b_k`` apart."""
     stay_apart()
     v = 0
-    while v + 4 * PANEL <= vectors:
-        _tile_1x4p(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
-        v += 4 * PANEL
     while v + 8 <= vectors:
-        _tile_1x8(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
+        tile_1x8(k, a, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT)
         v += 8
-    while v + PANEL <= vectors:
-        _tile_1xp(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
-        v += PANEL
     while v + 2 <= vectors:
-        _tile_1x2(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
+        tile_1x2(k, a, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT)
         v += 2
     if v < vectors:
-        _tile_1x1(k, a, 0, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT, 0)
+        tile_1x1(k, a, a_k, b + v * LANES * FLOAT, b_k, c + v * LANES * FLOAT)
 
 
 @called
@@ -112,7 +80,9 @@ def attend(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, o
         some = min(block, n - begin)
         at = keys + begin * row * FLOAT
         for i in range(0, some, GROUP):
-            _weighted(vectors, at + i * row * FLOAT, row, q, 0, weights + (begin + i) * FLOAT, scores + i * FLOAT, 0)
+            dots(vectors, at + i * row * FLOAT, row, q, scores + i * FLOAT)
+        for i in range(0, some, LANES):
+            store(scores, i, load(scores, i) * load(weights, begin + i))
         add_combination(vectors, some, scores, 1, at, row, out)
         begin += some
 
@@ -129,8 +99,12 @@ def attend_twice(vectors: int, keys: int, n: int, weights: int, q: int, scores: 
         at = keys + begin * row * FLOAT
         to = scores + begin * FLOAT
         for i in range(0, some, GROUP):
-            weight = weights + (begin + i) * FLOAT
-            _weighted_2(vectors, at + i * row * FLOAT, row, q, -row, weight, to + i * FLOAT, scores_row)
+            dots(vectors, at + i * row * FLOAT, row, q, to + i * FLOAT)
+            dots(vectors, at + i * row * FLOAT, row, q - row * FLOAT, to + (scores_row + i) * FLOAT)
+        for i in range(0, some, LANES):
+            weight = load(weights, begin + i)
+            store(to, i, load(to, i) * weight)
+            store(to, scores_row + i, load(to, scores_row + i) * weight)
         add_combination(vectors, some, to + scores_row * FLOAT, 1, at, row, out)
         begin += some
 
@@ -140,7 +114,7 @@ def add_matrix_vector(vectors: int, A: int, scale: float, x: int, scratch: int, 
     """out += scale A x, for A with ``vectors * LANES`` rows."""
     row = vectors * LANES
     for i in range(0, row, GROUP):
-        _dots(vectors, A + i * row * FLOAT, row, x, 0, 0, scratch + i * FLOAT, 0)
+        dots(vectors, A + i * row * FLOAT, row, x, scratch + i * FLOAT)
     factor = splat(scale)
     for i in range(0, row, LANES):
         store(out, i, load(out, i) + factor * load(scratch, i))

@@ -15,10 +15,9 @@ from fwagents.kernels.cpu.blocks import (
     prefetch_floats,
     set_scaled,
 )
-from fwagents.kernels.cpu.problem import FOLD, FOLD_KEYS, GO_ON, GROUP, RESET, TILE, Problem
+from fwagents.kernels.cpu.problem import FOLD, FOLD_KEYS, GO_ON, GROUP, PANEL, RESET, TILE, Problem
 from fwagents.kernels.cpu.simd import (
     LANES,
-    PANEL,
     byte,
     first,
     inlined,

@@ -4,6 +4,7 @@ from functools import cache
 from typing import NamedTuple
 
 GROUP = 8  # keys that are scored together; a history is followed by as many zero rows
+PANEL = 2  # vectors side by side in a panel of packed weights, and in a tile
 TILE = 4  # largest number of rows of the batch that share a read of the slow weights
 BLOCK = 16  # steps of the backward pass whose contributions to older keys are summed as one product
 FOLD_KEYS = 32  # keys of a fold that are summed as one product
@@ -12,18 +13,9 @@ STATE = 4  # integers that the backward pass keeps for a row
 GO_ON, RESET, FOLD = 0, 1, 2  # what happens to a row's memory before a step; a bool ``start`` is marks too
 
 
-@cache
-def panel() -> int:
-    """Vectors side by side in a panel of packed weights, and in a tile.
-
-    512-bit registers come in a bank of 32, narrower ones on x86 in a bank of 16: a tile must fit.
-    """
-    return 4 if lanes() == 16 else 2
-
-
 def panel_floats(row: int) -> int:
     """Floats in a row of weights packed in panels."""
-    width = panel() * lanes()
+    width = PANEL * lanes()
     return -(-row // width) * width
 
 

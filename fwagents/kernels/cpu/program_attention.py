@@ -1,10 +1,11 @@
 """The derivative of reads and writes over a segment, in the form of attention; the README has the equations."""
 
 from fwagents.kernels.cpu.blocks import FLOAT, add_combination, add_product, set_scaled
+from fwagents.kernels.cpu.problem import PANEL
 from fwagents.kernels.cpu.program_instruct import gate
 from fwagents.kernels.cpu.program_problem import Places, ProgramProblem
 from fwagents.kernels.cpu.program_rows import ONE, ZERO, transpose
-from fwagents.kernels.cpu.simd import LANES, PANEL, called, inlined, load, scalar, set_scalar, splat, stay_apart, store
+from fwagents.kernels.cpu.simd import LANES, called, inlined, load, scalar, set_scalar, splat, stay_apart, store
 
 PLAIN = PANEL * LANES  # distance of panels in a matrix of plain rows
 BLOCK = 4  # rows of a triangular product that go together

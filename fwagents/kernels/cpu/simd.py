@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call, misc, untyped-decorator"
-"""Vectors of float32 for Numba kernels: loads, arithmetic, and the two register tiles everything else is made of.
+"""Vectors of float32 for Numba kernels: loads, arithmetic, and what goes across the lanes.
 
 Left to itself the compiler vectorises these loops poorly (it must fear that buffers overlap), so the kernels say
 what they mean: a ``Vec`` is ``LANES`` floats in one register, read from and written to addresses (integers).
@@ -17,10 +17,9 @@ from numba.core import cgutils
 from numba.core.extending import intrinsic, lower_builtin, models, register_jitable, register_model
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 
-from fwagents.kernels.cpu.problem import GROUP, lanes, panel
+from fwagents.kernels.cpu.problem import GROUP, lanes
 
-LANES, PANEL = lanes(), panel()
-CHAINS = 8  # additions that can be under way at once
+LANES = lanes()
 
 Vec: TypeAlias = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -288,6 +287,14 @@ def _eight_totals(builder: Any, x: Sequence[Any]) -> Any:
     return _folded(builder, a, b, lower, [i + 4 for i in lower])
 
 
+@_intrinsic(types.void, _address, types.intp, *[_vec] * GROUP)
+def store_totals(builder: Any, address: Any, offset: Any, *x: Any) -> Any:
+    """The sums over the lanes of GROUP vectors, one float each."""
+    narrow = ir.VectorType(_float, GROUP)
+    builder.store(_eight_totals(builder, x), _pointer(builder, address, offset, narrow), align=4)
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
 @_intrinsic(types.float32, _vec)
 def total(builder: Any, x: Any) -> Any:
     """Sum over the lanes."""
@@ -341,85 +348,6 @@ def set_integer(builder: Any, address: Any, offset: Any, x: Any) -> Any:
 
 def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.fadd(c, builder.fmul(a, b, flags=("contract",)), flags=("contract",))
-
-
-def product_tile(m: int, n: int) -> Callable[..., None]:
-    """Make ``tile(k, a, a_row, a_k, b, b_k, c, c_row)``: C += A B for m rows and n vectors of columns, in registers.
-
-    A's entry (i, j) lies at ``a + i a_row + j a_k`` floats, B's row j at ``b + j b_k``, C's row i at ``c + i c_row``.
-    A small tile keeps several sums of every entry, so that one addition need not wait for the last.
-    """
-    chains = max(1, CHAINS // (m * n))
-
-    @_intrinsic(types.void, types.intp, _address, types.intp, types.intp, _address, types.intp, _address, types.intp)
-    def tile(builder: Any, k: Any, a: Any, a_row: Any, a_k: Any, b: Any, b_k: Any, c: Any, c_row: Any) -> Any:
-        places = [(builder.mul(c_row, _index(i)), i, j) for i in range(m) for j in range(n)]
-        sums = [[cgutils.alloca_once(builder, _lanes) for _ in places] for _ in range(chains)]
-        for place, (row, _, j) in enumerate(places):
-            builder.store(_read(builder, c, builder.add(row, _index(j * LANES))), sums[0][place])
-            for chain in sums[1:]:
-                builder.store(_zero(), chain[place])
-
-        def add(at: Any, into: list[Any]) -> None:
-            b_at, a_at = builder.mul(at, b_k), builder.mul(at, a_k)
-            right = [_read(builder, b, builder.add(b_at, _index(j * LANES))) for j in range(n)]
-            for i in range(m):
-                where = builder.add(a_at, builder.mul(a_row, _index(i)))
-                left = _splat(builder, builder.load(_pointer(builder, a, where, _float), align=4))
-                for j in range(n):
-                    s = into[i * n + j]
-                    builder.store(_fma(builder, left, right[j], builder.load(s)), s)
-
-        rounds = builder.sdiv(k, _index(chains))
-        with cgutils.for_range(builder, rounds) as loop:
-            at = builder.mul(loop.index, _index(chains))
-            for i, chain in enumerate(sums):
-                add(builder.add(at, _index(i)), chain)
-        if chains > 1:
-            with cgutils.for_range(builder, k, builder.mul(rounds, _index(chains))) as loop:
-                add(loop.index, sums[0])
-        for place, (row, _, j) in enumerate(places):
-            x = builder.load(sums[0][place])
-            for chain in sums[1:]:
-                x = builder.fadd(x, builder.load(chain[place]))
-            builder.store(x, _pointer(builder, c, builder.add(row, _index(j * LANES))), align=4)
-        return ir.Constant(ir.IntType(8).as_pointer(), None)
-
-    return tile
-
-
-def dots_tile(m: int, weighted: bool) -> Callable[..., None]:
-    """Make ``tile(vectors, rows, row, left, left_row, weights, out, out_row)``: m left vectors times GROUP rows.
-
-    The scalar product of left vector i with row r, times weight r if weighted, goes to ``out + i out_row + r`` floats.
-    """
-    narrow = ir.VectorType(_float, GROUP)
-
-    @_intrinsic(types.void, types.intp, _address, types.intp, _address, types.intp, _address, _address, types.intp)
-    def tile(
-        builder: Any, vectors: Any, rows: Any, row: Any, left: Any, left_row: Any, weights: Any, out: Any, out_row: Any
-    ) -> Any:
-        sums = [cgutils.alloca_once(builder, _lanes) for _ in range(m * GROUP)]
-        for s in sums:
-            builder.store(_zero(), s)
-        starts = [builder.mul(row, _index(r)) for r in range(GROUP)]
-        with cgutils.for_range(builder, vectors) as loop:
-            at = builder.mul(loop.index, _index(LANES))
-            lefts = [_read(builder, left, builder.add(at, builder.mul(left_row, _index(i)))) for i in range(m)]
-            for r in range(GROUP):
-                right = _read(builder, rows, builder.add(at, starts[r]))
-                for i in range(m):
-                    s = sums[i * GROUP + r]
-                    builder.store(_fma(builder, lefts[i], right, builder.load(s)), s)
-        for i in range(m):
-            x = _eight_totals(builder, [builder.load(s) for s in sums[i * GROUP : (i + 1) * GROUP]])
-            if weighted:
-                x = builder.fmul(x, builder.load(_pointer(builder, weights, _index(0), narrow), align=4))
-            pointer = _pointer(builder, out, builder.mul(out_row, _index(i)), narrow)
-            builder.store(x, pointer, align=4)
-        return ir.Constant(ir.IntType(8).as_pointer(), None)
-
-    return tile
 
 
 @_intrinsic(types.void, _address, types.intp, _address, types.intp)
