@@ -48,7 +48,7 @@ def tile_4x2(k: int, a: int, a_row: int, a_k: int, b: int, b_k: int, c: int, c_r
 
 @inlined
 def tile_4x1(k: int, a: int, a_row: int, a_k: int, b: int, b_k: int, c: int, c_row: int) -> None:
-    """:func:`tile_4x2` for one vector of columns, in two sums each."""
+    """The product of ``tile_4x2`` for one vector of columns, in two sums each."""
     p0, q0, r0, s0 = load(c, 0), load(c, c_row), load(c, 2 * c_row), load(c, 3 * c_row)
     p1 = q1 = r1 = s1 = _zero()
     even = k - k % 2
