@@ -38,3 +38,9 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def fresh_compiler():
+    """Forget what torch has compiled: it compiles one function only so many times in a process."""
+    torch.compiler.reset()

@@ -156,6 +156,7 @@ def uncompiled(monkeypatch):
     monkeypatch.setattr(associative, "associative_kernels", SimpleNamespace)  # has no kernel
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.usefixtures("uncompiled")
 def test_what_is_not_covered_goes_to_the_torch_form(core, monkeypatch):
     x = torch.randn(4, 2, 3)

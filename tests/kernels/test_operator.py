@@ -33,6 +33,7 @@ def test_opcheck_with_the_input_weights(wants_x):
     torch.library.opcheck(torch.ops.fwagents.fast_weight_scan, (*inputs, *scan.options, True))
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize(
     "options", [{}, {"layer_norm": False}, {"inner_steps": 0}, {"inner_steps": "adaptive"}], ids=str
 )
@@ -63,6 +64,7 @@ def test_second_derivatives_come_from_the_reference(options):
     assert max(distance({"d": penalty("numba", torch.float32)}, {"d": truth}).values()) < 1e-4
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("options", [{"layer_norm": False}, {"inner_steps": "adaptive"}], ids=str)
 def test_the_reference_compiles_without_a_graph_break(options):
     core = FastWeights(7, 20, backend="torch", **options)

@@ -145,6 +145,7 @@ def test_opcheck(rule, mixed):
     torch.library.opcheck(torch.ops.fwagents.program_scan, (*inputs, *scan.options, True))
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_without_a_graph_break(name):
     core = make_core(name, 7, 20, num_heads=2)

@@ -131,6 +131,7 @@ def test_no_trace_and_the_same_without_gradients():
     assert all(map(torch.equal, found, truth))
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiles_without_a_graph_break():
     core = FastWeights(3, 8, backend="triton").to(DEVICE)
     x = torch.randn(2, 1, 3, device=DEVICE)
