@@ -1,21 +1,11 @@
 """The experiments behind docs/results.md, a file each: its cells, its section and its figure.
 
-``python -m experiments`` runs and writes them. An experiment has ``CELLS`` and ``section(results, figures)``, and
-``PAGE`` if its section stands on a page of its own.
+``python -m experiments`` runs and writes them. An experiment is a file of this folder that has ``CELLS`` and a function
+``section(results, figures)``; ``PAGE`` names its page if that is not results.md.
 """
 
-# In the order in which their cells run.
-EXPERIMENTS = (
-    "retrieval",
-    "harder",
-    "glimpses",
-    "language",
-    "tuning",
-    "curves",
-    "suite",
-    "rotary",
-    "heads",
-    "elsewhere",
-    "inner_steps",
-    "learning",
+from pathlib import Path
+
+EXPERIMENTS = tuple(
+    sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\ndef section(" in path.read_text())
 )

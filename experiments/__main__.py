@@ -22,7 +22,7 @@ from typing import Annotated
 from experiments import EXPERIMENTS
 from experiments.board import ROOT, Board, Budget, in_hours
 from experiments.cell import Cell
-from experiments.document import write_section
+from experiments.document import put_section
 from fwagents.runs.cli import fail, parse
 from fwagents.runs.interrupts import as_script
 from fwagents.runs.options import Threads, at_least
@@ -119,11 +119,15 @@ def module_of(cell: Cell) -> str:
 
 
 def write(experiments: dict[str, ModuleType], results: Path, document: Path) -> None:
-    """Write the section of every experiment, with its figures; what has not been run yet is shown as such."""
+    """Write the section of every experiment, with its figures; what has not been run yet is shown as such.
+
+    The section of a new experiment goes to the end of the page, below a heading made from the file's first line.
+    """
     figures = document.parent / "figures"
     for name, experiment in experiments.items():
         page = document.with_name(getattr(experiment, "PAGE", document.name))
-        write_section(page, name, experiment.section(results, figures))
+        title = str(experiment.__doc__).partition("\n")[0].rstrip(".")
+        put_section(page, name, title, experiment.section(results, figures))
     print(f"Wrote {', '.join(experiments)} into {document.parent}; figures are in {figures}")
 
 

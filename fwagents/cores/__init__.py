@@ -1,6 +1,7 @@
 """Memory cores: interchangeable recurrent layers behind one protocol, ``MemoryCore``."""
 
 import inspect
+from importlib import import_module
 from typing import Any
 
 from fwagents.cores.associative_lstm import AssociativeLSTM, AssociativeLSTMState
@@ -17,6 +18,7 @@ from fwagents.cores.no_memory import NoMemory
 from fwagents.cores.programmer import ProgrammerState
 from fwagents.cores.rotary_fast_weights import RotaryFastWeights, RotaryState
 from fwagents.cores.sum_rule import SumRule
+from fwagents.registry import CORE_CLASSES
 
 __all__ = [
     "CORES",
@@ -45,18 +47,7 @@ __all__ = [
 ]
 
 CORES: dict[str, type[MemoryCore[Any]]] = {
-    "fast_weights": FastWeights,
-    "rotary_fast_weights": RotaryFastWeights,
-    "irnn": IRNN,
-    "lstm": LSTM,
-    "gru": GRU,
-    "associative_lstm": AssociativeLSTM,
-    "sum_rule": SumRule,
-    "delta_net": DeltaNet,
-    "gated_delta_net": GatedDeltaNet,
-    "hebbian": Hebbian,
-    "ffm": FFM,
-    "none": NoMemory,
+    name: getattr(import_module(f"fwagents.cores.{file}"), kind) for name, (file, kind) in CORE_CLASSES.items()
 }
 
 

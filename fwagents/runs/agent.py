@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fwagents.runs.cli import CoreName, key_values
+from fwagents.registry import CoreName
+from fwagents.runs.cli import key_values
 from fwagents.runs.options import (
     ALWAYS,
     Count,

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -15,21 +15,6 @@ from fwagents.runs.options import check_outputs, check_taken, check_values, flag
 
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a user's share of it, the largest file that may be
-# The keys of fwagents.cores.CORES, so that help and mistakes need no torch.
-CoreName = Literal[
-    "fast_weights",
-    "rotary_fast_weights",
-    "irnn",
-    "lstm",
-    "gru",
-    "associative_lstm",
-    "sum_rule",
-    "delta_net",
-    "gated_delta_net",
-    "hebbian",
-    "ffm",
-    "none",
-]
 CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # options of the core with their own flag
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 # Errors of ast.literal_eval for a text that is no literal or nests too deep.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fwagents.runs.cli import CoreName
+from fwagents.registry import CoreName
 from fwagents.runs.folder import read_json
 from fwagents.runs.options import Count, CountOrNone, OutputFile, Seed, Threads, Units
 from fwagents.settings import AGENT_CORE, defaults_for

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
-from fwagents.runs.cli import CoreName, core_options, fail, parse
+from fwagents.registry import CoreName
+from fwagents.runs.cli import core_options, fail, parse
 from fwagents.runs.folder import (
     CONFIG,
     RESULT,

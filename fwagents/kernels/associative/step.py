@@ -7,7 +7,7 @@ i, o (one each a head), w, r, u (two each). A scale is the factor that ``bound``
 
 import numpy as np
 
-from fwagents.kernels.cpu.blocks import FLOAT
+from fwagents.kernels.cpu.problem import FLOAT
 from fwagents.kernels.cpu.simd import LANES, inlined, integer, inverse_modulus, load, splat, store, where_below_one
 
 

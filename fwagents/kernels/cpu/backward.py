@@ -6,7 +6,6 @@ The README has the equations, and the names of what is summed up later: p and u 
 import numpy as np
 
 from fwagents.kernels.cpu.blocks import (
-    FLOAT,
     add_combination,
     add_product,
     add_scaled,
@@ -17,7 +16,7 @@ from fwagents.kernels.cpu.blocks import (
     set_scaled,
 )
 from fwagents.kernels.cpu.forward import ONE, key_address, pack, panels, read_row, write_row
-from fwagents.kernels.cpu.problem import BLOCK, FOLD, GO_ON, PANEL, RESET, STATE, TILE, Gradients, Problem, Slot
+from fwagents.kernels.cpu.problem import BLOCK, FLOAT, FOLD, GO_ON, PANEL, RESET, STATE, TILE, Gradients, Problem, Slot
 from fwagents.kernels.cpu.simd import (
     LANES,
     byte,

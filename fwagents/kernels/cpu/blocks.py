@@ -4,7 +4,7 @@ Addresses are integers, distances between rows are counted in floats, and a row 
 ``vectors * LANES``.
 """
 
-from fwagents.kernels.cpu.problem import GROUP, PANEL
+from fwagents.kernels.cpu.problem import FLOAT, GROUP, PANEL
 from fwagents.kernels.cpu.simd import (
     LANES,
     add_transposed_tile,
@@ -16,7 +16,7 @@ from fwagents.kernels.cpu.simd import (
     stay_apart,
     store,
 )
-from fwagents.kernels.cpu.tiles import FLOAT, dots, tile_1x1, tile_1x2, tile_1x8, tile_4x1, tile_4x2
+from fwagents.kernels.cpu.tiles import dots, tile_1x1, tile_1x2, tile_1x8, tile_4x1, tile_4x2
 
 LINE = 16  # floats in a cache line
 SCORES_AT_ONCE = 32 * 1024 // FLOAT  # keys read for their scores are read again from the first-level cache

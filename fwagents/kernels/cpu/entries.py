@@ -1,8 +1,7 @@
 """Smaller compiled entry points: where to fold, and the A after a history."""
 
-from fwagents.kernels.cpu.blocks import FLOAT
 from fwagents.kernels.cpu.forward import fold_into, prepare, write_matrix
-from fwagents.kernels.cpu.problem import FOLD, GO_ON, RESET, Problem
+from fwagents.kernels.cpu.problem import FLOAT, FOLD, GO_ON, RESET, Problem
 from fwagents.kernels.cpu.simd import LANES, byte, set_byte
 
 

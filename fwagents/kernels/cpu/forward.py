@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from fwagents.kernels.cpu.blocks import (
-    FLOAT,
     add_combination,
     add_matrix_vector,
     add_product,
@@ -15,7 +14,7 @@ from fwagents.kernels.cpu.blocks import (
     prefetch_floats,
     set_scaled,
 )
-from fwagents.kernels.cpu.problem import FOLD, FOLD_KEYS, GO_ON, GROUP, PANEL, RESET, TILE, Problem
+from fwagents.kernels.cpu.problem import FLOAT, FOLD, FOLD_KEYS, GO_ON, GROUP, PANEL, RESET, TILE, Problem
 from fwagents.kernels.cpu.simd import (
     LANES,
     byte,

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import NamedTuple
 
+FLOAT = 4  # bytes
 GROUP = 8  # keys that are scored together; a history is followed by as many zero rows
 PANEL = 2  # vectors side by side in a panel of packed weights, and in a tile
 TILE = 4  # largest number of rows of the batch that share a read of the slow weights

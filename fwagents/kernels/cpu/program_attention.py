@@ -1,7 +1,7 @@
 """The derivative of reads and writes over a segment, in the form of attention; the README has the equations."""
 
-from fwagents.kernels.cpu.blocks import FLOAT, add_combination, add_product, set_scaled
-from fwagents.kernels.cpu.problem import PANEL
+from fwagents.kernels.cpu.blocks import add_combination, add_product, set_scaled
+from fwagents.kernels.cpu.problem import FLOAT, PANEL
 from fwagents.kernels.cpu.program_instruct import gate
 from fwagents.kernels.cpu.program_problem import Places, ProgramProblem
 from fwagents.kernels.cpu.program_rows import ONE, ZERO, transpose

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fwagents.kernels.cpu.blocks import FLOAT, clear, prefetch_floats
+from fwagents.kernels.cpu.blocks import clear, prefetch_floats
+from fwagents.kernels.cpu.problem import FLOAT
 from fwagents.kernels.cpu.program_attention import turn_back, what_is_left
 from fwagents.kernels.cpu.program_instruct import gate, instruct, is_turned, prepare_segment
 from fwagents.kernels.cpu.program_instruct_backward import recent_gradients, unconvolve, undirect

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fwagents.kernels.cpu.blocks import FLOAT, clear, prefetch_floats
+from fwagents.kernels.cpu.blocks import clear, prefetch_floats
+from fwagents.kernels.cpu.problem import FLOAT
 from fwagents.kernels.cpu.program_instruct import gate, instruct, prepare_segment
 from fwagents.kernels.cpu.program_problem import MEMORY, Places, ProgramProblem
 from fwagents.kernels.cpu.program_rows import (

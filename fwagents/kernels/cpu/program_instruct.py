@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fwagents.kernels.cpu.blocks import FLOAT
+from fwagents.kernels.cpu.problem import FLOAT
 from fwagents.kernels.cpu.program_problem import MEMORY, TURNS, Places, ProgramProblem
 from fwagents.kernels.cpu.program_rows import ONE, ZERO, projection, take
 from fwagents.kernels.cpu.simd import (

@@ -1,6 +1,6 @@
 """The derivative of the convolution and of the directions in ``fwagents.kernels.cpu.program_instruct``."""
 
-from fwagents.kernels.cpu.blocks import FLOAT
+from fwagents.kernels.cpu.problem import FLOAT
 from fwagents.kernels.cpu.program_instruct import LEAST_LENGTH
 from fwagents.kernels.cpu.program_problem import ProgramGradients, ProgramProblem
 from fwagents.kernels.cpu.program_rows import ONE, ZERO, dot, projection, put, take

@@ -1,6 +1,6 @@
 """The compiled output gate of the fast-weight programmers, and its derivative."""
 
-from fwagents.kernels.cpu.blocks import FLOAT
+from fwagents.kernels.cpu.problem import FLOAT
 from fwagents.kernels.cpu.program_rows import ONE, ZERO, put, take
 from fwagents.kernels.cpu.simd import LANES, exp, splat
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fwagents.kernels.cpu.blocks import FLOAT, clear
+from fwagents.kernels.cpu.blocks import clear
+from fwagents.kernels.cpu.problem import FLOAT
 from fwagents.kernels.cpu.program_problem import ProgramProblem
 from fwagents.kernels.cpu.simd import (
     LANES,

@@ -9,8 +9,6 @@ import numpy as np
 
 from fwagents.kernels.cpu.simd import LANES, inlined, load, scalar, splat, store, store_totals
 
-FLOAT = 4  # bytes
-
 
 @inlined
 def _zero() -> Any:
