@@ -46,7 +46,7 @@ def cell(place: str, core: str, change: str) -> Cell:
         "core_kwargs": core_kwargs,
         "eval_freq": 0,
         "checkpoint_freq": 100_000,
-        "final_episodes": 500,
+        "final_episodes": 200,
     }
     return Cell(
         group="heads",
