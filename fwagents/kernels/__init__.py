@@ -25,9 +25,9 @@ def check_backend(backend: str) -> str:
 
 
 def chosen_backend(backend: str, device: str = "cpu") -> str:
-    """Return the backend that ``backend`` stands for on a type of device.
+    """Resolve ``backend`` for a type of device.
 
-    "auto" is the environment variable FWAGENTS_BACKEND where it is set, else the compiled backend of the device.
+    "auto" stands for the environment variable FWAGENTS_BACKEND if it is set, else for the device's compiled backend.
     """
     if check_backend(backend) != "auto":
         return backend
@@ -88,13 +88,13 @@ def fast_weight_scan(
             eager; "auto" is the compiled scan for the device, unless the environment variable FWAGENTS_BACKEND names
             another backend. Cases that a compiled scan does not cover (another dtype or device, derivatives of
             derivatives, ``taken``) use the matrix form.
-        taken: int64 [T, B]; if ``options`` has a tolerance, the number of inner steps of each row is added to it.
+        taken: int64 [T, B]; if ``options`` has a tolerance, the scan adds each row's number of inner steps to it.
 
     Returns:
         ``(y [T, B, R], h [B, R], A [B, R, R])``, differentiable in every tensor argument.
 
     Raises:
-        ValueError: a shape, or the dtype of ``start``, is not as above; the message names it.
+        ValueError: a shape, or the dtype or device of ``start``, is not as above; the message names it.
     """
     _check(inputs, options, taken)
     backend = chosen_backend(backend, inputs.drive.device.type)

@@ -28,7 +28,7 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
     """A scan with a compiled forward and backward pass, differentiable in its tensors.
 
     The forward pass saves a trace for the backward pass, a flat float32 tensor. Three NamedTuples declare the tensors,
-    constants and results; they determine the schemas of the operators ``fwagents::name`` and
+    constants and results. They determine the schemas of the operators ``fwagents::name`` and
     ``fwagents::name_backward``.
 
     Args:
@@ -36,12 +36,12 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
         inputs: NamedTuple of the tensors, each a Tensor or None.
         options: NamedTuple of the constants.
         result: NamedTuple of the results.
-        forward: ``(inputs, options, traced)`` -> the results, and the trace, which is empty unless asked for.
-        backward: ``(gradients, kept, trace, inputs, options, wanted)`` -> a gradient or None for each of the inputs.
-            There is a gradient or None for each result, ``kept`` are the results named so, and ``wanted`` tells for
-            each input whether a gradient is used.
-        sizes: ``(inputs, options)`` -> the shape of each result, and the floats in a trace.
-        reference: ``(inputs, options)`` -> the results in plain torch; derivatives of derivatives come from it.
+        forward: ``(inputs, options, traced)`` -> the results, and the trace, which is empty unless ``traced``.
+        backward: ``(gradients, kept, trace, inputs, options, wanted)`` -> a gradient or None for each input.
+            ``gradients`` has a gradient or None for each result, ``kept`` holds the results named in ``kept`` below,
+            and ``wanted`` has a bool for each input: whether its gradient is used.
+        sizes: ``(inputs, options)`` -> the shape of each result, and the number of floats in a trace.
+        reference: ``(inputs, options)`` -> the results in plain torch, for derivatives of derivatives.
         kept: names of the results that the backward pass reads.
     """
 
@@ -81,7 +81,7 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
         self._forward.register_autograd(self.differentiate, setup_context=self._save)
 
     def __call__(self, inputs: InputsT, options: OptionsT) -> ResultT:
-        """Run the scan; the tensors are such as the compiled passes can take."""
+        """Run the scan; the compiled passes must cover the inputs."""
         traced = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
         if torch.compiler.is_compiling() or not all(map(plain, inputs)):
             found = self._forward(*inputs, *options, traced)
@@ -93,7 +93,7 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
         return named
 
     def _given(self, arguments: Sequence[Any]) -> tuple[InputsT, OptionsT]:
-        """Inputs and options from the arguments of an operator, which begin with them."""
+        """Return the inputs and options, with which the arguments of an operator begin."""
         tensors, constants = len(self.inputs._fields), len(self.options._fields)
         values = (tuple(x) if isinstance(x, list) else x for x in arguments[tensors : tensors + constants])
         return self.inputs(*arguments[:tensors]), self.options(*values)
@@ -101,7 +101,7 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
     def _run_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         return self.forward(*self._given(arguments), arguments[-1])
 
-    # The stand-in of an operator while torch compiles.
+    # The fake implementation, which torch uses while it traces.
     def _fake_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         inputs, options = self._given(arguments)
         shapes, floats = self.sizes(inputs, options)
@@ -110,7 +110,7 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
         return *(like.new_empty(tuple(shape)) for shape in shapes), trace
 
     def _run_backward(self, *arguments: Any) -> list[Tensor]:
-        """A gradient for each of the inputs; empty where there is none, or it is not wanted."""
+        """Return a gradient for each input: empty if the input is None or its gradient is not wanted."""
         results, kept = len(self.result._fields), len(self.kept)
         gradients, outputs, trace = arguments[:results], arguments[results : results + kept], arguments[results + kept]
         inputs, options = self._given(arguments[results + kept + 1 :])
@@ -118,7 +118,7 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
         found = self.backward(gradients, outputs, trace, inputs, options, wanted)
         empty = outputs[0].new_empty(0)
         return [
-            # An operator's outputs share no memory.
+            # An operator's outputs must not share memory.
             empty.clone() if x is None or not wants else torch.zeros_like(x) if d is None else d.clone()
             for x, d, wants in zip(inputs, found, wanted, strict=True)
         ]
@@ -136,14 +136,14 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
         self.save(ctx, *self._given(inputs), output, False)
 
     def save(self, ctx: Any, inputs: InputsT, options: OptionsT, output: tuple[Tensor, ...], direct: bool) -> None:
-        """Keep for the backward pass what it reads; ``direct`` if it runs without torch's dispatcher."""
+        """Save the tensors of the backward pass; ``direct`` says that it runs without torch's dispatcher."""
         ctx.save_for_backward(*inputs, *(output[i] for i in self.kept), output[-1])
         ctx.options, ctx.direct = options, direct
         ctx.mark_non_differentiable(output[-1])
         ctx.set_materialize_grads(False)
 
     def differentiate(self, ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """A gradient or None for each argument of the forward pass."""
+        """Return a gradient or None for each argument of the forward pass."""
         number = len(self.inputs._fields)
         inputs = self.inputs(*ctx.saved_tensors[:number])
         *kept, trace = ctx.saved_tensors[number:]
@@ -161,7 +161,7 @@ class CompiledScan(Generic[InputsT, OptionsT, ResultT]):
 
 
 class _Direct(torch.autograd.Function):
-    """A scan without torch's dispatcher, which costs more than a small scan does."""
+    """Run a scan without torch's dispatcher, which costs more time than a small scan."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
@@ -179,7 +179,7 @@ class _Direct(torch.autograd.Function):
 
 
 def _parameters(kind: type[Any]) -> str:
-    """The fields of a NamedTuple as a schema declares them."""
+    """Return the fields of a NamedTuple as a schema declares them."""
     return ", ".join(f"{SCHEMA[hint]} {field}" for field, hint in get_type_hints(kind).items())
 
 
@@ -189,7 +189,7 @@ def differentiable(
     inputs: Sequence[Tensor | None],
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients at the wanted inputs that can be differentiated again, None at the others."""
+    """Return differentiable gradients at the wanted inputs, None at the others."""
     pairs = [(o, d) for o, d in zip(outputs, gradients, strict=True) if d is not None]
     found = iter(
         torch.autograd.grad(

@@ -1,4 +1,4 @@
-"""The scan of the fast-weight programmers as a loop over steps in plain torch: what the compiled one is held to."""
+"""The scan of the fast-weight programmers as a loop in plain torch: the reference of the compiled scan."""
 
 import math
 from typing import NamedTuple
@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SUM_EPSILON = 1e-6  # keeps what a sum's reads are divided by off zero
+SUM_EPSILON = 1e-6  # keeps the divisor of a read above zero
 
 
 class ProgramOptions(NamedTuple):
     """Constants of a scan.
 
     Attributes:
-        heads: fast nets side by side (h).
-        delta: write by the delta rule; otherwise add up, and divide reads by the sum of their weights.
-        gates: gates a head: none, beta, or beta and alpha.
-        silu: put silu behind the convolution.
+        heads: number of heads (h), each with its own matrix W.
+        delta: True writes by the delta rule; False adds, and divides each read by the sum of its weights.
+        gates: gates of a head: 0 for none, 1 for beta, 2 for beta and alpha.
+        silu: apply silu after the convolution.
         turns: turns a step of each pair of coordinates, d // 2 numbers or none.
-        first: the first head whose queries and keys are turned.
-        every: heads from one that is turned to the next; 0 if none is.
+        first: first head whose queries and keys are rotated.
+        every: distance from one rotated head to the next; 0 if no head is rotated.
         norm_eps: added to the variance of the layer norm.
     """
 
@@ -40,14 +40,14 @@ class ProgramInputs(NamedTuple):
     Attributes:
         x: inputs [T, B, D].
         weight: C, then G and U if there is an output gate: [3H + gates h, D] or [5H + gates h, D].
-        bias: of the same rows.
-        taps: the convolution's [c, 3H].
-        recent: projections before the first step [B, c - 1, 3H]; None is zero.
-        W: fast weights before the first step [B, h, E, d]; None is zero.
-        t: steps of the episode so far [B, 1]; None is zero.
-        start: bool [T, B], True where a step opens an episode: recent, W and t of that row are zero before it.
-        gain: of the layer norm before the output gate [H]; None for no output gate.
-        shift: of the layer norm [H].
+        bias: bias of the same rows.
+        taps: weights of the convolution [c, 3H].
+        recent: projections before the first step [B, c - 1, 3H]; None means zero.
+        W: fast weights before the first step [B, h, E, d]; None means zero.
+        t: steps of the episode so far [B, 1]; None means zero.
+        start: bool [T, B], True at the first step of an episode; the row's recent, W and t are zeroed before that step.
+        gain: gain of the layer norm before the output gate [H]; None for no output gate.
+        shift: bias of the layer norm [H].
         mix: M [H, H].
         mix_bias: m [H].
     """
@@ -67,7 +67,7 @@ class ProgramInputs(NamedTuple):
 
 
 class ProgramResult(NamedTuple):
-    """Outputs ``y [T, B, H]``, and recent, W and t after the last step."""
+    """Outputs ``y [T, B, H]``, and ``recent``, W and t after the last step."""
 
     y: Tensor
     recent: Tensor
@@ -76,7 +76,7 @@ class ProgramResult(NamedTuple):
 
 
 def loop_form(inputs: ProgramInputs, options: ProgramOptions) -> ProgramResult:
-    """Run the recurrence step by step; arguments as for the compiled scan."""
+    """Run the recurrence step by step, with the arguments of the compiled scan."""
     x, taps, heads = inputs.x, inputs.taps, options.heads
     (T, B, _), (conv, channels) = x.shape, taps.shape
     size = channels // 3 // heads
@@ -127,7 +127,7 @@ def _step(
 
 
 def _turned(x: Tensor, t: Tensor, options: ProgramOptions) -> Tensor:
-    """Some heads of x [B, h, d] turned by t steps [B, 1], a count that has no gradient."""
+    """Rotate the chosen heads of x [B, h, d] by t steps [B, 1]; the count t has no gradient."""
     if not options.every:
         return x
     share = t.detach().double() * torch.tensor(options.turns, dtype=torch.float64, device=t.device)
@@ -141,7 +141,7 @@ def _turned(x: Tensor, t: Tensor, options: ProgramOptions) -> Tensor:
 
 
 def _mixed(read: Tensor, mixing: Tensor, inputs: ProgramInputs, options: ProgramOptions) -> Tensor:
-    """The output gate behind a read [B, H]; ``mixing`` are G x + c and U x + u."""
+    """Apply the output gate to a read [B, H]; ``mixing`` holds G x + c and U x + u."""
     gate, skip = mixing.chunk(2, -1)
     assert inputs.mix is not None
     normed = F.layer_norm(read, read.shape[-1:], inputs.gain, inputs.shift, options.norm_eps)

@@ -47,13 +47,13 @@ class ScanInputs(NamedTuple):
         drive: input to each step before the recurrence, ``C x + b`` [T, B, R]; or x itself [T, B, D], with C and b
             in ``weight_ih`` and ``bias``.
         weight_hh: slow recurrent weights W [R, R].
-        h: hidden state before the first step [B, R]; None is zero, and cheaper than zeros.
-        A: fast weights before the first step, ``h`` already written into them [B, R, R]; None as for ``h``.
-        start: True where a step opens an episode: h and A of that row are zero before it. Bool [T, B].
-        gain: layer-norm gain, one row shared by the inner steps or one each [1 or S, R]; None for no layer norm.
-        shift: layer-norm bias, as ``gain``.
-        weight_ih: C [R, D], where ``drive`` is x; None where it is not.
-        bias: b [R], together with ``weight_ih``.
+        h: hidden state before the first step [B, R]; None means zero, and is cheaper than a tensor of zeros.
+        A: fast weights before the first step, with ``h`` already written into them [B, R, R]; None means zero.
+        start: bool [T, B], True at the first step of an episode; the row's h and A are set to zero before that step.
+        gain: layer-norm gain [1 or S, R], one row shared by all inner steps or a row for each; None for no layer norm.
+        shift: layer-norm bias, of the shape of ``gain``.
+        weight_ih: C [R, D] if ``drive`` is x, else None.
+        bias: b [R] if ``drive`` is x, else None.
     """
 
     drive: Tensor
@@ -83,10 +83,10 @@ def inner_loop(
     options: ScanOptions,
     taken: Tensor | None = None,
 ) -> Tensor:
-    """Equation 5: the inner loop, from ``boundary = W h + C x`` [..., R] to the settled state [..., R].
+    """Run the inner loop, equation 5, from ``boundary = W h + C x`` [..., R] to the settled state [..., R].
 
-    ``read`` is the fast memory: it maps the state s of the loop to A s, both [..., R]. With a tolerance, the number of
-    inner steps of each row is added to ``taken``, int64 [...].
+    ``read`` maps the state s of the loop to A s, both [..., R]. With a tolerance, each row's number of inner steps is
+    added to ``taken``, int64 [...].
     """
     inner_step = partial(_inner_step, boundary, read, gain, shift, options)
     s = torch.relu(boundary)
@@ -112,7 +112,7 @@ def _inner_step(
     s: Tensor,
     i: int,
 ) -> Tensor:
-    """Inner step i, from h_i ``s`` [..., R] to h_{i+1}."""
+    """Run inner step i, from ``s``, h_i [..., R], to h_{i+1}."""
     total = (boundary if options.sustained else s) + read(s)
     if gain is not None and shift is not None:
         row = min(i, len(gain) - 1)
@@ -121,7 +121,7 @@ def _inner_step(
 
 
 def _length(x: Tensor) -> Tensor:
-    """|x| of every row: [..., R] -> [..., 1]."""
+    """Return |x| of every row: [..., R] -> [..., 1]."""
     return x.detach().square().sum(-1, keepdim=True).sqrt()
 
 
@@ -133,7 +133,7 @@ def key(h: Tensor, options: ScanOptions) -> Tensor:
 
 
 def _cleared(x: Tensor, start: Tensor) -> Tensor:
-    """x [B, ...] with the rows at an episode start put to zero; ``where``, since NaN times zero is still NaN."""
+    """Set the rows of x [B, ...] at an episode start to zero; with ``where``, since NaN times zero is NaN."""
     return torch.where(start.reshape(-1, *[1] * (x.dim() - 1)), torch.zeros_like(x), x)
 
 
@@ -145,12 +145,12 @@ def _settled(
     taken: Tensor | None,
     t: int,
 ) -> Tensor:
-    """The inner loop of step t."""
+    """Run the inner loop of step t."""
     return inner_loop(boundary, read, inputs.gain, inputs.shift, options, None if taken is None else taken[t])
 
 
 def _opening(inputs: ScanInputs) -> tuple[Tensor, Tensor, Tensor]:
-    """The drive [T, B, R], and the state before the first step with zeros where there is none."""
+    """Return the drive [T, B, R] and the state before the first step, zeros where it is None."""
     drive, h, A = inputs.drive, inputs.h, inputs.A
     if inputs.weight_ih is not None:
         drive = F.linear(drive, inputs.weight_ih, inputs.bias)
@@ -160,7 +160,7 @@ def _opening(inputs: ScanInputs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def matrix_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | None = None) -> ScanResult:
-    """Equations 1 and 5 with the matrix A held explicitly; R^2 numbers a row, cost R^2 a step.
+    """Run equations 1 and 5 with an explicit matrix A, at R^2 numbers a row and a cost of R^2 a step.
 
     See ``fwagents.kernels.fast_weight_scan`` for the arguments.
     """
@@ -177,7 +177,7 @@ def matrix_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | None =
 
 
 def attention_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | None = None) -> ScanResult:
-    """Equations 3-4: A is never formed; a read attends to the stored keys; cost 2 t R at step t.
+    """Run equations 3-4: a read attends to the stored keys, at a cost of 2 t R at step t, and A is never formed.
 
     ``A(t) s = decay^t A(0) s + fast_lr * sum over tau of decay^(t - tau) k(tau) [k(tau) . s]``
 
@@ -199,27 +199,27 @@ def attention_form(inputs: ScanInputs, options: ScanOptions, taken: Tensor | Non
 
 
 def settle(boundary: Tensor, stored: Tensor, gain: Tensor | None, shift: Tensor | None, options: ScanOptions) -> Tensor:
-    """Equation 5 alone, with the memory that writing ``stored`` [n, B, R] one after the other into an empty one gives.
+    """Run equation 5 alone, with a memory into which the states ``stored`` [n, B, R] were written in order.
 
-    ``boundary`` [B, R] and ``stored`` to the settled state [B, R].
+    It maps ``boundary`` [B, R] to the settled state [B, R]. The memory is empty before the first write.
     """
     attend = partial(_attend, key(stored, options), _decays(len(stored), options, boundary), None)
     return inner_loop(boundary, attend if len(stored) else torch.zeros_like, gain, shift, options)
 
 
 def _multiply(A: Tensor, s: Tensor) -> Tensor:
-    """A s, row by row: [B, R, R], [B, R] -> [B, R]."""
+    """Return A s, row by row: [B, R, R], [B, R] -> [B, R]."""
     return torch.einsum("brq,bq->br", A, s)
 
 
 def _attend(keys: Tensor, weights: Tensor, carried: Tensor | None, s: Tensor) -> Tensor:
-    """Attention to the keys [t, B, R] under weights [t, 1], and the read of what was carried in [B, R, R], if any."""
+    """Attend to the keys [t, B, R] with weights [t, 1], and add the read of the initial memory [B, R, R], if any."""
     scores = torch.einsum("tbr,br->tb", keys, s) * weights
     found = torch.einsum("tb,tbr->br", scores, keys)
     return found if carried is None else found + _multiply(carried, s)
 
 
 def _decays(t: int, options: ScanOptions, like: Tensor) -> Tensor:
-    """Weight of each of the t stored keys in a read, the newest last: fast_lr * decay^age [t, 1]."""
+    """Return the weight of each of t stored keys in a read, the newest last: fast_lr * decay^age [t, 1]."""
     age = torch.arange(t - 1, -1, -1, device=like.device, dtype=like.dtype)
     return (options.fast_lr * options.decay**age).unsqueeze(-1)

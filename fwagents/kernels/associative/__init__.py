@@ -1,1 +1,1 @@
-"""The compiled scan of the associative LSTM, in Numba; see the README beside this folder for a map."""
+"""The compiled scan of the associative LSTM, in Numba; ``fwagents/kernels/README.md`` has a map."""

@@ -1,7 +1,7 @@
 """The scan of the associative LSTM on the CPU: a matrix product and a compiled kernel a step, and their derivatives.
 
-The batch comes last, padded with zeros to whole vectors. What a step multiplies, ``[h, x, 1]``, lies side by side for
-all steps, so that the gradients of all weights and of the bias are one product in the end.
+The batch is the last dimension, padded with zeros to whole vectors. The inputs ``[h, x, 1]`` of all steps are stored
+side by side, so that one product at the end gives the gradients of all weights and of the bias.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Outputs = tuple[Tensor, Tensor, Tensor]
 
 
 def covers(*tensors: Tensor) -> bool:
-    """Whether the compiled scan can run on these: real float32 numbers, on the CPU, in plain eager reverse mode."""
+    """Return whether the compiled scan can run: plain float32 tensors, on the CPU, in eager reverse mode."""
     if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
         return False
     return float32_on_cpu(*tensors) and all(map(plain, tensors))
@@ -31,10 +31,10 @@ def scan(form: Callable[..., Outputs], heads: int, permutations: Tensor, *tensor
     """Run the recurrence over a sequence.
 
     Args:
-        form: the same in plain torch, of ``(heads, permutations, *tensors)``; derivatives of derivatives come from it.
+        form: the recurrence in plain torch, of ``(heads, permutations, *tensors)``, for derivatives of derivatives.
         heads: K.
         permutations: integers [S, n].
-        tensors: x [T, B, D], h [B, 2 n], c [B, S, 2 n], and the weights C, W and b; all that ``covers`` asks for.
+        tensors: x [T, B, D], h [B, 2 n], c [B, S, 2 n], and the weights C, W and b; ``covers`` must hold for them.
 
     Returns:
         ``(y [T, B, 2 n], h, c)``, differentiable in ``tensors``.
@@ -44,7 +44,7 @@ def scan(form: Callable[..., Outputs], heads: int, permutations: Tensor, *tensor
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """``a b^T`` for packed matrices, ``b`` either way round: oneDNN has AVX-512 where MKL keeps to AVX2."""
+    """Return ``a b^T``; b may be transposed in memory. oneDNN uses AVX-512 where MKL uses only AVX2."""
     if torch._C._has_mkldnn:
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
     return a @ b.t()

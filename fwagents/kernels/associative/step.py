@@ -1,8 +1,8 @@
-"""The compiled step of the associative LSTM and its derivative: all that lies between its matrix products.
+"""The compiled step of the associative LSTM and its derivative, without the matrix products between steps.
 
-Complex numbers are apart, real parts in one block, imaginary parts in another. A block is ``plane = n batch`` floats:
-n units, each of them the whole batch, which is a multiple of LANES. Of the pre-activations, block 0 is f, then come
-i, o (one each a head), w, r, u (two each). A scale is the factor that ``bound`` applies: below 1 where it is at work.
+Complex numbers are stored as two blocks, one of real and one of imaginary parts. A block is ``plane = n batch`` floats:
+n units, each with the whole batch, a multiple of LANES. The blocks of the pre-activations are, in order, f, then i and
+o (one for each head), then w, r and u (two for each head). A scale is the factor that ``bound`` applies, at most 1.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ from fwagents.kernels.cpu.simd import LANES, inlined, integer, inverse_modulus, 
 
 @inlined
 def block(x: int, plane: int, which: int) -> int:
-    """Address of a block of x."""
+    """Return the address of a block of x."""
     return x + which * plane * FLOAT
 
 
 def forward(
     n: int, heads: int, copies: int, batch: int, order: int, pre: int, c: int, c_out: int, h: int, trace: int
 ) -> None:
-    """One step.
+    """Run one step.
 
     Args:
         n: complex units.
@@ -28,11 +28,11 @@ def forward(
         copies: S.
         batch: B, a multiple of LANES.
         order: permutations, integers [S, n].
-        pre: [R, B], gates already through their sigmoid; w, r and u are bounded in place.
+        pre: pre-activations [R, B], with the sigmoid already applied to the gates; w, r and u are bounded in place.
         c: memory before the step [S, 2 n, B].
-        c_out: memory after it; may be ``c``.
+        c_out: memory after the step; may be ``c``.
         h: out [2 n, B].
-        trace: out [6 K n, B]: the scales of w, r and u, then of each head's read the bounded one and its scale.
+        trace: out [6 K n, B]: the scales of w, r and u, then each head's bounded read and its scale.
     """
     plane = n * batch
     w, r, u = 1 + 2 * heads, 1 + 4 * heads, 1 + 6 * heads
@@ -83,13 +83,15 @@ def backward(
     n: int, heads: int, copies: int, batch: int, order: int, pre: int, c: int, c_out: int, trace: int, dh: int, dc: int,
     d: int,
 ) -> None:  # fmt: skip
-    """The step's derivative; a gradient at z is that at its real part plus i times that at its imaginary part.
+    """Compute the step's derivative.
+
+    The gradient at a complex z is the gradient at its real part plus i times the gradient at its imaginary part.
 
     Args:
         n, heads, copies, batch, order: see ``forward``.
-        pre, c, c_out, trace: what it read and left.
+        pre, c, c_out, trace: as ``forward`` left them.
         dh: gradient at h.
-        dc: gradient at ``c_out``; out, that at ``c``.
+        dc: gradient at ``c_out``; overwritten with the gradient at ``c``.
         d: out, gradient at the pre-activations [R, B].
     """
     plane = n * batch
@@ -100,7 +102,7 @@ def backward(
     for unit in range(n):
         for at in range(unit * batch, (unit + 1) * batch, LANES):
             hx, hy = load(dh, at), load(block(dh, plane, 1), at)
-            for k in range(heads):  # at the unbounded reads, kept where the gradient at u is going to be
+            for k in range(heads):  # gradients at the unbounded reads, in the place of the later gradient at u
                 read = block(trace, plane, 3 * (heads + k))
                 x, y, scale = load(read, at), load(block(read, plane, 1), at), load(block(read, plane, 2), at)
                 o = load(block(pre, plane, 1 + heads + k), at)
@@ -126,7 +128,7 @@ def backward(
             for k in range(heads):
                 i = load(block(pre, plane, 1 + k), at)
                 ux, uy = load(block(pre, plane, u + 2 * k), at), load(block(pre, plane, u + 2 * k + 1), at)
-                x, y = splat(np.float32(0.0)), splat(np.float32(0.0))  # at i u
+                x, y = splat(np.float32(0.0)), splat(np.float32(0.0))  # the gradient at i u
                 for s in range(copies):
                     key = integer(order, s * n + unit) * batch + at - unit * batch
                     gx, gy = load(block(dc, plane, 2 * s), at), load(block(dc, plane, 2 * s + 1), at)
