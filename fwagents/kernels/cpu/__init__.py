@@ -1,1 +1,1 @@
-"""The compiled scans on the CPU, in Numba; see the README beside this folder for a map."""
+"""The compiled scans on the CPU, in Numba; ``fwagents/kernels/README.md`` has a map."""

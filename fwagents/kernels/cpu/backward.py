@@ -1,6 +1,6 @@
-"""The compiled backward pass: the steps of a few rows in reverse, one chunk (what lies between folds) at a time.
+"""The compiled backward pass: the steps of a few rows in reverse, one chunk (the steps between folds) at a time.
 
-The README has the equations, and the names of what is summed up later: p and u for a read's q and g.
+The README has the equations. It names the scores that are summed later, p and u, for the q and g of a read.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ from fwagents.kernels.cpu.simd import (
     total,
 )
 
-# Of a chunk: its first step, the address of A before it, whether there is a gradient at A, and reads in the block.
+# State of a chunk: first step, address of the A before it, whether A has a gradient, number of reads in the block.
 BEGIN, MATRIX, PENDING, READS = range(STATE)
 
 
@@ -44,7 +44,7 @@ def mark_at(p: Problem, b: int, t: int) -> int:
 
 @inlined
 def enter_chunk(p: Problem, slot: Slot, b: int, end: int, state: int, at: int, scratch: int) -> None:
-    """Begin the chunk that ends before step ``end``: send the gradient at A after it to its keys, and through."""
+    """Begin the chunk that ends before step ``end``: propagate the gradient at the A after it to its keys and A."""
     row = p.vectors * LANES
     begin = end - 1
     while begin > 0 and mark_at(p, b, begin) == GO_ON:
@@ -81,7 +81,7 @@ def enter_chunk(p: Problem, slot: Slot, b: int, end: int, state: int, at: int, s
 
 @inlined
 def norm_backward(p: Problem, b: int, t: int, i: int, dy: int, gain: int, norm: int) -> None:
-    """Through the layer norm of inner step i: ``dy`` becomes the gradient at its input; gain's and shift's add up."""
+    """Propagate ``dy`` in place through inner step i's layer norm; add the gradients of gain and shift to ``norm``."""
     row = p.vectors * LANES
     last = row - LANES
     step = b * p.steps + t
@@ -113,7 +113,7 @@ def step_backward(
     p: Problem, g: Gradients, slot: Slot, b: int, t: int, state: int, at: int, dh: int, d: int, scratch: int,
     gain: int, norm: int,
 ) -> None:  # fmt: skip
-    """One step of one row: ``dh``, the gradient at h, becomes ``d``, the gradient at the pre-activation."""
+    """Run one step of one row: from ``dh``, the gradient at h, to ``d``, the gradient at the pre-activation."""
     row = p.vectors * LANES
     n = t - integer(state, BEGIN)
     A = integer(state, MATRIX)
@@ -165,7 +165,7 @@ def step_backward(
             add_combination(p.vectors, p.size, decayed, 1, A, row, dh)
         reads += 1
     if A:
-        for i in range(taken, p.inner):  # not taken, but part of the product that is the gradient at A
+        for i in range(taken, p.inner):  # steps not taken must add zero to the product that gives the gradient at A
             clear(p.vectors, at + (slot.reads + (n * p.inner + i) * row) * FLOAT)
     for v in range(0, row, LANES):
         store(d, v, load(d, v) + relu_backward(load(first_input, v), load(dh, v)))
@@ -182,7 +182,7 @@ def step_backward(
 
 @inlined
 def leave_chunk(p: Problem, slot: Slot, b: int, end: int, state: int, at: int) -> None:
-    """Add what the reads of a chunk give to the A before it."""
+    """Add the gradient from a chunk's reads to the gradient at the A before the chunk."""
     row = p.vectors * LANES
     begin = integer(state, BEGIN)
     if integer(state, MATRIX) == 0:
@@ -199,7 +199,7 @@ def leave_chunk(p: Problem, slot: Slot, b: int, end: int, state: int, at: int) -
 
 @inlined
 def state_before(p: Problem, b: int, t: int, out: int) -> None:
-    """Out = the hidden state that step t multiplied by W: zero at a start."""
+    """Set ``out`` to the hidden state that step t multiplied by W: zero at an episode start."""
     if mark_at(p, b, t) == RESET or (t == 0 and p.h == 0):
         clear(p.vectors, out)
     elif t == 0:
@@ -239,7 +239,7 @@ def close_row(p: Problem, g: Gradients, b: int, dh: int, dA: int, state: int) ->
 
 
 def backward(p: Problem, g: Gradients, slot: Slot, begin: int, end: int, task: int, scratch: int) -> None:
-    """Run rows ``begin`` to ``end`` of the batch, of which ``forward`` left the trace."""
+    """Run rows ``begin`` to ``end`` of the batch from the trace that ``forward`` left."""
     row = p.vectors * LANES
     across = (p.width + LANES - 1) // LANES
     wide = across * LANES
@@ -337,7 +337,7 @@ def backward(p: Problem, g: Gradients, slot: Slot, begin: int, end: int, task: i
 
 @inlined
 def chunk_end(p: Problem, b: int, begin: int) -> int:
-    """The step after the chunk that begins at ``begin``."""
+    """Return the step after the chunk that begins at ``begin``."""
     end = begin + 1
     while end < p.steps and mark_at(p, b, end) == GO_ON:
         end += 1

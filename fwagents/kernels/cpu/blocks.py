@@ -1,4 +1,4 @@
-"""Products made of register tiles, and the read of the fast memory; all of it called from compiled code.
+"""Matrix products built from register tiles, and reads of the fast memory, for compiled code.
 
 Addresses are integers, distances between rows are counted in floats, and a row of R floats is padded with zeros to
 ``vectors * LANES``.
@@ -19,17 +19,17 @@ from fwagents.kernels.cpu.simd import (
 from fwagents.kernels.cpu.tiles import dots, tile_1x1, tile_1x2, tile_1x8, tile_4x1, tile_4x2
 
 LINE = 16  # floats in a cache line
-SCORES_AT_ONCE = 32 * 1024 // FLOAT  # keys read for their scores are read again from the first-level cache
+SCORES_AT_ONCE = 32 * 1024 // FLOAT  # keys that fit in the first-level cache, where the sum reads them again
 
 
 @called
 def add_product(
     m: int, vectors: int, k: int, a: int, a_row: int, a_k: int, b: int, b_k: int, b_panel: int, c: int, c_row: int
 ) -> None:
-    """C += A B for m rows, k columns of A and ``vectors`` vectors of columns of C.
+    """Compute C += A B for m rows, k columns of A and ``vectors`` vectors of columns of C.
 
     Entry (i, j) of A is at ``a + i a_row + j a_k``. B is in panels of PANEL vectors, ``b_panel`` apart, with rows
-    ``b_k`` apart in each; plain rows are ``b_panel = PANEL * LANES``.
+    ``b_k`` apart in each. For plain rows, ``b_panel = PANEL * LANES``.
     """
     stay_apart()
     for v in range(0, vectors * LANES, PANEL * LANES):
@@ -53,7 +53,7 @@ def add_product(
 
 @called
 def add_combination(vectors: int, k: int, a: int, a_k: int, b: int, b_k: int, c: int) -> None:
-    """c += sum over j < k of a[j] b[j]: one row of coefficients, ``a_k`` apart, times rows ``b_k`` apart."""
+    """Compute c += sum over j < k of a[j] b[j], with coefficients ``a_k`` apart and rows ``b_k`` apart."""
     stay_apart()
     v = 0
     while v + 8 <= vectors:
@@ -68,9 +68,9 @@ def add_combination(vectors: int, k: int, a: int, a_k: int, b: int, b_k: int, c:
 
 @called
 def attend(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, out: int) -> None:
-    """out += sum over n keys of weight (key . q) key; the rows that round n up to GROUP must be zero.
+    """Compute out += sum over n keys of weight (key . q) key; the rows that round n up to GROUP must be zero.
 
-    Keys are read for their scores a block at a time, and again from the cache for their sum.
+    A block of keys is read for the scores, and then again from the cache for the sum.
     """
     stay_apart()
     row = vectors * LANES
@@ -89,7 +89,7 @@ def attend(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, o
 
 @called
 def attend_twice(vectors: int, keys: int, n: int, weights: int, q: int, scores: int, scores_row: int, out: int) -> None:
-    """``attend`` for q and for g, in the row before q; all weighted scores are kept, only g's go into the sum."""
+    """Run ``attend`` for q and for g, in the row before q; keep the weighted scores of both, sum only with g's."""
     stay_apart()
     row = vectors * LANES
     block = max(SCORES_AT_ONCE // row // LANES, 1) * LANES
@@ -111,7 +111,7 @@ def attend_twice(vectors: int, keys: int, n: int, weights: int, q: int, scores: 
 
 @inlined
 def add_matrix_vector(vectors: int, A: int, scale: float, x: int, scratch: int, out: int) -> None:
-    """out += scale A x, for A with ``vectors * LANES`` rows."""
+    """Compute out += scale A x, for A with ``vectors * LANES`` rows."""
     row = vectors * LANES
     for i in range(0, row, GROUP):
         dots(vectors, A + i * row * FLOAT, row, x, scratch + i * FLOAT)
@@ -122,7 +122,7 @@ def add_matrix_vector(vectors: int, A: int, scale: float, x: int, scratch: int, 
 
 @inlined
 def add_scaled(vectors: int, scale: float, x: int, out: int) -> None:
-    """out += scale x, one row."""
+    """Compute out += scale x for one row."""
     factor = splat(scale)
     for i in range(0, vectors * LANES, LANES):
         store(out, i, load(out, i) + factor * load(x, i))
@@ -130,7 +130,7 @@ def add_scaled(vectors: int, scale: float, x: int, out: int) -> None:
 
 @inlined
 def set_scaled(vectors: int, scale: float, x: int, out: int) -> None:
-    """Out = scale x, one row."""
+    """Compute out = scale x for one row."""
     factor = splat(scale)
     for i in range(0, vectors * LANES, LANES):
         store(out, i, factor * load(x, i))
@@ -138,7 +138,7 @@ def set_scaled(vectors: int, scale: float, x: int, out: int) -> None:
 
 @called
 def add_transposed(row: int, x: int, out: int) -> None:
-    """Out += x transposed, square matrices of padded rows."""
+    """Add the transpose of x to ``out``, square matrices of padded rows."""
     stay_apart()
     for r in range(0, row, LANES):
         for c in range(0, row, LANES):
@@ -147,13 +147,13 @@ def add_transposed(row: int, x: int, out: int) -> None:
 
 @inlined
 def prefetch_floats(x: int, n: int) -> None:
-    """Begin to load n floats: those of the next step are on another page, which the hardware does not foresee."""
+    """Prefetch n floats. The next step's floats lie on another page, which the hardware does not prefetch."""
     for i in range(0, n + LINE - 1, LINE):
         prefetch(x + i * FLOAT)
 
 
 @inlined
 def clear(vectors: int, out: int) -> None:
-    """Zero one row, whatever it held."""
+    """Set one row to zero."""
     for i in range(0, vectors * LANES, LANES):
         store(out, i, splat(0.0))

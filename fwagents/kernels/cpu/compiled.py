@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call, misc, no-any-return"
-"""Compiles kernels, once a process, and keeps them on the disk for the next one. Importing this imports Numba."""
+"""Compiles kernels and caches them on the disk. Importing this module imports Numba."""
 
 import contextlib
 import hashlib
@@ -21,12 +21,12 @@ from numba.core.compiler import CompileResult
 from fwagents.files import replacing
 
 DIGEST_SIZE = hashlib.sha256().digest_size
-FOLDERS = ("cpu", "associative")  # where compiled code is
-KEPT = 8  # files of a function: as many machines or versions share a folder
+FOLDERS = ("cpu", "associative")  # folders with the sources of the kernels
+KEPT = 8  # cache files of a function, for machines or versions that share a folder
 
 
 def _parameter(kind: type[Any]) -> Any:
-    """Numba's type for ``int``, or for a NamedTuple of integers and floats."""
+    """Return Numba's type for ``int``, or for a NamedTuple of integers and floats."""
     if kind is int:
         return types.int64
     fields = [types.float64 if t is float else types.int64 for t in kind.__annotations__.values()]
@@ -37,28 +37,28 @@ def _parameter(kind: type[Any]) -> Any:
 
 @cache
 def _versions() -> bytes:
-    """A digest of all that a compiled kernel depends on beside its function, its signature and the processor."""
+    """Return a digest of the sources and versions on which every compiled kernel depends."""
     files = [file for folder in FOLDERS for file in sorted((Path(__file__).parents[1] / folder).glob("*.py"))]
     sources = [
         source for file in files if b"import torch" not in (source := file.read_bytes())
-    ]  # the others run in Python
+    ]  # files that import torch run in Python
     words = [sys.version.encode(), numba.__version__.encode(), llvmlite.__version__.encode()]
     return hashlib.sha256(b"\0".join([*words, *sources])).digest()
 
 
 def _folder() -> Path:
-    """One folder for all installations of a user: kernels depend on a machine and on versions, not on a place."""
+    """Return the cache folder, which all installations of a user share: no kernel depends on where it is installed."""
     named = os.environ.get("NUMBA_CACHE_DIR")
     base = Path(named or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base.expanduser() / "fwagents" / "kernels"
 
 
 class _DiskCache(NullCache):
-    """Where Numba looks for a compiled function, and puts it.
+    """Numba's cache of one function on the disk.
 
-    A file holds one function for one signature, one processor and one set of versions, whose digest is in its name. It
-    begins with the digest of the rest of it. There is no index. A file that is damaged or absent is compiled anew, and
-    where no file can be written the function stays in memory.
+    A file holds the function for one signature, one processor and one set of versions; a digest of these is in its
+    name. The file begins with the digest of its own content. There is no index. If the file is damaged or absent, the
+    function is compiled. If no file can be written, the function stays in memory.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -72,10 +72,10 @@ class _DiskCache(NullCache):
             if content[:DIGEST_SIZE] != hashlib.sha256(content[DIGEST_SIZE:]).digest():
                 return None
             found = CompileResult._rebuild(target_context, *pickle.loads(content[DIGEST_SIZE:]))
-        except (OSError, RuntimeError):  # no file, or no home to look for it in
+        except (OSError, RuntimeError):  # no file, or no home folder
             return None
         with contextlib.suppress(OSError):
-            os.utime(path)  # the files that are used last are kept
+            os.utime(path)  # ``_drop_oldest`` keeps the most recently used files
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -96,8 +96,8 @@ class _DiskCache(NullCache):
         return _folder() / f"{self.name}.{key[:32]}.kernel"
 
     def _drop_oldest(self, folder: Path) -> None:
-        """Keep the newest files of this function; those of earlier versions, or left by a killed process, go."""
-        for _ in range(3):  # another process may drop a file in between
+        """Keep the newest files of this function, and delete older ones and leftovers of killed processes."""
+        for _ in range(3):  # another process may delete a file in between
             with contextlib.suppress(FileNotFoundError):
                 found = sorted(folder.glob(f"*{self.name}.*"), key=lambda path: path.stat().st_mtime)
                 for path in found[:-KEPT]:
@@ -109,14 +109,14 @@ _said: set[str] = set()
 
 
 def _say(text: str) -> None:
-    """Print a line on stderr, once a process."""
+    """Print a line on stderr, once per process."""
     if text not in _said:
         _said.add(text)
         print(f"fwagents: {text}", file=sys.stderr, flush=True)
 
 
 class _Notice(event.Listener):
-    """Says that a compilation begins; Numba reports none when the code comes from the disk."""
+    """Print a line when a compilation begins. Numba reports none when it loads the code from the disk."""
 
     def __init__(self, kernels: str, seconds: int) -> None:
         self.text = f"compiling the {kernels} kernels for this machine, about {seconds} seconds"
@@ -129,7 +129,7 @@ class _Notice(event.Listener):
 
 
 def compile_kernel(function: Callable[..., Any], params: Sequence[Any]) -> Callable[..., Any]:
-    """Load a function from the disk, or compile it, for parameters of Numba's types; it returns nothing."""
+    """Load a function from the disk, or compile it, for Numba types ``params``; the function must return None."""
     compiled: Any = njit(nogil=True, error_model="numpy")(function)
     compiled._cache = _DiskCache(function)
     compiled.compile(types.void(*params))
@@ -140,12 +140,12 @@ def compile_kernel(function: Callable[..., Any], params: Sequence[Any]) -> Calla
 def build(
     name: str, seconds: int, *kernels: tuple[Callable[..., Any], Sequence[type[Any]]]
 ) -> list[Callable[..., Any]]:
-    """Load a set of kernels, or compile them and say so.
+    """Load a set of kernels, or compile them and print a message.
 
     Args:
-        name: of the set, as the message gives it.
-        seconds: time that compiling takes, about.
-        *kernels: each a function and the types of its parameters: ``int``, or a NamedTuple of numbers.
+        name: name of the set in the message.
+        seconds: approximate time that compiling takes.
+        *kernels: a function and the types of its parameters, each ``int`` or a NamedTuple of numbers.
 
     Returns:
         The compiled functions in the same order.

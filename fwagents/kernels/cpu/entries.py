@@ -8,8 +8,8 @@ from fwagents.kernels.cpu.simd import LANES, byte, set_byte
 def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, marks: int) -> None:
     """Mark where each row's memory is reset or folded.
 
-    A stretch between resets that begins without an A attends to its whole past if it has at most ``limit`` steps.
-    Otherwise, and also after an initial A (``held``), it folds every ``every`` steps.
+    A run of steps between resets folds every ``every`` steps if it is longer than ``limit``, or, after an initial A
+    (``held``), longer than 1.5 ``every``. A shorter run attends to its whole past.
 
     Args:
         steps: T.
@@ -17,7 +17,7 @@ def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, 
         start: address of bytes [T, B], or 0.
         held: whether an initial A is given.
         every: keys between folds.
-        limit: longest stretch without an A that is not folded.
+        limit: longest run without an initial A that is not folded.
         marks: address of bytes [B, T], written.
     """
     for tail in range(batch * steps, (batch * steps + 3) // 4 * 4):
@@ -39,12 +39,12 @@ def plan(steps: int, batch: int, start: int, held: int, every: int, limit: int, 
 
 
 def prepared(p: Problem, out: int) -> None:
-    """Pack weights for many calls, see ``prepare``."""
+    """Pack the weights once for many calls; see ``prepare``."""
     prepare(p, out)
 
 
 def final(p: Problem, out: int, padded: int, begin: int, end: int, scratch: int) -> None:
-    """Write A after all the steps, for rows ``begin`` to ``end``: to ``out [B, R, R]`` or, if so asked, padded."""
+    """Write the A after all steps, for rows ``begin`` to ``end``, to ``out`` [B, R, R], or with padded rows."""
     row = p.vectors * LANES
     for b in range(begin, end):
         if padded:

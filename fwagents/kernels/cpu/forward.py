@@ -1,4 +1,4 @@
-"""The compiled forward pass: a few rows of the batch at a time, through all of their steps."""
+"""The compiled forward pass: all steps of a few rows of the batch at a time."""
 
 from math import sqrt
 from typing import Any
@@ -63,7 +63,7 @@ def panels(vectors: int) -> int:
 
 @inlined
 def pack(rows: int, columns: int, weight: int, transposed: bool, out: int) -> None:
-    """Lay a matrix of so many rows and columns, or the transposed of one of so many columns and rows, out in panels."""
+    """Pack a matrix [rows, columns] in panels; with ``transposed``, ``weight`` is [columns, rows]."""
     width = PANEL * LANES
     for begin in range(0, columns, width):
         to = out + begin * rows * FLOAT
@@ -99,15 +99,15 @@ def prepare(p: Problem, out: int) -> None:
 
 @inlined
 def key_address(p: Problem, b: int, n: int) -> int:
-    """Where key n of row b is."""
+    """Return the address of key n of row b."""
     return p.keys + (b * p.key_rows + n) * p.vectors * LANES * FLOAT
 
 
 @inlined
 def layer_norm(p: Problem, b: int, t: int, i: int, x: int, norm: int, out: int) -> None:
-    """Out = relu(LN(x)) for inner step i, with gains, then shifts, at ``norm``.
+    """Compute out = relu(LN(x)) for inner step i, with gains, then shifts, at ``norm``.
 
-    The trace keeps what was normalised, and its scale.
+    The normalised values and their scale are saved in the trace.
     """
     row = p.vectors * LANES
     last = row - LANES
@@ -137,7 +137,7 @@ def layer_norm(p: Problem, b: int, t: int, i: int, x: int, norm: int, out: int) 
 
 @inlined
 def write_key(p: Problem, b: int, t: int, h: int) -> None:
-    """Append the settled state to the history, and keep the rows after it zero."""
+    """Append the key of the settled state to the history, and zero the row GROUP places after it."""
     row = p.vectors * LANES
     key = key_address(p, b, p.offset + t)
     clear(p.vectors, key + GROUP * row * FLOAT)
@@ -155,7 +155,7 @@ def write_key(p: Problem, b: int, t: int, h: int) -> None:
 
 @inlined
 def fold_into(p: Problem, b: int, upto: int, out: int, scratch: int) -> None:
-    """Out = A after the keys before ``upto``: ``decay^n A + sum of weight key key^T``; may be A's own place."""
+    """Set ``out`` to the A after key ``upto`` - 1, ``decay^n A + sum of weight key key^T``; ``out`` may be A itself."""
     row = p.vectors * LANES
     begin, A = integer(p.memory, 2 * b), integer(p.memory, 2 * b + 1)
     n = upto - begin
@@ -179,7 +179,7 @@ def fold_into(p: Problem, b: int, upto: int, out: int, scratch: int) -> None:
 
 @inlined
 def has_settled(p: Problem, before: int, s: int) -> bool:
-    """Whether an inner step has moved a row by no more than the tolerance."""
+    """Return whether an inner step changed a row by at most the tolerance."""
     moved = squares = splat(np.float32(0.0))
     for v in range(0, p.vectors * LANES, LANES):
         x = load(before, v)
@@ -191,7 +191,7 @@ def has_settled(p: Problem, before: int, s: int) -> bool:
 
 @inlined
 def settle(p: Problem, b: int, t: int, boundary: int, norm: int, h: int, scratch: int) -> None:
-    """Equation 5 for one row: from ``W h + C x`` to the settled state."""
+    """Run equation 5 for one row: from ``W h + C x`` to the settled state."""
     row = p.vectors * LANES
     begin, A = integer(p.memory, 2 * b), integer(p.memory, 2 * b + 1)
     n = p.offset + t - begin
@@ -208,7 +208,7 @@ def settle(p: Problem, b: int, t: int, boundary: int, norm: int, h: int, scratch
         for v in range(0, row, LANES):
             store(sums, v, load(base, v))
         attend(p.vectors, key_address(p, b, begin), n, p.weights + (p.longest - n) * FLOAT, s, scores, sums)
-        if A != 0 and p.A == 0:  # made here from zero, so symmetric: its rows are its columns, and these stream
+        if A != 0 and p.A == 0:  # this A started from zero, so it is symmetric, and its rows can be streamed as columns
             set_scaled(p.vectors, scalar(p.powers, n), s, scratch + row * FLOAT)
             add_combination(p.vectors, p.size, scratch + row * FLOAT, 1, A, row, sums)
         elif A != 0:
@@ -228,13 +228,13 @@ def settle(p: Problem, b: int, t: int, boundary: int, norm: int, h: int, scratch
     if p.taken:
         set_scalar(p.taken, step, np.float32(taken))
         if A != 0:
-            for i in range(taken, p.inner):  # not taken, but part of the product that is the gradient at A
+            for i in range(taken, p.inner):  # steps not taken must add zero to the product that gives the gradient at A
                 clear(p.vectors, inputs + i * row * FLOAT)
 
 
 @inlined
 def write_matrix(p: Problem, b: int, out: int, scratch: int) -> None:
-    """Write row b's A after all the steps to ``out [R, R]``."""
+    """Write row b's A after all steps to ``out [R, R]``."""
     row = p.vectors * LANES
     if row == p.size:
         fold_into(p, b, p.offset + p.steps, out, scratch)
@@ -246,7 +246,7 @@ def write_matrix(p: Problem, b: int, out: int, scratch: int) -> None:
 
 
 def forward(p: Problem, begin: int, end: int, scratch: int) -> None:
-    """Run rows ``begin`` to ``end`` of the batch; see ``Problem`` for what is read and written."""
+    """Run rows ``begin`` to ``end`` of the batch; ``Problem`` lists the inputs and outputs."""
     row = p.vectors * LANES
     packed = p.packed if p.packed else scratch
     if p.packed == 0:

@@ -1,6 +1,7 @@
 """The compiled kernels, each set loaded from the disk or compiled when a scan first calls it.
 
-Importing this module does not import Numba; the first call in a process does, and takes about a second or compiles.
+Importing this module does not import Numba. The first call in a process imports it, which takes about a second, and
+loads or compiles the kernels.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ _lock = Lock()
 
 
 class ScanKernels(NamedTuple):
-    """Ba's scan; each entry takes what the Python function of that name takes."""
+    """Kernels of Ba's scan; each field takes the arguments of the Python function of the same name."""
 
     plan: Callable[..., None]
     prepared: Callable[..., None]
@@ -26,7 +27,7 @@ class ScanKernels(NamedTuple):
 
 
 class ProgramKernels(NamedTuple):
-    """The fast-weight programmers; entries as in ``ScanKernels``."""
+    """Kernels of the fast-weight programmers; fields as in ``ScanKernels``."""
 
     forward: Callable[..., None]
     mix: Callable[..., None]
@@ -34,14 +35,14 @@ class ProgramKernels(NamedTuple):
 
 
 class AssociativeKernels(NamedTuple):
-    """The associative LSTM; entries as in ``ScanKernels``."""
+    """Kernels of the associative LSTM; fields as in ``ScanKernels``."""
 
     forward: Callable[..., None]
     backward: Callable[..., None]
 
 
 def _once(build: Callable[[], KernelsT]) -> Callable[[], KernelsT]:
-    """A function that builds at its first call in a process, on whichever thread that is."""
+    """Cache ``build``, so that it runs once per process, whichever thread calls it first."""
     kept = cache(build)
 
     @wraps(build)
@@ -54,7 +55,7 @@ def _once(build: Callable[[], KernelsT]) -> Callable[[], KernelsT]:
 
 @_once
 def scan_kernels() -> ScanKernels:
-    """The kernels of Ba's scan."""
+    """Return the kernels of Ba's scan."""
     from fwagents.kernels.cpu import backward, entries, forward
     from fwagents.kernels.cpu.compiled import build
 
@@ -73,7 +74,7 @@ def scan_kernels() -> ScanKernels:
 
 @_once
 def program_kernels() -> ProgramKernels:
-    """The kernels of the fast-weight programmers."""
+    """Return the kernels of the fast-weight programmers."""
     from fwagents.kernels.cpu import program_backward, program_forward, program_mix
     from fwagents.kernels.cpu.compiled import build
 
@@ -90,7 +91,7 @@ def program_kernels() -> ProgramKernels:
 
 @_once
 def associative_kernels() -> AssociativeKernels:
-    """The kernels of the associative LSTM."""
+    """Return the kernels of the associative LSTM."""
     from fwagents.kernels.associative import step
     from fwagents.kernels.cpu.compiled import build
 

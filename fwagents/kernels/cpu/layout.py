@@ -1,4 +1,4 @@
-"""Sizes of a scan and of what it keeps for its backward pass; known from shapes and options alone."""
+"""Sizes of a scan and of the trace for its backward pass; they depend only on shapes and options."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -11,21 +11,21 @@ from fwagents.kernels.reference import ScanOptions
 
 
 def fold_every(size: int) -> int:
-    """Keys between folds: more keys cost reads, fewer cost copies of A, the more the larger it is."""
+    """Return the number of keys between folds: more keys cost reads, fewer cost copies of A, which grow with R."""
     return 32 if size < 64 else 64
 
 
 class Layout(NamedTuple):
-    """Where a scan folds, and the sections of its workspace, in floats.
+    """Fold interval of a scan, and the sections of its workspace, in floats.
 
     Attributes:
         row: floats in a padded row.
         fold_every: keys between folds.
-        limit: longest stretch without an A that attends to its whole past.
-        longest: longest history that can come up.
+        limit: longest run of steps without an initial A that attends to its whole past.
+        longest: longest history that can occur.
         slots: matrices A kept for each row of the batch.
-        traced: whether it keeps a trace for the backward pass.
-        work: multiplications, about.
+        traced: whether the scan keeps a trace for the backward pass.
+        work: approximate number of multiplications.
         sections: floats of keys, inputs, normed, scales, key scales, taken, folded and marks, see ``Problem``.
     """
 
@@ -40,7 +40,7 @@ class Layout(NamedTuple):
 
     @property
     def floats(self) -> int:
-        """All sections."""
+        """Number of floats in all sections."""
         return sum(self.sections)
 
 
@@ -48,7 +48,7 @@ class Layout(NamedTuple):
 def layout(
     shape: tuple[int, int, int], options: ScanOptions, normed: bool, held: bool, marked: bool, traced: bool
 ) -> Layout:
-    """The layout for T, B, R, with a layer norm, an initial A, episode starts, a trace or without."""
+    """Compute the layout for ``shape`` T, B, R, with or without layer norm, initial A, episode starts and trace."""
     steps, batch, size = shape
     inner = options.inner_steps
     row = padded(size)
@@ -75,7 +75,7 @@ def layout(
 
 @lru_cache(maxsize=64)
 def decay_tables(decay: float, fast_lr: float, longest: int) -> Tensor:
-    """``decay ** age`` for age 0 to ``longest``, then the weights of keys, oldest first, and zeros."""
+    """Return ``decay ** age`` for age 0 to ``longest``, then the weights of keys, oldest first, then zeros."""
     with torch.device("cpu"):
         powers = torch.tensor(decay, dtype=torch.float64) ** torch.arange(longest + 1, dtype=torch.float64)
         weights = (fast_lr * powers[:longest]).flip(0)

@@ -1,6 +1,6 @@
-"""Memory for traces and scratch: kept between calls, and in huge pages where it is large.
+"""Memory for traces and scratch: kept between calls, in huge pages if it is large.
 
-A trace is written once and read once, so the page faults of a fresh one can cost more than the scan itself.
+A trace is written once and read once, so the page faults of fresh memory can cost more time than the scan itself.
 """
 
 import ctypes
@@ -21,8 +21,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
 HUGE_PAGE = 1 << 21
 ADVICE_HUGE_PAGE = 14  # MADV_HUGEPAGE in Linux's sys/mman.h
-KEEP = 1 << 30  # bytes of blocks, at most; what goes beyond is not kept
-POOLED = 1 << 12  # floats; malloc gives larger ones back to the system and faults them in again
+KEEP = 1 << 30  # largest number of bytes that the pool keeps
+POOLED = 1 << 12  # floats; malloc returns larger blocks to the system, and a new block causes page faults again
 
 
 @cache
@@ -41,12 +41,12 @@ def _fresh(floats: int) -> Tensor:
     if size >= 2 * HUGE_PAGE and advise is not None:
         begin = -(-out.data_ptr() // HUGE_PAGE) * HUGE_PAGE
         end = (out.data_ptr() + size) // HUGE_PAGE * HUGE_PAGE
-        advise(begin, end - begin, ADVICE_HUGE_PAGE)  # advice: a refusal changes nothing but speed
+        advise(begin, end - begin, ADVICE_HUGE_PAGE)  # only advice: a refusal costs speed, nothing else
     return out
 
 
 class _Block(NamedTuple):
-    """Memory of the pool, and a weak reference to the array that last used it; without that array, it is free."""
+    """Memory of the pool, and a weak reference to the array that last used it; it is free without that array."""
 
     memory: Tensor
     lease: weakref.ref[Array]
@@ -59,7 +59,7 @@ def _bucket(size: int) -> int:
 
 
 class _Pool:
-    """Blocks by size, used and free ones.
+    """Blocks in use and free blocks, by size.
 
     There is neither a destructor nor a lock: Python drops an interrupt inside a destructor, so Ctrl-C would sometimes
     have no effect. Each operation on a deque is atomic. An interrupt between two operations only makes the pool lose a
@@ -103,7 +103,7 @@ class _Pool:
         """Put a block into the pool, marked as in use."""
         lease: Array = memory.numpy()[:floats]
         size = memory.numel()
-        blocks = self.blocks.pop(size, deque())  # and to the end: sizes stand in the order of their use
+        blocks = self.blocks.pop(size, deque())  # reinserted last, since the dict keeps sizes in order of use
         blocks.append(_Block(memory, weakref.ref(lease)))
         self.blocks[size] = blocks
         return lease
@@ -133,5 +133,5 @@ def borrowed(*shape: int) -> Tensor:
     floats = prod(shape)
     if floats < POOLED:
         return torch.empty(shape, dtype=torch.float32, device="cpu")
-    # The tensor made of it holds the only reference.
+    # The tensor holds the only reference to the array.
     return torch.from_numpy(_pool.lend(floats)).view(shape)

@@ -1,4 +1,4 @@
-"""The derivative of reads and writes over a segment, in the form of attention; the README has the equations."""
+"""The derivative of reads and writes over a segment, in attention form; the README has the equations."""
 
 from fwagents.kernels.cpu.blocks import add_combination, add_product, set_scaled
 from fwagents.kernels.cpu.problem import FLOAT, PANEL
@@ -7,13 +7,13 @@ from fwagents.kernels.cpu.program_problem import Places, ProgramProblem
 from fwagents.kernels.cpu.program_rows import ONE, ZERO, transpose
 from fwagents.kernels.cpu.simd import LANES, called, inlined, load, scalar, set_scalar, splat, stay_apart, store
 
-PLAIN = PANEL * LANES  # distance of panels in a matrix of plain rows
-BLOCK = 4  # rows of a triangular product that go together
+PLAIN = PANEL * LANES  # distance between panels in a matrix of plain rows
+BLOCK = 4  # rows of a triangular product that are computed together
 
 
 @called
 def lower(n: int, vectors: int, a: int, a_row: int, b: int, out: int) -> None:
-    """Out += A B for a lower triangular A [n, n]; rows of ``out`` and B are padded rows."""
+    """Compute out += A B for a lower triangular A [n, n]; ``out`` and B have padded rows."""
     stay_apart()
     row = vectors * LANES
     for i in range(0, n, BLOCK):
@@ -23,7 +23,7 @@ def lower(n: int, vectors: int, a: int, a_row: int, b: int, out: int) -> None:
 
 @called
 def upper(n: int, vectors: int, a: int, a_row: int, b: int, out: int) -> None:
-    """Out += A^T B for a lower triangular A [n, n]."""
+    """Compute out += A^T B for a lower triangular A [n, n]."""
     stay_apart()
     row = vectors * LANES
     for i in range(0, n, BLOCK):
@@ -35,7 +35,7 @@ def upper(n: int, vectors: int, a: int, a_row: int, b: int, out: int) -> None:
 
 @called
 def scores(n: int, chunk: int, size: int, row: int, left: int, x: int, y: int, diagonal: bool, out: int) -> None:
-    """``out[t, s] = left[t, s] (x(t) . y(s))`` below the diagonal or on it, zero elsewhere; [n, chunk].
+    """Compute ``out[t, s] = left[t, s] (x(t) . y(s))`` [n, chunk]: zero above the diagonal, on it if not ``diagonal``.
 
     x has padded rows of ``size`` floats, y is transposed: [size, chunk].
     """
@@ -55,7 +55,7 @@ def scores(n: int, chunk: int, size: int, row: int, left: int, x: int, y: int, d
 
 @inlined
 def what_is_left(p: ProgramProblem, at: Places, n: int, head: int, scratch: int) -> None:
-    """L [n, chunk]; zero above the diagonal."""
+    """Compute the decay matrix L [n, chunk], zero above the diagonal."""
     left = scratch + at.left * FLOAT
     for t in range(n):
         scale = splat(gate(p, at.gates, head, 1, t, scratch))
@@ -70,7 +70,7 @@ def what_is_left(p: ProgramProblem, at: Places, n: int, head: int, scratch: int)
 
 @inlined
 def scale_rows(p: ProgramProblem, n: int, x: int, factors: int, step: int, out: int) -> None:
-    """``out(t) = factors[t] x(t)``, the factors ``step`` floats apart."""
+    """Compute ``out(t) = factors[t] x(t)``, with factors ``step`` floats apart."""
     row = p.vectors * LANES
     for t in range(n):
         set_scaled(p.vectors, scalar(factors, t * step), x + t * row * FLOAT, out + t * row * FLOAT)
@@ -80,7 +80,7 @@ def scale_rows(p: ProgramProblem, n: int, x: int, factors: int, step: int, out: 
 def turn_back(
     p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, G: int, kept: int, scratch: int
 ) -> None:
-    """Gradients at queries, keys and what is written, over a segment; ``kept`` is W before it, or 0."""
+    """Compute the gradients at queries, keys and u over a segment; ``kept`` is the W before the segment, or 0."""
     stay_apart()
     row, vectors, chunk = p.vectors * LANES, p.vectors, p.chunk
     rows, square = chunk * row * FLOAT, chunk * chunk * FLOAT
@@ -93,7 +93,7 @@ def turn_back(
     qk = scratch + at.qk * FLOAT
     kk, drive, correction = qk + square, qk + 2 * square, qk + 3 * square
     last = left + (n - 1) * chunk * FLOAT
-    # L of the segment's beginning, for each step.
+    # L[t], the decay from before the segment to each step.
     since = scratch + at.lines * FLOAT
     factor = ONE
     for i in range(n):
@@ -104,15 +104,15 @@ def turn_back(
             store(du, i * row + v, splat(ZERO))
             store(dq, i * row + v, splat(ZERO))
             store(dk, i * row + v, splat(ZERO))
-    # Through G.
+    # The gradients that pass through G.
     add_product(n, vectors, p.size, k, row, 1, G, row, PLAIN, du, row)
     scale_rows(p, n, du, last, 1, du)
     transpose(row, row, G, other, row)
     scale_rows(p, n, u, last, 1, scaled_u)
     add_product(n, vectors, p.out, scaled_u, row, 1, other, row, PLAIN, dk, row)
-    # Inside the segment.
+    # The gradients within the segment.
     across = (n + LANES - 1) // LANES * LANES
-    columns_k, columns_u = scaled_dr, scaled_u  # in places that are free until later, or from now on
+    columns_k, columns_u = scaled_dr, scaled_u  # reuses memory: scaled_dr is set later, scaled_u is no longer needed
     transpose(across, row, k, columns_k, chunk)
     transpose(across, row, u, columns_u, chunk)
     scores(n, chunk, p.size, row, left, q, columns_k, True, qk)

@@ -38,7 +38,7 @@ from fwagents.kernels.cpu.simd import (
 
 @inlined
 def segment_begin(p: ProgramProblem, b: int, t: int, least: int) -> int:
-    """The first step, at least ``least``, of the segment that holds step t."""
+    """Return the first step, at least ``least``, of the segment that contains step t."""
     begin = max(t - t % p.chunk, least)
     n = t
     while n > begin and not opens(p, b, n):
@@ -48,7 +48,7 @@ def segment_begin(p: ProgramProblem, b: int, t: int, least: int) -> int:
 
 @inlined
 def gradients_at_reads(p: ProgramProblem, at: Places, b: int, t: int, n: int, dy: int, norm: int, scratch: int) -> None:
-    """Gradients at the reads of all heads, behind the layer norm if there is one; its own gradients go to ``norm``."""
+    """Compute the gradients at all heads' reads, through a layer norm if any, whose gradients are added to ``norm``."""
     size = p.heads * p.size
     across = (size + LANES - 1) // LANES * LANES
     count = np.float32(size)
@@ -79,7 +79,7 @@ def gradients_at_reads(p: ProgramProblem, at: Places, b: int, t: int, n: int, dy
 
 @inlined
 def recall(p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, scratch: int) -> None:
-    """Load what the forward pass has kept of one head, and the gradients at its reads, in padded rows."""
+    """Load the forward pass's results for one head, and the gradients at its reads, into padded rows."""
     row, size = p.vectors * LANES, p.size
     across = (p.heads * size + LANES - 1) // LANES * LANES
     for i in range(n):
@@ -105,7 +105,7 @@ def recall(p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, scr
             for v in range(0, row, LANES):
                 sums = sums + load(scratch, at.dr + i * row + v) * take(r, v, size - v)
             set_scalar(scratch, at.dr + i * row + size, -total(sums))
-    for i in range(n, (n + LANES - 1) // LANES * LANES):  # scored along with the others
+    for i in range(n, (n + LANES - 1) // LANES * LANES):  # the scores are computed for whole vectors of rows
         clear(p.vectors, scratch + (at.u + i * row) * FLOAT)
         clear(p.vectors, scratch + (at.k + i * row) * FLOAT)
 
@@ -114,10 +114,10 @@ def recall(p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, scr
 def gate_gradients(
     p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, g: ProgramGradients, scratch: int
 ) -> None:
-    """At beta and alpha before their sigmoids.
+    """Compute the gradients at beta and alpha before their sigmoids.
 
-    With the product of W(t) and its gradient, entry by entry and summed up, alpha's needs neither of the two: it is
-    this product less what the step has written into it, and goes on to the step before.
+    The gradient at alpha needs neither W(t) nor its gradient, only the sum of their elementwise product. Each step
+    updates this sum and passes it on to the step before; the README has the equation.
     """
     row, size = p.vectors * LANES, p.size
     across = (p.gates * p.heads + LANES - 1) // LANES * LANES
@@ -147,7 +147,7 @@ def gate_gradients(
 
 @inlined
 def end_gradients(p: ProgramProblem, g: ProgramGradients, b: int, scratch: int) -> None:
-    """Set the gradients with which the backward pass begins, after the last step."""
+    """Initialise the gradients of row b after the last step."""
     row = p.vectors * LANES
     set_integer(g.tail, b, 1)
     for head in range(p.heads):
@@ -164,7 +164,7 @@ def end_gradients(p: ProgramProblem, g: ProgramGradients, b: int, scratch: int) 
 
 @inlined
 def forget(p: ProgramProblem, g: ProgramGradients, b: int) -> None:
-    """Nothing passes an episode's start."""
+    """Clear the carried gradients of row b, since no gradient passes an episode start."""
     row = p.vectors * LANES
     set_integer(g.tail, b, 0)
     for head in range(p.heads):
@@ -179,7 +179,7 @@ def forget(p: ProgramProblem, g: ProgramGradients, b: int) -> None:
 
 @inlined
 def last_start(p: ProgramProblem, b: int, t: int) -> int:
-    """The last step up to t at which an episode begins; -1 if there is none."""
+    """Return the last step up to t at which an episode begins; -1 if there is none."""
     n = t if p.start else -1
     while n >= 0 and not opens(p, b, n):
         n -= 1
@@ -197,7 +197,7 @@ def backward(
     which: int,
     scratch: int,
 ) -> None:
-    """The derivative of ``fwagents.kernels.cpu.program_forward.forward``; the steps after these have been done.
+    """Compute the derivative of ``fwagents.kernels.cpu.program_forward.forward``, after the later steps have been run.
 
     Args:
         p: the problem.

@@ -1,6 +1,6 @@
 """The compiled forward pass of the fast-weight programmers: a row of the batch at a time, a segment at a time.
 
-See ``fwagents.kernels.cpu.program_problem.ProgramProblem`` for sizes, addresses and what a segment is.
+``fwagents.kernels.cpu.program_problem.ProgramProblem`` defines sizes, addresses and a segment.
 """
 
 from typing import Any
@@ -38,12 +38,12 @@ from fwagents.kernels.cpu.simd import (
     total,
 )
 
-LEAST_SUM: Any = np.float32(1e-6)  # keeps what a sum's reads are divided by off zero
+LEAST_SUM: Any = np.float32(1e-6)  # keeps the divisor of a read above zero
 
 
 @inlined
 def segment_end(p: ProgramProblem, b: int, t: int, last: int) -> int:
-    """The step after the segment that begins at step t, at most ``last``."""
+    """Return the step after the segment that begins at step t, at most ``last``."""
     end = min(t - t % p.chunk + p.chunk, last)
     n = t + 1
     while n < end and not opens(p, b, n):
@@ -53,7 +53,7 @@ def segment_end(p: ProgramProblem, b: int, t: int, last: int) -> int:
 
 @inlined
 def read(size: int, row: int, W: int, k: int, q: int, kept: int, out: int) -> None:
-    """Kept = W k, and out = W q."""
+    """Compute kept = W k and out = W q."""
     for v in range(0, row, LANES):
         a = b = splat(ZERO)
         for j in range(size):
@@ -66,7 +66,7 @@ def read(size: int, row: int, W: int, k: int, q: int, kept: int, out: int) -> No
 
 @inlined
 def write(size: int, row: int, W: int, alpha: Any, u: int, k: int) -> None:
-    """W = alpha W + u k^T."""
+    """Compute W = alpha W + u k^T."""
     scale = splat(alpha)
     for v in range(0, row, LANES):
         x = load(u, v)
@@ -78,7 +78,7 @@ def write(size: int, row: int, W: int, alpha: Any, u: int, k: int) -> None:
 def write_and_read(
     size: int, row: int, W: int, alpha: Any, u: int, k: int, next_k: int, next_q: int, kept: int, out: int
 ) -> None:
-    """``write``, then ``read`` with the next step's key and query, in one pass over W."""
+    """Run ``write``, then ``read`` with the next step's key and query, in one pass over W."""
     scale = splat(alpha)
     v = 0
     while v + 2 * LANES <= row:
@@ -120,7 +120,7 @@ def write_and_read(
 def run_head(
     p: ProgramProblem, at: Places, b: int, t: int, n: int, head: int, W: int, empty: bool, scratch: int
 ) -> None:
-    """The recurrence of one head over a segment."""
+    """Run the recurrence of one head over a segment."""
     stay_apart()
     row, size = p.vectors * LANES, p.size
     q, k, v = scratch + at.q * FLOAT, scratch + at.k * FLOAT, scratch + at.v * FLOAT
@@ -171,7 +171,7 @@ def run_head(
 
 @inlined
 def layer_norm(p: ProgramProblem, b: int, t: int, n: int) -> None:
-    """The reads of n steps normalised, over all heads."""
+    """Apply the layer norm, over all heads, to the reads of n steps."""
     size = p.heads * p.size
     for i in range(n):
         place = ((t + i) * p.batch + b) * size * FLOAT
@@ -186,7 +186,7 @@ def layer_norm(p: ProgramProblem, b: int, t: int, n: int) -> None:
 
 @inlined
 def begin_row(p: ProgramProblem, b: int, scratch: int) -> None:
-    """The state before the first step: W taken over, nothing counted."""
+    """Set up the state before the first step: copy W and reset the counters."""
     if p.held:
         set_integer(p.memory, MEMORY * b, p.conv - 1)
         return
@@ -205,7 +205,7 @@ def begin_row(p: ProgramProblem, b: int, scratch: int) -> None:
 
 @inlined
 def end_row(p: ProgramProblem, b: int, scratch: int) -> None:
-    """The state after the last step."""
+    """Write the state after the last step."""
     channels = 3 * p.heads * p.size
     reach, counted = integer(p.memory, MEMORY * b), integer(p.memory, MEMORY * b + 1)
     anew = integer(p.memory, MEMORY * b + 2)
@@ -227,10 +227,10 @@ def end_row(p: ProgramProblem, b: int, scratch: int) -> None:
 
 
 def forward(p: ProgramProblem, at: Places, begin_step: int, end_step: int, begin: int, end: int, scratch: int) -> None:
-    """Run some steps of rows ``begin`` to ``end`` of the batch; the steps before them have been run.
+    """Run some steps of rows ``begin`` to ``end`` of the batch, after the earlier steps have been run.
 
     Args:
-        p: the problem, which says what is read and written.
+        p: the problem, which lists inputs and outputs.
         at: where arrays lie in ``scratch``.
         begin_step: first step, 0 or a multiple of ``chunk``.
         end_step: the step after the last.

@@ -1,4 +1,4 @@
-"""From projections to the gates of a segment, and to the queries, keys and values of every head as its rule wants."""
+"""Computes the gates of a segment, and the queries, keys and values of every head, from the projections."""
 
 from math import sqrt
 from typing import Any
@@ -33,9 +33,9 @@ LEAST_LENGTH: Any = np.float32(1e-12)  # as in torch's normalize
 
 @inlined
 def turn_rows(p: ProgramProblem, b: int, n: int, anew: int, out: int) -> None:
-    """Cosines and signed sines n steps after the first one's, or after an episode's start.
+    """Write cosines and signed sines for n steps after the initial count, or after an episode start (``anew``).
 
-    n is taken apart into multiples of 1, 256 and 65,536 steps, whose angles were reduced exactly.
+    n is split into multiples of 1, 256 and 65,536 steps, whose angles were reduced exactly.
     """
     row = p.vectors * LANES
     for v in range(0, row, LANES):
@@ -59,7 +59,7 @@ def turn_rows(p: ProgramProblem, b: int, n: int, anew: int, out: int) -> None:
 
 @inlined
 def sigmoids(p: ProgramProblem, b: int, t: int, n: int, gates: int, shut: int) -> None:
-    """All gates of a segment, and one less each of them without cancellation."""
+    """Compute all gates of a segment, and 1 minus each gate without cancellation."""
     count = p.gates * p.heads
     across = (count + LANES - 1) // LANES * LANES
     one = splat(ONE)
@@ -74,16 +74,16 @@ def sigmoids(p: ProgramProblem, b: int, t: int, n: int, gates: int, shut: int) -
 
 @called
 def convolve(p: ProgramProblem, b: int, t: int, n: int, reach: int, column: int, slopes: int, out: int) -> None:
-    """One head's q, k or v behind the convolution and what follows it channel by channel, for n steps.
+    """Compute one head's q, k or v of n steps: the convolution, then silu or the feature map.
 
     Args:
         p: the problem.
         b: row of the batch.
         t: first step.
         n: steps.
-        reach: earlier steps that the first one may reach back to.
-        column: where the head's channels begin.
-        slopes: out, derivatives of what follows the convolution; 0 if they are not wanted.
+        reach: number of earlier steps in the convolution at step t.
+        column: first channel of the head.
+        slopes: out, derivatives of silu or the feature map; 0 if they are not wanted.
         out: padded rows.
     """
     stay_apart()
@@ -116,7 +116,7 @@ def convolve(p: ProgramProblem, b: int, t: int, n: int, reach: int, column: int,
 
 @inlined
 def directions(p: ProgramProblem, n: int, turn: int, x: int, lengths: int) -> None:
-    """Normalise n rows in place and turn them, unless ``turn`` is 0; their lengths are kept."""
+    """Normalise n rows in place, rotate them unless ``turn`` is 0, and save their norms in ``lengths``."""
     row = p.vectors * LANES
     for i in range(n):
         at = x + i * row * FLOAT
@@ -136,7 +136,7 @@ def directions(p: ProgramProblem, n: int, turn: int, x: int, lengths: int) -> No
 
 @inlined
 def is_turned(p: ProgramProblem, head: int) -> bool:
-    """Whether time turns this head's keys and queries."""
+    """Return whether this head's keys and queries are rotated over time."""
     return p.every != 0 and head % p.every == p.first
 
 
@@ -144,7 +144,7 @@ def is_turned(p: ProgramProblem, head: int) -> bool:
 def instruct(
     p: ProgramProblem, at: Places, b: int, t: int, n: int, reach: int, head: int, slopes: int, scratch: int
 ) -> None:
-    """One head's queries, keys and values of a segment, as the rule wants them."""
+    """Compute one head's queries, keys and values of a segment."""
     row, width = p.vectors * LANES, p.heads * p.size
     rows = p.chunk * row * FLOAT
     for part in range(3):
@@ -162,7 +162,7 @@ def instruct(
 
 @inlined
 def prepare_segment(p: ProgramProblem, at: Places, b: int, t: int, n: int, scratch: int) -> None:
-    """Compute what all heads of a segment share: gates, and turns for the steps counted in ``memory``, which go up."""
+    """Compute the gates and rotations that all heads of a segment share, and advance the step count in ``memory``."""
     row = p.vectors * LANES
     if p.gates:
         sigmoids(p, b, t, n, scratch + at.gates * FLOAT, scratch + at.shut * FLOAT)
@@ -175,7 +175,7 @@ def prepare_segment(p: ProgramProblem, at: Places, b: int, t: int, n: int, scrat
 
 @inlined
 def gate(p: ProgramProblem, at: int, head: int, which: int, i: int, scratch: int) -> Any:
-    """One of the gates, beta (0) or alpha (1), of a step of the segment; 1 where there is none."""
+    """Return gate beta (``which`` 0) or alpha (1) of step i of the segment; 1 if the head has no such gate."""
     if which >= p.gates:
         return ONE
     across = (p.gates * p.heads + LANES - 1) // LANES * LANES

@@ -1,4 +1,4 @@
-"""The derivative of the convolution and of the directions in ``fwagents.kernels.cpu.program_instruct``."""
+"""The derivatives of ``convolve`` and ``directions`` in ``fwagents.kernels.cpu.program_instruct``."""
 
 from fwagents.kernels.cpu.problem import FLOAT
 from fwagents.kernels.cpu.program_instruct import LEAST_LENGTH
@@ -20,7 +20,7 @@ from fwagents.kernels.cpu.simd import (
 
 @inlined
 def undirect(p: ProgramProblem, n: int, turn: int, x: int, lengths: int, dx: int) -> None:
-    """Gradients at what ``directions`` was given, in place; x is what it made of them."""
+    """Replace ``dx``, the gradient at the output x of ``directions``, by the gradient at its input."""
     row = p.vectors * LANES
     for i in range(n):
         at, d = x + i * row * FLOAT, dx + i * row * FLOAT
@@ -42,21 +42,21 @@ def unconvolve(
     p: ProgramProblem, b: int, t: int, n: int, reach: int, column: int, carry: int, tail: int, dtaps: int, dz: int,
     recent_out: int, rows: int,
 ) -> None:  # fmt: skip
-    """Gradients at the projections of one head's q, k or v, and at the taps.
+    """Compute the gradients at the projections of one head's q, k or v, and at the taps.
 
     Args:
         p: the problem.
         b: row of the batch.
         t: first step.
         n: steps.
-        reach: earlier steps that the first one reached back to.
-        column: where the head's channels begin.
-        carry: gradients behind the convolution of the c - 1 steps after these; replaced by those of these.
-        tail: 1 if the last projections may be of this segment.
-        dtaps: gradient at the taps, added to.
-        dz: out.
+        reach: number of earlier steps in the convolution at step t.
+        column: first channel of the head.
+        carry: gradients at the convolution's output of the next c - 1 steps; overwritten for the segment before.
+        tail: 1 if the last projections may belong to this segment.
+        dtaps: gradient at the taps, which is accumulated.
+        dz: out, gradient at the projections.
         recent_out: gradient at the last projections, or 0.
-        rows: gradients behind the convolution, with room for c - 1 more.
+        rows: gradients at the convolution's output, with space for c - 1 more rows.
     """
     stay_apart()
     row, channels, past = p.vectors * LANES, 3 * p.heads * p.size, p.conv - 1
@@ -90,7 +90,7 @@ def unconvolve(
 
 @inlined
 def recent_gradients(p: ProgramProblem, g: ProgramGradients, b: int) -> None:
-    """At the projections before the first step."""
+    """Compute the gradients at the projections before the first step."""
     row, channels, past = p.vectors * LANES, 3 * p.heads * p.size, p.conv - 1
     tail = integer(g.tail, b)
     for head in range(p.heads):

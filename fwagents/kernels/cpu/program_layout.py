@@ -1,4 +1,4 @@
-"""Sizes of a scan of the fast-weight programmers and of its trace, and the problem as the kernels are told it."""
+"""Sizes of a scan of the fast-weight programmers and of its trace, and the arguments of the kernels."""
 
 import math
 from functools import lru_cache
@@ -12,7 +12,7 @@ from fwagents.kernels.cpu.program_problem import MEMORY, TURNS, ProgramProblem, 
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions
 from fwagents.kernels.tensors import address
 
-BLOCK = 1 << 20  # floats of projections that are made before the kernel reads them
+BLOCK = 1 << 20  # floats of projections that are computed before the kernel reads them
 
 
 class Layout(NamedTuple):
@@ -30,9 +30,9 @@ class Layout(NamedTuple):
         chunk: steps between two matrices that are kept.
         slots: matrices of a head that are kept for a row.
         block: steps that are computed together.
-        work: multiplications, about.
-        sections: floats of the projections, the reads, the reads behind their layer norm, their product with M, the
-            errors or the sums, and the kept matrices.
+        work: approximate number of multiplications.
+        sections: floats of the projections, the reads, the normalised reads, their product with M, the errors or the
+            sums, and the kept matrices.
     """
 
     T: int
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
 
 @lru_cache(maxsize=256)
 def layout(T: int, B: int, width: int, conv: int, channels: int, options: ProgramOptions, mixed: bool) -> Layout:
-    """The layout for T, B, rows of ``weight``, c, 3H, and with an output gate or without."""
+    """Compute the layout for T, B, the rows of ``weight`` (``width``), c, 3H, with or without an output gate."""
     H, heads = channels // 3, options.heads
     size = H // heads
     out = size if options.delta else size + 1
@@ -74,13 +74,13 @@ def layout(T: int, B: int, width: int, conv: int, channels: int, options: Progra
 
 
 def layout_of(inputs: ProgramInputs, options: ProgramOptions) -> Layout:
-    """The layout for the shapes of these inputs."""
+    """Compute the layout for the shapes of these inputs."""
     shape = (*inputs.x.shape[:2], len(inputs.weight), *inputs.taps.shape)
     return layout(*map(int, shape), options, inputs.gain is not None)
 
 
 def sizes(inputs: ProgramInputs, options: ProgramOptions) -> tuple[list[tuple[int, ...]], int]:
-    """The shapes of y, recent, W and t, and the floats in a trace."""
+    """Return the shapes of y, recent, W and t, and the number of floats in a trace."""
     plan = layout_of(inputs, options)
     B, H = plan.B, plan.H
     return [(plan.T, B, H), (B, plan.conv - 1, 3 * H), (B, options.heads, plan.out, plan.size), (B, 1)], sum(
@@ -90,14 +90,14 @@ def sizes(inputs: ProgramInputs, options: ProgramOptions) -> tuple[list[tuple[in
 
 @lru_cache(maxsize=16)
 def turn_tables(turns: tuple[float, ...], row: int) -> Tensor:
-    """Cosines and signed sines of 0 to 255 single steps, of as many times 256 and of as many times 65,536."""
+    """Return cosines and signed sines of 0 to 255 steps, and of the same multiples of 256 and of 65,536 steps."""
     with torch.device("cpu"):
         counts = torch.arange(TURNS, dtype=torch.float64) * torch.tensor([[1.0], [TURNS], [TURNS**2]])
         return turn_rows(counts.flatten(), turns, row)
 
 
 def turn_rows(steps: Tensor, turns: tuple[float, ...], row: int) -> Tensor:
-    """For each number of steps a padded row of cosines and one of sines, the first of each pair negative."""
+    """Return a padded row of cosines and one of sines, the first of each pair negated, for each number of steps."""
     share = steps.double().unsqueeze(1) * torch.tensor(turns, dtype=torch.float64)
     angle = (share - share.floor()) * (2 * math.pi)
     pairs = 2 * len(turns)
@@ -110,7 +110,7 @@ def turn_rows(steps: Tensor, turns: tuple[float, ...], row: int) -> Tensor:
 
 
 class Described(NamedTuple):
-    """A problem, and the tensors that it knows by address only."""
+    """A problem, and the tensors to which it holds only addresses."""
 
     problem: ProgramProblem
     memory: Tensor
@@ -119,7 +119,7 @@ class Described(NamedTuple):
 
 
 def describe(inputs: ProgramInputs, options: ProgramOptions, plan: Layout, trace: Tensor, reads: Tensor) -> Described:
-    """The problem of a scan whose inputs are contiguous; ``reads`` are the outputs where there is no output gate."""
+    """Build the problem for contiguous inputs; without an output gate, the kernel writes the outputs to ``reads``."""
     mixed, turned = inputs.gain is not None, bool(options.every and plan.size > 1)
     at = [trace.data_ptr()]
     for floats in plan.sections:
@@ -167,7 +167,7 @@ def describe(inputs: ProgramInputs, options: ProgramOptions, plan: Layout, trace
 
 
 def sections_of(trace: Tensor, plan: Layout) -> list[Tensor]:
-    """Projections, reads, reads behind their layer norm and their product with M, a row for each step and row."""
+    """Return projections, reads, normalised reads and their product with M as views, a row per step and batch row."""
     found, begin = [], 0
     for floats, width in zip(plan.sections, (plan.width, *(plan.H,) * 3), strict=False):
         rows = plan.T * plan.B if floats else 0

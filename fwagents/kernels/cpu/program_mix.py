@@ -8,19 +8,19 @@ from fwagents.kernels.cpu.simd import LANES, exp, splat
 def mix(
     rows: int, size: int, z: int, width: int, column: int, mixed: int, out: int, dout: int, dmixed: int, dz: int
 ) -> None:
-    """The output gate, ``out = g mixed + (1 - g) skip`` with g a sigmoid; or, if ``dout`` is given, its derivative.
+    """Compute the output gate, ``out = g mixed + (1 - g) skip`` with g a sigmoid, or its derivative if ``dout`` is set.
 
     Args:
-        rows: steps and rows of the batch.
+        rows: number of steps times rows of the batch.
         size: H.
-        z: projections, of which the gates' begin at ``column`` and the skips' behind them.
+        z: projections; the H gates begin at ``column``, the H skips follow them.
         width: floats in a row of ``z``.
         column: see ``z``.
         mixed: M LN[r] + m [rows, H].
-        out: [rows, H].
+        out: out [rows, H].
         dout: gradient at ``out``, or 0.
         dmixed: out, gradient at ``mixed``.
-        dz: out, gradient at ``z``, of the same rows.
+        dz: out, gradient at ``z``, in the same layout.
     """
     one = splat(ONE)
     for i in range(rows):

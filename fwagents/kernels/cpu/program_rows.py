@@ -1,4 +1,4 @@
-"""Where the arrays of the fast-weight programmers lie, and their rows, of which the last vector may be a part."""
+"""Addresses of the fast-weight programmers' arrays, and rows whose last vector may be partly filled."""
 
 from math import sqrt
 from typing import Any
@@ -30,13 +30,13 @@ ONE: Any = np.float32(1.0)
 
 @inlined
 def opens(p: ProgramProblem, b: int, t: int) -> bool:
-    """Whether row b begins an episode at step t."""
+    """Return whether row b begins an episode at step t."""
     return p.start != 0 and byte(p.start, t * p.batch + b) != 0
 
 
 @inlined
 def projection(p: ProgramProblem, b: int, t: int) -> int:
-    """Address of what is projected at a step, which may be one of the c - 1 steps before the first."""
+    """Return the address of the projection of step t; t may be one of the c - 1 steps before the first."""
     if t >= 0:
         return p.z + (t * p.batch + b) * p.width * FLOAT
     return p.recent + (b * (p.conv - 1) + p.conv - 1 + t) * 3 * p.heads * p.size * FLOAT
@@ -44,8 +44,8 @@ def projection(p: ProgramProblem, b: int, t: int) -> int:
 
 @inlined
 def take(x: int, v: int, size: int) -> Any:
-    """The ``size`` floats at ``v``, zero in the lanes beyond them."""
-    if size >= LANES:  # a mask takes three instructions
+    """Load ``size`` floats at ``v``, with zero in the lanes beyond them."""
+    if size >= LANES:  # saves the three instructions of a mask
         return load(x, v)
     return load_first(x, v, size)
 
@@ -61,7 +61,7 @@ def put(to: int, v: int, x: Any, size: int) -> None:
 
 @inlined
 def dot(row: int, x: int, y: int) -> Any:
-    """Scalar product of two padded rows."""
+    """Return the dot product of two padded rows."""
     sums = splat(ZERO)
     for v in range(0, row, LANES):
         sums = sums + load(x, v) * load(y, v)
@@ -70,7 +70,7 @@ def dot(row: int, x: int, y: int) -> Any:
 
 @inlined
 def mean_and_scale(x: int, size: int, eps: float) -> tuple[Any, Any]:
-    """The mean of ``size`` floats, and what a layer norm multiplies their distances from it with."""
+    """Return the mean of ``size`` floats, and the reciprocal standard deviation of a layer norm."""
     count = np.float32(size)
     sums = splat(ZERO)
     for v in range(0, size, LANES):
@@ -85,14 +85,14 @@ def mean_and_scale(x: int, size: int, eps: float) -> tuple[Any, Any]:
 
 @inlined
 def matrix(p: ProgramProblem, base: int, b: int, head: int) -> int:
-    """Address of a head's matrix among those of all rows of the batch."""
+    """Return the address of a head's matrix of row b; ``base`` is the address of all matrices."""
     row = p.vectors * LANES
     return base + (b * p.heads + head) * row * row * FLOAT
 
 
 @called
 def transpose(rows: int, row: int, x: int, out: int, out_row: int) -> None:
-    """Out = x transposed, for rows of ``row`` floats; both sizes are multiples of LANES."""
+    """Transpose x into ``out``, for rows of ``row`` floats; both sizes are multiples of LANES."""
     stay_apart()
     for r in range(0, row, LANES):
         for i in range(LANES):
@@ -103,7 +103,7 @@ def transpose(rows: int, row: int, x: int, out: int, out_row: int) -> None:
 
 @inlined
 def take_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
-    """Out = x [E, d], transposed and padded."""
+    """Copy x [E, d] to ``out``, transposed and padded."""
     row = p.vectors * LANES
     for e in range(row):
         for v in range(0, row, LANES):
@@ -114,7 +114,7 @@ def take_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
 
 @inlined
 def give_matrix(p: ProgramProblem, x: int, out: int, scratch: int) -> None:
-    """The inverse of ``take_matrix``."""
+    """Invert ``take_matrix``: copy the transposed, padded x to ``out`` [E, d]."""
     row = p.vectors * LANES
     transpose(row, row, x, scratch, row)
     for e in range(p.out):

@@ -1,4 +1,4 @@
-"""The scan of the fast-weight programmers one step at a time without autograd: W is changed where it lies."""
+"""The scan of the fast-weight programmers one step at a time, without autograd; W is updated in place."""
 
 from collections.abc import Callable
 
@@ -15,11 +15,11 @@ from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions
 
 
 class ProgramSteps:
-    """A scan that is fed step by step. A step allocates nothing but its outputs.
+    """A scan that runs one step at a call. A step allocates nothing but its outputs.
 
     Args:
-        weights: gives the weights by their names in ``ProgramInputs``.
-        parameters: what the weights are made of; where one has changed, they are asked for again.
+        weights: returns the weights by their names in ``ProgramInputs``.
+        parameters: tensors from which ``weights`` is computed; if one has changed, ``weights`` is called again.
         options: see ``ProgramOptions``.
         width: D.
         batch: B.
@@ -64,7 +64,7 @@ class ProgramSteps:
         return self.weights()
 
     def _follow(self) -> None:
-        """Take the weights over again if they were changed, as an optimiser does."""
+        """Copy the weights again if a parameter was changed, for example by an optimiser."""
         versions = tuple((x.data_ptr(), x._version) for x in self.parameters)
         if versions != self.versions:
             self.versions = versions
@@ -72,7 +72,7 @@ class ProgramSteps:
                 self.held[name].copy_(x)
 
     def load(self, recent: Tensor, W: Tensor, t: Tensor | None = None) -> None:
-        """Go on from a state."""
+        """Continue from a state; a ``t`` of None leaves the step count unchanged."""
         self.recent.copy_(recent)
         self.W.zero_()[..., : self.plan.size, : self.plan.out] = W.mT
         self.memory.zero_()
@@ -84,12 +84,12 @@ class ProgramSteps:
             self.turned.copy_(turn_rows(self.t.view(-1), self.options.turns, self.plan.row))
 
     def state(self) -> tuple[Tensor, Tensor, Tensor]:
-        """recent, W and t after the steps so far; later steps leave them alone."""
+        """Return copies of recent, W and t after the steps so far."""
         W = self.W[..., : self.plan.size, : self.plan.out].mT.clone(memory_format=torch.contiguous_format)
         return self.recent.clone(), W, self.t.clone()
 
     def step(self, x: Tensor, start: Tensor | None) -> Tensor:
-        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
+        """Run one step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
         self._follow()
         held, compiled, problem = self.held, program_kernels(), self.problem
         if start is not None:

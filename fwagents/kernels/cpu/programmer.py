@@ -1,7 +1,7 @@
 """The scan of the fast-weight programmers on the CPU, as a differentiable torch operator.
 
-The products with weights are torch's, one for many steps; all else is in the compiled kernels. Both go over the
-sequence in blocks of steps, so that what one leaves is still in the cache when the other reads it.
+Torch computes the products with weights, one for many steps; the compiled kernels do the rest. Both process the
+sequence in blocks of steps, so that each finds the other's results in the cache.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from fwagents.kernels.tensors import address, dense, float32_on_cpu
 
 
 def covers(*tensors: Tensor | None) -> bool:
-    """Whether the compiled scan can run on these: float32, on the CPU, in plain reverse mode without autocast."""
+    """Return whether the compiled scan can run: float32, on the CPU, in plain reverse mode without autocast."""
     if torch.is_autocast_enabled("cpu") or not float32_on_cpu(*tensors):
         return False
     return torch.compiler.is_compiling() or forward_ad._current_level < 0
@@ -38,7 +38,7 @@ def _dense(inputs: ProgramInputs) -> ProgramInputs:
 def forward_pass(
     inputs: ProgramInputs, options: ProgramOptions, traced: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Returns y, recent, W, t and the trace, which is empty unless asked for."""
+    """Return y, recent, W, t and the trace, which is empty unless ``traced``."""
     compiled, plan, inputs = program_kernels(), layout_of(inputs, options), _dense(inputs)
     T, B, H = plan.T, plan.B, plan.H
     x = inputs.x.view(T * B, -1)
@@ -82,7 +82,7 @@ def mix_rows(
     dmixed: Tensor | None,
     dz: Tensor | None,
 ) -> None:
-    """The output gate of some rows, or its derivative, on as many threads as it is worth."""
+    """Compute the output gate of some rows, or its derivative, on as many threads as the work is worth."""
     H, width, compiled = plan.H, plan.width, program_kernels()
     addresses = [address(x) for x in (out, dout, dmixed, dz)]
     steps = [4 * H, 4 * H, 4 * H, 4 * width]
@@ -105,9 +105,9 @@ def backward_pass(
     options: ProgramOptions,
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients at the inputs; see ``CompiledScan``.
+    """Return the gradients at the inputs; see ``CompiledScan``.
 
-    That at x is left out if it is not wanted; the others come along for nothing.
+    The gradient at x is skipped if it is not wanted; the others cost nothing extra.
     """
     with torch.autocast("cpu", enabled=False):
         return _backward(gradients, kept, trace, inputs, options, wanted[0])
@@ -157,7 +157,7 @@ def _backward(
         recent=address(d_recent),
         W_in=address(d_W),
     )
-    keep = 0.0  # of the sums over steps
+    keep = 0.0  # factor on the sums of the blocks so far
     for begin in reversed(range(0, T, plan.block)):
         end = min(begin + plan.block, T)
         rows, some = slice(begin * B, end * B), (end - begin) * B
@@ -191,7 +191,7 @@ def _backward(
 
 
 def _sum_rows(x: Tensor, out: Tensor, keep: float) -> None:
-    """``out = keep out + x.sum(0)``."""
+    """Compute ``out = keep out + x.sum(0)``, for ``keep`` 0 or 1."""
     if keep:
         out += x.sum(0)
     else:
@@ -199,14 +199,14 @@ def _sum_rows(x: Tensor, out: Tensor, keep: float) -> None:
 
 
 def _gradient_at_t(dt: Tensor | None, start: Tensor | None) -> Tensor | None:
-    """Continue the count of each row, unless an episode begins."""
+    """Return the gradient at the initial t: ``dt``, and zero for rows in which an episode begins."""
     if dt is None or start is None:
         return dt
     return dt.masked_fill(start.any(0).unsqueeze(1), 0.0)
 
 
-# ``covers`` must hold for its inputs. The count t is no variable of the turns, so its gradient is that of the last
-# count alone.
+# ``covers`` must hold for its inputs. The rotations have no gradient at the count t, so the gradient at the first t is
+# the gradient at the last t.
 scan = CompiledScan(
     "program_scan",
     ProgramInputs,

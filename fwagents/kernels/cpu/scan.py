@@ -1,7 +1,7 @@
-"""The forward and the backward pass on the CPU: arrays laid out, threads started, the compiled kernels called.
+"""The forward and the backward pass on the CPU: lays out arrays, starts threads and calls the compiled kernels.
 
-Attention form inside a chunk, A carried from chunk to chunk; see ``docs/performance.md`` for why and how fast.
-Numba is imported, and the kernels are compiled or loaded, when a scan is first run.
+A chunk is computed in attention form, and A carries over from chunk to chunk; ``docs/performance.md`` gives the reasons
+and speeds. Numba is imported, and the kernels are compiled or loaded, when a scan first runs.
 """
 
 from collections.abc import Sequence
@@ -31,26 +31,26 @@ from fwagents.kernels.tensors import address, dense, float32_on_cpu
 
 
 def padded_matrix(x: Tensor | None, row: int) -> Tensor | None:
-    """``x [..., R, R]`` contiguous, with zeros up to ``row`` both ways."""
+    """Return ``x [..., R, R]`` contiguous and padded with zeros to [..., row, row]."""
     if x is None or x.shape[-1] == row:
         return dense(x)
     return F.pad(x, (0, row - x.shape[-1], 0, row - x.shape[-1]))
 
 
 def layout_of(inputs: ScanInputs, options: ScanOptions, traced: bool) -> Layout:
-    """The layout for the shapes of these inputs, with a trace or without."""
+    """Compute the layout for the shapes of these inputs, with or without a trace."""
     shape = steps_batch_size(inputs)
     return layout(shape, options, inputs.gain is not None, inputs.A is not None, inputs.start is not None, traced)
 
 
 def steps_batch_size(inputs: ScanInputs) -> tuple[int, int, int]:
-    """T, B and R."""
+    """Return T, B and R."""
     steps, batch, _ = inputs.drive.shape
     return int(steps), int(batch), len(inputs.weight_hh)
 
 
 def packed_inputs(inputs: ScanInputs, row: int) -> ScanInputs:
-    """The inputs as the kernels read them: contiguous, and A padded to ``row``."""
+    """Return the inputs as the kernels read them: contiguous, and A padded to ``row``."""
     packed: dict[str, Any] = {name: dense(x) for name, x in inputs._asdict().items() if name != "A"}
     return ScanInputs(A=padded_matrix(inputs.A, row), **packed)
 
@@ -63,7 +63,7 @@ def describe(
     tables: Tensor,
     workspace: Tensor,
 ) -> Problem:
-    """The problem of a scan whose inputs are packed; addresses of outputs are 0."""
+    """Build the problem for packed inputs; the addresses of outputs are 0."""
     steps, batch, size = shape
     at = [workspace.data_ptr()]
     for floats in plan.sections[:-1]:
@@ -110,18 +110,18 @@ def describe(
 
 
 def covers(inputs: ScanInputs) -> bool:
-    """Whether the compiled scan can run on these."""
+    """Return whether the compiled scan can run on these inputs."""
     return float32_on_cpu(*inputs._replace(start=None))
 
 
 def sizes(inputs: ScanInputs, options: ScanOptions) -> tuple[list[tuple[int, ...]], int]:
-    """The shapes of y, h and A, and the floats in a trace."""
+    """Return the shapes of y, h and A, and the number of floats in a trace."""
     steps, batch, size = steps_batch_size(inputs)
     return [(steps, batch, size), (batch, size), (batch, size, size)], layout_of(inputs, options, True).floats
 
 
 def forward_pass(inputs: ScanInputs, options: ScanOptions, traced: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns y, h, A and the trace, which is empty unless asked for."""
+    """Return y, h, A and the trace, which is empty unless ``traced``."""
     compiled, plan, shape = scan_kernels(), layout_of(inputs, options, traced), steps_batch_size(inputs)
     steps, batch, size = shape
     inputs = packed_inputs(inputs, plan.row)
@@ -153,9 +153,9 @@ def backward_pass(
     options: ScanOptions,
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients at the inputs; see ``CompiledScan``.
+    """Return the gradients at the inputs; see ``CompiledScan``.
 
-    Those at x and at A are left out if they are not wanted; the others come along for nothing.
+    The gradients at x and at A are skipped if they are not wanted; the others cost nothing extra.
     """
     compiled, plan, shape = scan_kernels(), layout_of(inputs, options, True), steps_batch_size(inputs)
     _, batch, size = shape

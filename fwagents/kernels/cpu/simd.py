@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-call, misc, untyped-decorator"
-"""Vectors of float32 for Numba kernels: loads, arithmetic, and what goes across the lanes.
+"""Vectors of float32 for Numba kernels: loads, arithmetic, and sums across the lanes.
 
-Left to itself the compiler vectorises these loops poorly (it must fear that buffers overlap), so the kernels say
-what they mean: a ``Vec`` is ``LANES`` floats in one register, read from and written to addresses (integers).
-Nothing here assumes associativity, so NaN and infinity go through as in torch.
+The compiler vectorises these loops poorly, because it must assume that buffers overlap. The kernels therefore use
+vectors explicitly: a ``Vec`` is ``LANES`` floats in one register, loaded from and stored to addresses (integers).
+The only fast-math flag is ``contract``, so NaN and infinity propagate as in torch.
 """
 
 import operator
@@ -26,14 +26,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def inlined(function: Function) -> Function:
-    """Mark a function as part of the compiled functions that call it: for what takes a whole problem."""
+    """Inline a function into the compiled functions that call it, as for functions that take a whole problem."""
     marked: Function = register_jitable(forceinline=True)(function)
     return marked
 
 
 def called(function: Function) -> Function:
-    """Mark a function as callable from compiled code: for what is large, and calls ``stay_apart`` itself."""
-    marked: Function = register_jitable(forceinline=False)(function)  # or it is as its caller
+    """Make a function callable from compiled code; for large functions, which must call ``stay_apart`` themselves."""
+    marked: Function = register_jitable(forceinline=False)(function)  # the default is the caller's option
     return marked
 
 
@@ -83,7 +83,7 @@ def _intrinsic(result: Any, *params: Any) -> Callable[[Callable[..., Any]], Call
         def typer(context: Any, *args: Any) -> Any:
             return signature(result, *params), codegen
 
-        # Numba asks how many arguments there are.
+        # Numba reads the number of arguments from the signature.
         names = ["context", *(f"arg{i}" for i in range(len(params)))]
         parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
         vars(typer)["__signature__"] = Signature(parameters)
@@ -95,7 +95,7 @@ def _intrinsic(result: Any, *params: Any) -> Callable[[Callable[..., Any]], Call
 
 
 def _pointer(builder: Any, address: Any, offset: Any, type_: Any = _lanes) -> Any:
-    """Pointer to the float ``offset`` places after ``address``."""
+    """Return a pointer to the float ``offset`` floats after ``address``."""
     byte = builder.add(address, builder.shl(offset, _index(2)))
     return builder.inttoptr(byte, type_.as_pointer())
 
@@ -115,7 +115,7 @@ def _zero() -> Any:
 
 
 def _mask(builder: Any, n: Any) -> Any:
-    """The first n lanes."""
+    """Return a mask of the first n lanes."""
     i32s = ir.VectorType(ir.IntType(32), LANES)
     count = _splat(builder, builder.trunc(n, ir.IntType(32)), i32s)
     return builder.icmp_signed("<", ir.Constant(i32s, list(range(LANES))), count)
@@ -130,10 +130,10 @@ def _masked(builder: Any, name: str, result: Any, values: Any, types_: Any) -> A
 
 @_intrinsic(types.void)
 def stay_apart(builder: Any) -> Any:
-    """Keep the function this stands in from being merged into its callers.
+    """Keep the compiler from inlining the function that contains this call.
 
-    Left to choose, the compiler copies the large loops to every place that calls them, and the kernel no longer fits
-    the instruction cache: up to twice the time.
+    By default it copies large loops to every caller. The kernel then no longer fits the instruction cache and takes up
+    to twice the time.
     """
     builder.function.attributes.add("noinline")
     return ir.Constant(ir.IntType(8).as_pointer(), None)
@@ -141,20 +141,20 @@ def stay_apart(builder: Any) -> Any:
 
 @_intrinsic(_vec, _address, types.intp)
 def load(builder: Any, address: Any, offset: Any) -> Any:
-    """LANES floats from ``offset`` floats after ``address``."""
+    """Load LANES floats, ``offset`` floats after ``address``."""
     return _read(builder, address, offset)
 
 
 @_intrinsic(types.void, _address, types.intp, _vec)
 def store(builder: Any, address: Any, offset: Any, x: Any) -> Any:
-    """The inverse of ``load``."""
+    """Store LANES floats, ``offset`` floats after ``address``."""
     builder.store(x, _pointer(builder, address, offset), align=4)
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
 @_intrinsic(_vec, _address, types.intp, types.intp)
 def load_first(builder: Any, address: Any, offset: Any, n: Any) -> Any:
-    """The first n lanes as ``load``, the others zero and their memory untouched."""
+    """Load the first n lanes and set the others to zero, without access to their memory."""
     pointer = _pointer(builder, address, offset)
     name = f"llvm.masked.load.v{LANES}f32.p0"
     values = [pointer, ir.IntType(32)(4), _mask(builder, n), _zero()]
@@ -163,7 +163,7 @@ def load_first(builder: Any, address: Any, offset: Any, n: Any) -> Any:
 
 @_intrinsic(types.void, _address, types.intp, _vec, types.intp)
 def store_first(builder: Any, address: Any, offset: Any, x: Any, n: Any) -> Any:
-    """Write the first n lanes only."""
+    """Store only the first n lanes."""
     pointer = _pointer(builder, address, offset)
     name = f"llvm.masked.store.v{LANES}f32.p0"
     values = [x, pointer, ir.IntType(32)(4), _mask(builder, n)]
@@ -173,7 +173,7 @@ def store_first(builder: Any, address: Any, offset: Any, x: Any, n: Any) -> Any:
 
 @_intrinsic(types.void, _address)
 def prefetch(builder: Any, address: Any) -> Any:
-    """Begin to load the cache line at an address."""
+    """Prefetch the cache line at an address."""
     i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -183,30 +183,30 @@ def prefetch(builder: Any, address: Any) -> Any:
 
 @_intrinsic(_vec, _vec, types.intp)
 def first(builder: Any, x: Any, n: Any) -> Any:
-    """The first n lanes of x, the others zero."""
+    """Return the first n lanes of x, and zero in the others."""
     return builder.select(_mask(builder, n), x, _zero())
 
 
 @_intrinsic(_vec, types.float32)
 def splat(builder: Any, x: Any) -> Any:
-    """One number in every lane."""
+    """Return a vector with x in every lane."""
     return _splat(builder, x)
 
 
 @_intrinsic(_vec, _vec)
 def exp(builder: Any, x: Any) -> Any:
-    """``e ** x`` to about two units in the last place, with x held between -87 and 88; NaN where x is NaN."""
+    """Return ``e ** x`` to about two units in the last place, with x clamped to [-87, 88]; NaN where x is NaN."""
 
     def every(value: float) -> Any:
         return ir.Constant(_lanes, [value] * LANES)
 
     x = builder.select(builder.fcmp_ordered("<", x, every(-87.0)), every(-87.0), x)
     x = builder.select(builder.fcmp_ordered(">", x, every(88.0)), every(88.0), x)
-    # Adding 1.5 * 2**23 rounds to an integer, which then stands in the lowest bits.
+    # Adding 1.5 * 2**23 rounds to an integer, which is then in the lowest bits.
     rounder = every(12582912.0)
     shifted = _fma(builder, x, every(1.4426950408889634), rounder)
     n = builder.fsub(shifted, rounder)
-    # ln 2 in two parts, of which n times the first is exact.
+    # ln 2 is split in two parts; n times the first is exact.
     r = _fma(builder, n, every(-0.693145751953125), x)
     r = _fma(builder, n, every(-1.4286068202862268e-06), r)
     series = every(1 / 5040)
@@ -220,31 +220,31 @@ def exp(builder: Any, x: Any) -> Any:
 
 @_intrinsic(_vec, _vec)
 def swap_pairs(builder: Any, x: Any) -> Any:
-    """Lanes 2j and 2j + 1 in each other's place."""
+    """Swap lanes 2j and 2j + 1."""
     return _shuffle(builder, x, x, [i ^ 1 for i in range(LANES)])
 
 
 @_intrinsic(_vec, _vec)
 def positive(builder: Any, x: Any) -> Any:
-    """1 where x is above 0, else 0; 0 where x is NaN."""
+    """Return 1 where x is above 0, else 0; 0 where x is NaN."""
     return builder.select(builder.fcmp_ordered(">", x, _zero()), ir.Constant(_lanes, [1.0] * LANES), _zero())
 
 
 @_intrinsic(_vec, _vec)
 def relu(builder: Any, x: Any) -> Any:
-    """``max(x, 0)``, and NaN where x is NaN, as in torch."""
+    """Return ``max(x, 0)``, and NaN where x is NaN, as in torch."""
     return builder.select(builder.fcmp_ordered("<", x, _zero()), _zero(), x)
 
 
 @_intrinsic(_vec, _vec, _vec)
 def relu_backward(builder: Any, y: Any, gradient: Any) -> Any:
-    """The gradient at x, given y = relu(x): dropped where y <= 0, so kept where y is NaN, as in torch."""
+    """Return the gradient at x, given y = relu(x): zero where y <= 0, so kept where y is NaN, as in torch."""
     return builder.select(builder.fcmp_ordered("<=", y, _zero()), _zero(), gradient)
 
 
 @_intrinsic(_vec, _vec, _vec)
 def inverse_modulus(builder: Any, x: Any, y: Any) -> Any:
-    """``1 / max(1, |x + i y|)``, and 1 where that is NaN."""
+    """Return ``1 / max(1, |x + i y|)``, and 1 where the modulus is NaN."""
     one = ir.Constant(_lanes, [1.0] * LANES)
     square = _fma(builder, x, x, builder.fmul(y, y))
     square = builder.select(builder.fcmp_ordered(">", square, one), square, one)
@@ -254,13 +254,13 @@ def inverse_modulus(builder: Any, x: Any, y: Any) -> Any:
 
 @_intrinsic(_vec, _vec, _vec)
 def where_below_one(builder: Any, x: Any, y: Any) -> Any:
-    """Y where x < 1, else zero."""
+    """Return y where x < 1, else zero."""
     one = ir.Constant(_lanes, [1.0] * LANES)
     return builder.select(builder.fcmp_ordered("<", x, one), y, _zero())
 
 
 def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
-    """Lanes picked from a, counted from 0, and from b, counted on."""
+    """Select lanes of a, numbered from 0, and of b, numbered after those of a."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
@@ -269,13 +269,13 @@ def _folded(builder: Any, a: Any, b: Any, left: list[int], right: list[int]) -> 
 
 
 def _neighbours(builder: Any, a: Any, b: Any) -> Any:
-    """Sums of neighbouring lanes: in every four, two of a, then two of b. One cheap instruction a shuffle."""
+    """Sum neighbouring lanes: every four lanes hold two sums of a, then two of b. A shuffle is one instruction."""
     left = [offset + at for at in range(0, LANES, 4) for offset in (0, 2, LANES, LANES + 2)]
     return _folded(builder, a, b, left, [i + 1 for i in left])
 
 
 def _eight_totals(builder: Any, x: Sequence[Any]) -> Any:
-    """Eight vectors -> the total of each, eight floats."""
+    """Return the totals of eight vectors, as eight floats."""
     pairs = [_neighbours(builder, a, b) for a, b in zip(x[::2], x[1::2], strict=True)]
     a, b = (_neighbours(builder, c, d) for c, d in zip(pairs[::2], pairs[1::2], strict=True))  # partial sums in fours
     if LANES == 16:
@@ -289,7 +289,7 @@ def _eight_totals(builder: Any, x: Sequence[Any]) -> Any:
 
 @_intrinsic(types.void, _address, types.intp, *[_vec] * GROUP)
 def store_totals(builder: Any, address: Any, offset: Any, *x: Any) -> Any:
-    """The sums over the lanes of GROUP vectors, one float each."""
+    """Store the sums over the lanes of GROUP vectors, one float each."""
     narrow = ir.VectorType(_float, GROUP)
     builder.store(_eight_totals(builder, x), _pointer(builder, address, offset, narrow), align=4)
     return ir.Constant(ir.IntType(8).as_pointer(), None)
@@ -297,7 +297,7 @@ def store_totals(builder: Any, address: Any, offset: Any, *x: Any) -> Any:
 
 @_intrinsic(types.float32, _vec)
 def total(builder: Any, x: Any) -> Any:
-    """Sum over the lanes."""
+    """Return the sum over the lanes."""
     width = LANES
     while width > 1:
         width //= 2
@@ -307,40 +307,40 @@ def total(builder: Any, x: Any) -> Any:
 
 @_intrinsic(types.float32, _address, types.intp)
 def scalar(builder: Any, address: Any, offset: Any) -> Any:
-    """One float."""
+    """Load one float."""
     return builder.load(_pointer(builder, address, offset, _float), align=4)
 
 
 @_intrinsic(types.void, _address, types.intp, types.float32)
 def set_scalar(builder: Any, address: Any, offset: Any, x: Any) -> Any:
-    """Write one float."""
+    """Store one float."""
     builder.store(x, _pointer(builder, address, offset, _float), align=4)
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
 @_intrinsic(types.uint8, _address, types.intp)
 def byte(builder: Any, address: Any, offset: Any) -> Any:
-    """One byte, ``offset`` bytes after ``address``."""
+    """Load one byte, ``offset`` bytes after ``address``."""
     return builder.load(builder.inttoptr(builder.add(address, offset), ir.IntType(8).as_pointer()))
 
 
 @_intrinsic(types.void, _address, types.intp, types.uint8)
 def set_byte(builder: Any, address: Any, offset: Any, x: Any) -> Any:
-    """Write one byte."""
+    """Store one byte."""
     builder.store(x, builder.inttoptr(builder.add(address, offset), ir.IntType(8).as_pointer()))
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
 @_intrinsic(types.intp, _address, types.intp)
 def integer(builder: Any, address: Any, offset: Any) -> Any:
-    """One 64-bit integer, ``offset`` integers after ``address``."""
+    """Load one 64-bit integer, ``offset`` integers after ``address``."""
     where = builder.add(address, builder.shl(offset, _index(3)))
     return builder.load(builder.inttoptr(where, _index.as_pointer()))
 
 
 @_intrinsic(types.void, _address, types.intp, types.intp)
 def set_integer(builder: Any, address: Any, offset: Any, x: Any) -> Any:
-    """Write one 64-bit integer."""
+    """Store one 64-bit integer."""
     where = builder.add(address, builder.shl(offset, _index(3)))
     builder.store(x, builder.inttoptr(where, _index.as_pointer()))
     return ir.Constant(ir.IntType(8).as_pointer(), None)
@@ -352,7 +352,7 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 @_intrinsic(types.void, _address, types.intp, _address, types.intp)
 def add_transposed_tile(builder: Any, x: Any, row: Any, out: Any, out_row: Any) -> Any:
-    """Out += x transposed for LANES rows of LANES floats, ``row`` and ``out_row`` floats apart."""
+    """Add the transpose of x to ``out``, for LANES rows of LANES floats, ``row`` and ``out_row`` floats apart."""
     lines = [_read(builder, x, builder.mul(row, _index(i))) for i in range(LANES)]
     d = 1
     while d < LANES:

@@ -1,4 +1,4 @@
-"""One step at a time without autograd: the history since the last fold is kept, and A is formed when it pays."""
+"""Ba's scan one step at a time, without autograd: keeps the keys since the last fold, and folds if reads get cheaper."""
 
 import torch
 from torch import Tensor
@@ -14,13 +14,13 @@ from fwagents.kernels.tensors import address, dense
 
 
 class ScanSteps:
-    """A scan that is fed step by step.
+    """A scan that runs one step at a call.
 
-    A read attends to the keys since the last fold. They are folded into A only when they are so many that reading A
-    costs less. Rows without a fold in the current episode have no A to read.
+    A read attends to the keys since the last fold. The keys are folded into A only when reading A costs less. Rows
+    without a fold in the current episode have no A to read.
 
     Args:
-        weights: W, C, b and the layer norm's gain and shift by their names in ``ScanInputs``.
+        weights: W, C, b and the layer norm's gain and shift, by their names in ``ScanInputs``.
         options: see ``ScanOptions``.
         batch: B.
     """
@@ -55,7 +55,7 @@ class ScanSteps:
         self._pack()
 
     def _pack(self) -> None:
-        """Read the weights again if they were changed, as an optimiser does, in place or by assignment."""
+        """Pack the weights again if they were changed in place or replaced, for example by an optimiser."""
         versions = tuple((x.data_ptr(), x._version) for x in self.weights.values())
         if versions == self.versions:
             return
@@ -65,14 +65,14 @@ class ScanSteps:
         scan_kernels().prepared(self.problem._replace(**at), self.packed.data_ptr())
 
     def load(self, h: Tensor, A: Tensor | None = None) -> None:
-        """Go on from a state; an ``A`` of None is zero."""
+        """Continue from a state; an ``A`` of None is zero."""
         self.h.copy_(h.detach())
         row = self.keys.shape[-1]
         self.folded = None if A is None else padded_matrix(A.detach().clone(), row)
         self.problem = self.problem._replace(offset=0, A=address(self.folded))
 
     def state(self) -> tuple[Tensor, Tensor]:
-        """h and A after the steps so far; later steps leave them alone."""
+        """Return copies of h and A after the steps so far."""
         batch, size = self.h.shape
         A = borrowed(batch, size, size)
         self._fold(A, padded=False)
@@ -80,7 +80,7 @@ class ScanSteps:
 
     def _fold(self, out: Tensor, padded: bool) -> None:
         problem = self.problem._replace(steps=0)
-        if problem.offset == 0:  # the forward pass sets the memory up at its first step
+        if problem.offset == 0:  # the forward pass would set the memory only at its first step
             row = self.keys.shape[-1]
             self.memory[:, 0] = 0
             at = torch.arange(len(self.h)) * (4 * row * row) + problem.A
@@ -93,7 +93,7 @@ class ScanSteps:
         run(task, len(self.h), self.count, (self, out))
 
     def step(self, x: Tensor, start: Tensor | None) -> Tensor:
-        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, R]."""
+        """Run one step: ``x [B, D]``, ``start`` bool [B] -> y [B, R]."""
         self._pack()
         problem = self.problem
         if problem.offset == (self.capacity if problem.A == 0 else problem.fold_every):

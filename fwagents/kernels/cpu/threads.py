@@ -1,7 +1,7 @@
-"""Runs a compiled kernel over the rows of a batch, on as many threads as torch would use.
+"""Runs a compiled kernel over the rows of a batch, on up to as many threads as torch uses.
 
-The kernels release the GIL, so plain Python threads do: no OpenMP or TBB pool of Numba's is started, and nothing
-outlives a fork. A pool belongs to the process that made it.
+The kernels release the GIL, so plain Python threads suffice, and Numba starts no OpenMP or TBB pool. A forked process
+makes its own pool of threads.
 """
 
 import os
@@ -13,7 +13,7 @@ import torch
 
 from fwagents.kernels.cpu.problem import TILE
 
-WORTH_A_THREAD = 2_000_000  # multiplications; less is done before another thread has woken
+WORTH_A_THREAD = 2_000_000  # multiplications; fewer take less time than waking a thread
 
 
 @cache
@@ -26,7 +26,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def tasks(batch: int, work: int) -> int:
-    """Return the number of tasks into which a batch is cut if its scan takes ``work`` multiplications."""
+    """Return the number of tasks into which to split a batch whose scan takes ``work`` multiplications."""
     return max(1, min(torch.get_num_threads(), -(-batch // TILE), work // WORTH_A_THREAD))
 
 
@@ -35,7 +35,7 @@ def _hold(task: Callable[[int, int, int], None], begin: int, end: int, which: in
 
 
 def run(task: Callable[[int, int, int], None], batch: int, count: int, alive: object) -> None:
-    """Call ``task(begin, end, which)`` for ``count`` parts of the batch, the first of them on this thread.
+    """Call ``task(begin, end, which)`` for ``count`` parts of the batch, the first part on this thread.
 
     ``alive`` holds the objects that the task uses by address only. An interrupt can end this call before the other
     threads are done, so each thread keeps a reference to these objects.

@@ -1,6 +1,6 @@
 """Register tiles: products of a few rows and vectors whose sums stay in registers, and the scores of a few keys.
 
-A processor can have about eight additions under way at once, so a small tile keeps several sums of every entry.
+A processor runs about eight additions at once, so a small tile keeps several partial sums of every entry.
 """
 
 from typing import Any

@@ -1,1 +1,1 @@
-"""The compiled scan on a GPU, in Triton; see the README beside this folder for a map."""
+"""The compiled scan on a GPU, in Triton; ``fwagents/kernels/README.md`` has a map."""

@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, misc, untyped-decorator"
 """The two Triton kernels behind ``fwagents.kernels.gpu.scan``: one chunk of a scan, forward and backward.
 
-A program runs one row of the batch through the steps of a chunk. Vectors of R numbers are padded with zeros to ``P``,
-a power of two, as are all sizes of tiles; the keys of the chunk are a tile ``[C, P]``. All sums are float32, and none
-is a ``tl.dot``: each matrix meets one vector at a time, so there is nothing for tensor cores to do, and no TF32 to
-lose digits to.
+A program runs one row of the batch through the steps of a chunk. Vectors of R numbers are padded with zeros to ``P``.
+``P``, like all tile sizes, is a power of two. The keys of the chunk are a tile ``[C, P]``. All sums are float32, and
+none uses ``tl.dot``: every product is a matrix with one vector, which tensor cores do not speed up, and TF32 would lose
+precision.
 
 Importing this module imports Triton; with ``TRITON_INTERPRET=1`` the kernels then run on the CPU, slowly.
 """
@@ -18,13 +18,13 @@ SIZES = ["begin", "steps", "batch"]  # compiled once for all values
 
 @triton.jit
 def relu(x):
-    """``max(x, 0)``; a NaN stays one."""
+    """Return ``max(x, 0)``, and NaN where x is NaN."""
     return tl.where(x < 0.0, 0.0, x)
 
 
 @triton.jit
 def rows_of(matrix, begin, R: tl.constexpr, P: tl.constexpr, K: tl.constexpr):
-    """K rows of a matrix [R, R], from row ``begin``: a tile [K, P]."""
+    """Load K rows of a matrix [R, R] from row ``begin``: a tile [K, P]."""
     k, n = begin + tl.arange(0, K), tl.arange(0, P)
     inside = (k[:, None] < R) & (n[None, :] < R)
     return tl.load(matrix + k[:, None] * R + n[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -32,10 +32,10 @@ def rows_of(matrix, begin, R: tl.constexpr, P: tl.constexpr, K: tl.constexpr):
 
 @triton.jit
 def product(v, matrix, rows, R: tl.constexpr, P: tl.constexpr, K: tl.constexpr):
-    """The sum of a matrix's rows, each times its number in ``v`` [P].
+    """Return the sum of a matrix's rows, weighted by ``v`` [P].
 
-    So that threads lie along the columns and add up by themselves; along the rows they would have to do it together.
-    With K = P ``rows`` holds the whole matrix; otherwise it is read K rows at a time.
+    Threads lie along the columns, so each adds up its own sums; along the rows, they would have to reduce together.
+    With K = P, ``rows`` holds the whole matrix; otherwise the matrix is read K rows at a time.
     """
     if K == P:
         return tl.sum(rows * v[:, None], 0)
@@ -53,14 +53,14 @@ def forward(
     weight,  # W transposed [R, R]
     h,  # before the chunk [batch, R], or None
     A,  # before the chunk, transposed [batch, R, R], or None
-    opened,  # the step at which the present episode began, -1 if before the scan [steps, batch], or None
+    opened,  # the step at which the current episode began, -1 if before the scan [steps, batch], or None
     gain,  # [NORMS, R], or None
     shift,
     y,  # out [steps, batch, R]
-    inputs,  # out: what each inner step read with [steps, batch, S, R], or None
-    normed,  # out: what each layer norm normalised, as inputs
-    scales,  # out: reciprocal deviations of the layer norms [steps, batch, S], or None
-    taken,  # out: inner steps taken [steps, batch], or None
+    inputs,  # out: state with which each inner step reads [steps, batch, S, R], or None
+    normed,  # out: normalised values of each layer norm, of the shape of inputs
+    scales,  # out: reciprocal standard deviations of the layer norms [steps, batch, S], or None
+    taken,  # out: number of inner steps taken [steps, batch], or None
     begin,  # first step of the chunk
     steps,
     batch,
@@ -77,7 +77,7 @@ def forward(
     C: tl.constexpr,
     K: tl.constexpr,
 ):
-    """One row of the batch through the steps of a chunk."""
+    """Run one row of the batch through the steps of a chunk."""
     b = tl.program_id(0).to(tl.int64)
     r, c = tl.arange(0, P), tl.arange(0, C)
     inside = r < R
@@ -94,7 +94,7 @@ def forward(
         at = t * batch + b
         z = ahead.to(tl.float32)
         more = inside & (t + 1 < steps)
-        ahead = tl.load(drive + (at + batch) * R + r, mask=more, other=0.0)  # in time for the next step
+        ahead = tl.load(drive + (at + batch) * R + r, mask=more, other=0.0)  # prefetched for the next step
         first = -1
         if opened is not None:
             first = tl.load(opened + at) - begin
@@ -113,7 +113,7 @@ def forward(
                     tl.store(inputs + (at * S + i) * R + r, s, mask=inside)
                 scores = tl.sum(keys * s[None, :], 1) * rates
                 total = tl.sum(keys * scores[:, None], 0)
-                if A is not None:  # noqa: SIM102 -- settled when the kernel is compiled; the next when it runs
+                if A is not None:  # noqa: SIM102 -- this test is made at compile time, the next one at run time
                     if first < 0:
                         total += fade * product(s, A, memory, R, P, K)
                 if SUSTAINED:
@@ -150,7 +150,7 @@ def forward(
 def backward(
     dy,  # gradient at y, or None
     dh_out,  # gradient at h after the chunk [batch, R], or None
-    dkeys,  # gradient at the keys by way of A after the chunk [steps, batch, R], or None
+    dkeys,  # gradient at the keys through the A after the chunk [steps, batch, R], or None
     weight,
     A,
     opened,
@@ -162,7 +162,7 @@ def backward(
     taken,
     dz,  # out: gradient at the drive [steps, batch, R]
     dh,  # out: gradient at h before the chunk [batch, R]
-    reads,  # out: gradient at what each read gave [steps, batch, S, R], or None
+    reads,  # out: gradient at the result of each read [steps, batch, S, R], or None
     dnorm,  # out: gradients at gain and shift from this row [batch, 2, NORMS, R], or None
     begin,
     steps,
@@ -179,7 +179,7 @@ def backward(
     C: tl.constexpr,
     K: tl.constexpr,
 ):
-    """The derivative of ``forward``: one row through the steps of a chunk, from the last to the first."""
+    """Compute the derivative of ``forward``: one row, from the last to the first step of a chunk."""
     b = tl.program_id(0).to(tl.int64)
     r, c = tl.arange(0, P), tl.arange(0, C)
     inside = r < R

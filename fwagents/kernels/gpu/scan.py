@@ -1,7 +1,7 @@
-"""The forward and the backward pass on a GPU, in Triton: chunks of the scan, and products of matrices between them.
+"""The forward and the backward pass on a GPU, in Triton: chunks of the scan, and matrix products between chunks.
 
-See ``docs/performance.md`` for what is on chip, and how fast it is. Triton is imported, and kernels are compiled or
-loaded, when a scan is first run.
+``docs/performance.md`` says which values stay on chip, and gives speeds. Triton is imported, and the kernels are
+compiled or loaded, when a scan first runs.
 """
 
 import importlib.util
@@ -26,12 +26,12 @@ INSTALLED = importlib.util.find_spec("triton") is not None
 
 
 def interpreted() -> bool:
-    """Whether Triton runs its kernels on the CPU, as it does if TRITON_INTERPRET is 1 when it is imported."""
+    """Return whether Triton runs its kernels on the CPU, which TRITON_INTERPRET=1 at its import makes it do."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def covers(inputs: ScanInputs) -> bool:
-    """Whether the Triton scan can run on these: all float32 or all bfloat16, on one GPU, with R up to ``LARGEST``."""
+    """Return whether the Triton scan can run: all float32 or all bfloat16, on one GPU, with R up to ``LARGEST``."""
     drive = inputs.drive
     if transformed() or not INSTALLED or len(inputs.weight_hh) > LARGEST:
         return False
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     Attributes:
         chunk: largest number of steps in a launch (C of the kernels).
         padded: R rounded up to a power of two (P of the kernels).
-        block: rows of a matrix that are held at a time (K of the kernels); ``padded`` if all of them.
+        block: rows of a matrix that are held at a time (K of the kernels); ``padded`` for all rows.
         warps: number of warps of a program.
     """
 
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=256)
 def plan(steps: int, size: int) -> Plan:
-    """The launches for T steps of R units: what was fastest of some thirty on an H100."""
+    """Choose launch parameters for T steps of R units, the fastest of about thirty candidates on an H100."""
     padded = max(16, _power_of_two(size))
     chunk = min(64, 8192 // padded, max(16, _power_of_two(steps)))
     return Plan(chunk, padded, padded if padded <= 128 else 32, min(8, max(1, padded // 32)))
@@ -89,19 +89,19 @@ def _aligned(floats: int) -> int:
 
 
 def sizes(inputs: ScanInputs, options: ScanOptions) -> tuple[list[tuple[int, ...]], int]:
-    """The shapes of y, h and A, and the floats in a trace."""
+    """Return the shapes of y, h and A, and the number of floats in a trace."""
     _, batch, size = shape = _shape(inputs)
     return [shape, (batch, size), (batch, size, size)], _trace_floats(shape, options, _norms(inputs))
 
 
 def _shape(inputs: ScanInputs) -> tuple[int, int, int]:
-    """T, B and R."""
+    """Return T, B and R."""
     steps, batch, _ = inputs.drive.shape
     return int(steps), int(batch), len(inputs.weight_hh)
 
 
 def _norms(inputs: ScanInputs) -> int:
-    """Rows of layer norm."""
+    """Return the number of layer-norm rows."""
     return 0 if inputs.gain is None else len(inputs.gain)
 
 
@@ -110,7 +110,7 @@ def _trace_floats(shape: tuple[int, int, int], options: ScanOptions, norms: int)
 
 
 def _parts(trace: Tensor, shape: tuple[int, int, int], options: ScanOptions, norms: int) -> list[Tensor | None]:
-    """The parts of a trace as views, None where one is empty."""
+    """Return the parts of a trace as views, None for an empty part."""
     shapes = _shapes(shape, options, norms)
     if not len(trace):
         return [None] * len(shapes)
@@ -119,7 +119,7 @@ def _parts(trace: Tensor, shape: tuple[int, int, int], options: ScanOptions, nor
 
 
 def forward_pass(inputs: ScanInputs, options: ScanOptions, traced: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns y, h, A and the trace, which is empty unless asked for."""
+    """Return y, h, A and the trace, which is empty unless ``traced``."""
     drive, weight_hh, h, A, start, gain, shift, weight_ih, bias = inputs
     drive = (drive if weight_ih is None else F.linear(drive, weight_ih, bias)).contiguous()
     weight_hh, h, gain, shift = weight_hh.contiguous(), dense(h), dense(gain), dense(shift)
@@ -128,7 +128,7 @@ def forward_pass(inputs: ScanInputs, options: ScanOptions, traced: bool) -> tupl
     trace = drive.new_empty(_trace_floats(shape, options, norms) if traced else 0, dtype=torch.float32)
     memories, reads, *rest = _parts(trace, shape, options, norms)
     if reads is not None and options.tolerance is not None:
-        reads.zero_()  # inner steps that are not taken are part of the product that is the gradient at A
+        reads.zero_()  # steps not taken must add zero to the product that gives the gradient at A
     opened, left = episodes(start), fades(plan(steps, size).chunk, options, drive.device)
     y = torch.empty_like(drive)
     memory, turned = dense(A), weight_hh.t().contiguous()
@@ -141,7 +141,7 @@ def forward_pass(inputs: ScanInputs, options: ScanOptions, traced: bool) -> tupl
             *_steps(begin, end, drive),
             turned,
             h,
-            # The scan adds a symmetric matrix to A; the A that it was given need not be symmetric.
+            # The scan adds only symmetric matrices to A, but the initial A need not be symmetric.
             memory if A is None or memory is None else memory.mT.contiguous(),
             *_steps(begin, end, opened),
             gain,
@@ -166,9 +166,9 @@ def backward_pass(
     options: ScanOptions,
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients at the inputs; see ``CompiledScan``.
+    """Return the gradients at the inputs; see ``CompiledScan``.
 
-    Those at x and at A are left out if they are not wanted; the others come along for nothing.
+    The gradients at x and at A are skipped if they are not wanted; the others cost nothing extra.
     """
     drive, weight_hh, h, A, start, gain, _, weight_ih, _ = inputs
     (y,), (dy, dh_out, dA_out), wants = kept, gradients, ScanInputs(*wanted)  # type: ignore[arg-type]
@@ -223,13 +223,13 @@ def backward_pass(
 
 
 def _chunks(steps: int, size: int) -> list[tuple[int, int]]:
-    """Where each chunk begins and ends."""
+    """Return the first step of each chunk, and the step after its last."""
     chunk = plan(steps, size).chunk
     return [(begin, min(begin + chunk, steps)) for begin in range(0, steps, chunk)]
 
 
 def _steps(begin: int, end: int, *tensors: Tensor | None) -> list[Tensor | None]:
-    """The steps of a chunk of each [T, ...]."""
+    """Return the steps ``begin`` to ``end`` of each tensor [T, ...]."""
     return [None if x is None else x[begin:end] for x in tensors]
 
 
@@ -249,11 +249,11 @@ def _launch(
     how = plan(steps, size)
     launch: Any = getattr(kernels, kernel)[(batch,)]
     (device,) = {x.device for x in tensors if x is not None}
-    with torch.cuda.device(device if device.type == "cuda" else -1):  # where Triton launches
+    with torch.cuda.device(device if device.type == "cuda" else -1):  # Triton launches on the current device
         launch(
             *tensors,
             batch=batch,
-            log2_decay=math.log2(options.decay) if options.decay else -1e30,  # exp2 of any age of it is 0, of 0 is 1
+            log2_decay=math.log2(options.decay) if options.decay else -1e30,  # so 0 ** age is 0, and 0 ** 0 is 1
             fast_lr=options.fast_lr,
             S=options.inner_steps,
             NORMS=norms,
@@ -264,13 +264,13 @@ def _launch(
             C=how.chunk,
             K=how.block,
             num_warps=how.warps,
-            num_stages=1,  # the kernels load ahead by themselves
+            num_stages=1,  # the kernels prefetch explicitly
             **more,
         )
 
 
 def _as_given(run: Callable[..., Any]) -> Callable[..., Any]:
-    """The pass without autocast, which would change the one dtype that the tensors have."""
+    """Run a pass without autocast, which would change the dtype that all tensors share."""
 
     def run_as_given(*arguments: Any) -> Any:
         with torch.autocast("cuda", enabled=False):
