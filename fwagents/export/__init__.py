@@ -1,6 +1,6 @@
-"""Trained agents for use elsewhere: ONNX, and weights that load without pickle.
+"""Export of trained agents: to ONNX, and to files that load without pickle.
 
-Each function imports what it needs when it is called: ``pip install "fwagents[export]"``.
+Each function imports its dependencies when it is called: ``pip install "fwagents[export]"``.
 """
 
 from fwagents.export.normalization import Normalization

@@ -1,4 +1,4 @@
-"""The associative LSTM's step in real numbers, for formats that have no complex ones."""
+"""The associative LSTM's step in real numbers, for formats without complex numbers."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ Pair = tuple[Tensor, Tensor]  # real and imaginary parts
 
 
 def real_cell(core: AssociativeLSTM, x: Tensor, state: AssociativeLSTMState) -> tuple[Tensor, AssociativeLSTMState]:
-    """``core.cell(x, state)``: ``x [B, D]`` -> ``(y [B, H], state)``; symbols are those of the core's docstring."""
+    """Compute ``core.cell(x, state)``: ``x [B, D]`` -> ``(y [B, H], state)``; symbols as in the core's docstring."""
     n, heads, copies = core.hidden_size // 2, core.num_heads, core.num_copies
     summed = F.linear(x, core.weight_ih, core.bias) + F.linear(state.h, core.weight_hh)
     gates, vectors = torch.split(summed, [(1 + 2 * heads) * n, 6 * heads * n], dim=1)
@@ -39,6 +39,6 @@ def _product(a: Pair, b: Pair) -> Pair:
 
 
 def _bound(z: Pair) -> Pair:
-    """``z / max(1, |z|)``."""
+    """Return ``z / max(1, |z|)``."""
     scale = (z[0] * z[0] + z[1] * z[1]).clamp(min=1.0).rsqrt()
     return z[0] * scale, z[1] * scale

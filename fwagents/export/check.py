@@ -1,4 +1,4 @@
-"""Whether an exported policy acts as the one it came from: both play the same episodes."""
+"""Comparison of an exported policy with the original policy on the same episodes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ class OnnxPlayer:
     """A policy in onnxruntime, one step at a time or over a sequence.
 
     Args:
-        path: what ``export_onnx`` wrote.
+        path: a file that ``export_onnx`` wrote.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -33,13 +33,13 @@ class OnnxPlayer:
         self.shapes = {value.name: value.shape for value in self.session.get_inputs()}
 
     def empty(self, batch_size: int) -> dict[str, Array]:
-        """A memory to begin with; what is in it does not matter at a start, so it is not even finite."""
+        """Return an initial memory of NaN, since a policy ignores the memory at a start."""
         return {name: np.full((batch_size, *self.shapes[name][1:]), np.nan, np.float32) for name in self.leaves}
 
     def __call__(self, observation: Any, start: Array, memory: dict[str, Array]) -> tuple[dict[str, Array], Any]:
-        """Observations with a batch (and time before it), starts and memory -> outputs by name, and the memory after.
+        """Run the policy: observations, starts and memory -> outputs by name, and the memory after them.
 
-        Observations may be a dict.
+        Observations are [batch, ...], or [time, batch, ...] for a sequence; they may be a dict.
         """
         parts = observation.items() if isinstance(observation, dict) else [("", observation)]
         fed = {"observation" + (f".{key}" if key else ""): value for key, value in parts}
@@ -52,8 +52,8 @@ class Agreement(NamedTuple):
 
     Attributes:
         steps: number of steps that were compared.
-        actions: share of the steps with the same action; for continuous actions, to 1e-3.
-        values: largest difference of the values, as a share of the largest of them where that is above 1.
+        actions: share of the steps with the same action; continuous actions may differ by 1e-3.
+        values: largest difference of the values, divided by the largest absolute value if that is above 1.
         probabilities: largest difference of the actions' probabilities; 0 for continuous actions.
     """
 
@@ -73,20 +73,20 @@ def compare(
     seed: int = 0,
     normalize_obs: Callable[[Any], Any] | None = None,
 ) -> tuple[Agreement, Agreement]:
-    """Let the original play, then give what it saw to both exported forms.
+    """Let the original policy play, then run both exported forms on the same observations.
 
     Args:
         model: the original, an SB3 model.
         step_path: the exported step.
         sequence_path: the exported sequence.
-        env: where to play.
-        episodes: how many.
-        seed: of the first.
-        normalize_obs: what observations go through before the original.
+        env: environment to play.
+        episodes: number of episodes.
+        seed: seed of the first episode.
+        normalize_obs: function applied to observations before the original policy; None for none.
 
     Returns:
-        The agreement of the step, which carries its own memory from call to call, and that of the sequence, to which
-        all episodes are given as one stream, with starts.
+        The agreement of the step, which carries its own memory from call to call, and the agreement of the sequence,
+        which gets all episodes as one stream with starts.
     """
     step, sequence = OnnxPlayer(step_path), OnnxPlayer(sequence_path)
     seen: list[Any] = []
@@ -105,7 +105,7 @@ def compare(
         outputs.append(found)
     stepped = {name: np.stack([found[name] for found in outputs]) for name in outputs[0]}
     whole, _ = sequence(stream, start, sequence.empty(1))
-    # [T, B, ...] of the episodes side by side -> one after the other, as the stream is.
+    # Episodes side by side [T, B, ...] -> concatenated in time, as in the stream.
     order = truth.valid.T
     told = {
         name: None if value is None else np.swapaxes(value, 0, 1)[order]
@@ -139,7 +139,7 @@ def probabilities(space: gym.Space[Any], logits: Array) -> Array:
 
 
 def _stream(policy: MemoryPolicy, seen: list[Any]) -> Any:
-    """Observations one after the other -> [N, 1, ...] as in the policy's space, or a dict of such."""
+    """Stack a list of observations to [N, 1, ...] in the policy's space, or to a dict of such arrays."""
     if isinstance(seen[0], dict):
         stacked: Any = {key: np.stack([np.asarray(obs[key]) for obs in seen]) for key in seen[0]}
     else:

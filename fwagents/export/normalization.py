@@ -1,4 +1,4 @@
-"""Normalisation of observations as in SB3's ``VecNormalize``, as plain numbers."""
+"""Normalisation of observations as in SB3's ``VecNormalize``, stored as plain numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ Statistics = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Normalization:
-    """Observations brought to mean 0 and variance 1, and clipped.
+    """Normalises observations to mean 0 and variance 1, and clips them.
 
     Attributes:
-        mean: of every entry of a dict that is normalised; of the only one under the name "".
-        variance: likewise.
+        mean: mean of every normalised entry of a dict observation, or of the whole observation under the name "".
+        variance: variance under the same names.
         epsilon: added to the variance.
-        clip: the largest result.
+        clip: largest absolute value of the result.
     """
 
     mean: Statistics
@@ -43,7 +43,7 @@ class Normalization:
         )
 
     def require_fit(self, space: spaces.Space[Any]) -> None:
-        """Raise ValueError unless the statistics are finite, of float64, and in the shape of the observations."""
+        """Raise ValueError unless the statistics are finite float64 arrays of the observations' shapes."""
         parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
         if set(self.mean) != set(self.variance) or not set(self.mean) <= set(parts):
             raise ValueError(
@@ -65,7 +65,7 @@ class Normalization:
                     )
 
     def __call__(self, obs: Any) -> Any:
-        """An observation, an array or tensor or a dict of them, with or without a batch."""
+        """Normalise an observation: an array, a tensor or a dict of them, with or without a batch dimension."""
         if isinstance(obs, dict):
             return {key: self._part(key, value) if key in self.mean else value for key, value in obs.items()}
         return self._part("", obs)

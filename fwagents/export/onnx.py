@@ -1,4 +1,4 @@
-"""A trained policy as ONNX, with its memory explicit: what goes in and what comes out."""
+"""Export of a trained policy to ONNX, with the memory as explicit inputs and outputs."""
 
 import warnings
 from pathlib import Path
@@ -11,8 +11,8 @@ from fwagents.export.steps import PolicyStep
 from fwagents.files import replacing
 from fwagents.sb3.policies import MemoryPolicy
 
-TIME = "time"  # the dimension of that name
-INNER = "step."  # before every name inside the loop
+TIME = "time"  # name of the time dimension
+INNER = "step."  # prefix of every name inside the loop
 
 
 def export_onnx(
@@ -22,32 +22,32 @@ def export_onnx(
     *,
     normalization: Normalization | None = None,
 ) -> None:
-    """Write a policy as ONNX, one step of it, and if wanted a sequence of steps; the files are whole or absent.
+    """Write a step of a policy, and optionally a sequence of steps, as ONNX; each file is written whole or not at all.
 
-    Inputs are ``observation`` (``observation.<key>`` for each entry of a dict), as in the policy's space, in which SB3
-    puts the channels of pictures first; ``start``, bool, true where the observation opens an episode; and the memory, a
-    tensor for each leaf of each core's state: ``actor.h``, ``actor.A``, and ``critic.h`` .. where the critic has a core
-    of its own. What the memory holds does not matter where ``start`` is true.
+    Inputs are ``observation`` (``observation.<key>`` for each entry of a dict), in the policy's space, in which the
+    channels of images come first; ``start``, bool, true where the observation opens an episode; and the memory, a
+    tensor for each leaf of each core's state: ``actor.h``, ``actor.A``, and ``critic.h`` ... if the critic has its own
+    core. The memory is ignored where ``start`` is true.
 
-    Outputs are ``action``, the most likely one; ``logits``, or ``mean`` and ``std`` of continuous actions; ``value``;
-    and the memory to give to the next call, ``next.actor.h`` ...
+    Outputs are ``action``, the most likely action; ``logits``, or ``mean`` and ``std`` of continuous actions;
+    ``value``; and the memory for the next call, ``next.actor.h`` ...
 
     A step takes and returns tensors [batch, ...]. A sequence takes and returns [time, batch, ...], except for the
-    memory's state: it takes the state before the first step and returns the state after the last one. The sequence is
-    ONNX's ``Scan`` over the same step.
+    memory: it takes the state before the first step and returns the state after the last step. The sequence is ONNX's
+    ``Scan`` over the same step.
 
     Args:
-        policy: of a trained agent, with any core.
-        path: for the step.
-        sequence_path: for the sequence; None for no such file.
-        normalization: what observations go through before the policy; becomes a part of the model.
+        policy: policy of a trained agent, with any core.
+        path: file of the step.
+        sequence_path: file of the sequence; None for no such file.
+        normalization: normalisation of the observations, which becomes a part of the model.
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
     """
     try:
         import onnx
-        import onnxscript  # noqa: F401  # what torch exports with
+        import onnxscript  # noqa: F401  # used by torch.onnx.export
     except ImportError as error:
         raise ImportError('ONNX needs onnx and onnxscript: pip install "fwagents[export]"') from error
     step = _step_model(PolicyStep(policy, normalization))
@@ -62,7 +62,7 @@ def _step_model(step: PolicyStep) -> Any:
     example = step.example(2)
     batch = torch.export.Dim("batch")
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are about the exporter's own code
+        warnings.simplefilter("ignore")  # the warnings concern the exporter's own code
         program = torch.onnx.export(
             step,
             example,
@@ -77,7 +77,7 @@ def _step_model(step: PolicyStep) -> Any:
 
 
 def _over_time(step: Any) -> Any:
-    """A model [time, batch, ...] that runs a model of a step in a loop."""
+    """Build a model [time, batch, ...] that runs the model of a step in a loop."""
     import onnx
     from onnx import compose, helper
 
@@ -86,7 +86,7 @@ def _over_time(step: Any) -> Any:
     states = [name.removeprefix("next.") for name in leaves]
     scanned = [name for name in _names(step.graph.input) if name not in states]
     given = [name for name in _names(step.graph.output) if name not in leaves]
-    # A loop's body takes and gives the memory first.
+    # The body of a Scan has its states first, in inputs and outputs.
     _reorder(body.input, [INNER + name for name in [*states, *scanned]])
     _reorder(body.output, [INNER + name for name in [*leaves, *given]])
     loop = helper.make_node(
@@ -114,7 +114,7 @@ def _reorder(values: Any, names: list[str]) -> None:
 
 
 def _with_time(value: Any) -> Any:
-    """The description of a tensor [batch, ...] as that of [time, batch, ...]."""
+    """Convert the description of a tensor [batch, ...] to that of a tensor [time, batch, ...]."""
     from onnx import helper
 
     of = value.type.tensor_type

@@ -1,6 +1,6 @@
-"""A trained policy as a pair of files that loads without pickle: its weights as ``safetensors``, all else as JSON.
+"""Saves a trained policy as two files that load without pickle: weights as ``safetensors``, the rest as JSON.
 
-SB3's zip holds pickles, and loading one runs whatever code it holds. These hold numbers and words.
+SB3's zip holds pickles, and loading a pickle can run any code. These files hold only numbers and text.
 """
 
 import json
@@ -21,13 +21,13 @@ from fwagents.sb3.policies import POLICIES, MemoryPolicy
 from fwagents.sb3.previous_step import check_observe
 
 FORMAT = "fwagents policy 3"
-# The classes that a file may name, beside the policies; there are no others, so that a file cannot have code imported.
+# The only classes that a file may name besides the policies, so that a file cannot cause imports.
 EXTRACTORS = {
     cls.__name__: cls
     for cls in (DenseExtractor, ImageExtractor, MultiInputExtractor, FlattenExtractor, NatureCNN, CombinedExtractor)
 }
 ACTIVATIONS = {cls.__name__: cls for cls in (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid)}
-# The policy's plain options, and what each may be.
+# The policy's plain options, and the types that each may have.
 PLAIN: dict[str, tuple[type, ...]] = {
     "core": (str,),
     "hidden_size": (int,),
@@ -43,13 +43,13 @@ NORMALIZATION, OBSERVE = "normalization", "observe"
 
 
 class Agent(NamedTuple):
-    """A policy that was loaded, and what observations go through before it.
+    """A loaded policy, and the preprocessing of its observations.
 
     Attributes:
-        policy: in the mode for acting.
-        normalization: None where the policy sees observations as they are.
-        observe: the parts of its last step that observations have to hold beside the environment's own, as
-            ``fwagents.envs.wrappers.PreviousStep`` adds them; () for none.
+        policy: the policy in evaluation mode.
+        normalization: normalisation of the observations; None for none.
+        observe: parts of the previous step that ``fwagents.envs.wrappers.PreviousStep`` must add to the observations;
+            () for none.
     """
 
     policy: MemoryPolicy
@@ -63,7 +63,7 @@ class Agent(NamedTuple):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """As ``MemoryPolicy.predict``, on observations as the environment gives them."""
+        """Run ``MemoryPolicy.predict`` on observations before normalisation."""
         seen = observation if self.normalization is None else self.normalization(observation)
         return self.policy.predict(seen, state, episode_start, deterministic)
 
@@ -77,13 +77,13 @@ def save_policy(
     """Write ``<path>.safetensors`` and ``<path>.json``.
 
     Args:
-        policy: of a trained agent.
-        path: without ending; each file is whole or absent.
-        normalization: what observations go through before the policy.
-        observe: the parts of its last step that ``PreviousStep`` added to the observations that it was trained on.
+        policy: policy of a trained agent.
+        path: path without ending; each file is written whole or not at all.
+        normalization: normalisation of the observations in training.
+        observe: parts of the previous step that ``PreviousStep`` added to the observations in training.
 
     Raises:
-        ValueError: the policy has parts that only a pickle could carry, and the message names one; or ``observe`` is
+        ValueError: the policy has a part that only a pickle could store, which the message names; or ``observe`` is
             not "action", "reward" or both.
         ImportError: safetensors is not installed.
     """
@@ -117,14 +117,14 @@ def save_policy(
 
 
 def load_policy(path: Path | str) -> Agent:
-    """Read what ``save_policy`` wrote; no code in the files is run, since they can hold none.
+    """Read the files of ``save_policy``; they can hold no code.
 
     Args:
-        path: without ending.
+        path: path without ending.
 
     Raises:
         ValueError: the files are not such a pair, or do not belong together.
-        FileNotFoundError: there are none.
+        FileNotFoundError: a file does not exist.
         ImportError: safetensors is not installed.
     """
     safetensors = _safetensors()
@@ -140,10 +140,10 @@ def load_policy(path: Path | str) -> Agent:
         statistics = {name: value for name, value in tensors.items() if name.startswith(f"{NORMALIZATION}.")}
         weights = {name: value for name, value in tensors.items() if name not in statistics}
         _require_small_spaces(described, len(content))
-        with torch.device("meta"):  # where a tensor takes no memory, whatever its description asks for
+        with torch.device("meta"):  # a tensor takes no memory there, whatever size the description has
             _require_fit(_own_tensors(_described_policy(described)), weights)
         policy = _described_policy(described)
-        policy.load_state_dict(weights, strict=False)  # what is left out is the same tensor under another name
+        policy.load_state_dict(weights, strict=False)  # a missing name is an alias of a tensor that is present
         normalization = _read_normalization(described[NORMALIZATION], statistics)
         observe = tuple(described[OBSERVE])
         if observe:
@@ -152,7 +152,7 @@ def load_policy(path: Path | str) -> Agent:
             normalization.require_fit(policy.observation_space)
     except FileNotFoundError:
         raise
-    except Exception as error:  # whatever a damaged file leads to
+    except Exception as error:  # a damaged file can cause any exception
         raise ValueError(f"{path}.safetensors and .json are no policy: {error}") from error
     policy.set_training_mode(False)
     return Agent(policy, normalization, observe)
@@ -163,7 +163,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _require_small_spaces(described: dict[str, Any], size: int) -> None:
-    """Every entry of an observation or an action has weights of its own, of four bytes each."""
+    """Raise ValueError if a space has more entries than the weights have bytes, since every entry has weights."""
     for name in ("observation_space", "action_space"):
         entries = described_size(described[name])
         if entries > size:
@@ -171,7 +171,7 @@ def _require_small_spaces(described: dict[str, Any], size: int) -> None:
 
 
 def _described_policy(described: dict[str, Any]) -> MemoryPolicy:
-    """The policy of a description, its weights at random.
+    """Build the described policy with random weights.
 
     Raises:
         ValueError: a field has a value of the wrong type.
@@ -187,7 +187,7 @@ def _described_policy(described: dict[str, Any]) -> MemoryPolicy:
     return POLICIES[described["policy"]](
         space_from_json(described["observation_space"]),
         space_from_json(described["action_space"]),
-        lambda _: 0.0,  # it is not trained
+        lambda _: 0.0,  # the learning rate is not used
         features_extractor_class=EXTRACTORS[described["features_extractor_class"]],
         activation_fn=ACTIVATIONS[described["activation_fn"]],
         **{name: described[name] for name in PLAIN},
@@ -195,7 +195,7 @@ def _described_policy(described: dict[str, Any]) -> MemoryPolicy:
 
 
 def _require_fit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
-    """Raise ValueError unless the weights are those of the description, in name, shape and dtype."""
+    """Raise ValueError unless the weights have the names, shapes and dtypes of the description."""
     if set(expected) != set(weights):
         raise ValueError(f"{sorted(set(expected) ^ set(weights))[0]} is in only one of weights and description")
     for name, tensor in expected.items():
@@ -220,7 +220,7 @@ def _name(cls: type, known: Mapping[str, Any], option: str) -> str:
 
 
 def _own_tensors(policy: MemoryPolicy) -> dict[str, Tensor]:
-    """Weights and buffers, each once: a shared encoder goes by several names."""
+    """Return weights and buffers, each under one name, since a shared encoder has several."""
     seen: set[int] = set()
     own = {}
     for name, value in policy.state_dict(keep_vars=True).items():

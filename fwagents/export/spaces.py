@@ -1,4 +1,4 @@
-"""Gymnasium's spaces as JSON, exact to the last bit of every bound."""
+"""Converts Gymnasium's spaces to JSON and back, with bit-exact bounds."""
 
 from collections import OrderedDict
 from math import prod
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-INFINITE = {"-inf": -np.inf, "inf": np.inf}  # JSON has no number for them
+INFINITE = {"-inf": -np.inf, "inf": np.inf}  # JSON has no infinite numbers
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    """A space as what ``json`` writes.
+    """Convert a space to a dict that ``json`` can write.
 
     Raises:
-        ValueError: a space that agents do not have.
+        ValueError: agents do not support the space.
     """
     if isinstance(space, spaces.Box) and space.dtype.itemsize <= 8:
         return {
@@ -41,10 +41,10 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def space_from_json(described: dict[str, Any]) -> spaces.Space[Any]:
-    """The inverse of ``space_to_json``.
+    """Build the space that ``space_to_json`` described.
 
     Raises:
-        ValueError, KeyError: the description is not of a space.
+        ValueError, KeyError: the description is not one of a space.
     """
     kind = described["type"]
     if kind == "Box":
@@ -59,12 +59,12 @@ def space_from_json(described: dict[str, Any]) -> spaces.Space[Any]:
         return spaces.MultiBinary([_whole(size) for size in n] if isinstance(n, list) else _whole(n))
     if kind == "Dict":
         parts = ((key, space_from_json(part)) for key, part in described["spaces"].items())
-        return spaces.Dict(OrderedDict(parts))  # which keeps the order of its keys
+        return spaces.Dict(OrderedDict(parts))  # an OrderedDict keeps the order of its keys
     raise ValueError(f"space is of type {kind!r}, expected Box, Discrete, MultiDiscrete, MultiBinary or Dict")
 
 
 def described_size(described: dict[str, Any]) -> int:
-    """Return the number of entries that the bounds of a described space have, without making the space."""
+    """Return the number of entries in the bounds of a described space, without building the space."""
     if described["type"] == "Dict":
         return sum(described_size(part) for part in described["spaces"].values())
     return prod(_whole(size) for size in described["shape"]) if described["type"] == "Box" else 0
@@ -78,7 +78,7 @@ def _box(described: dict[str, Any]) -> spaces.Box:
         entries = np.empty(shape, object)
         entries[...] = np.array(value, object).reshape(shape) if isinstance(value, list) else value
         free = entries == word
-        if dtype.kind != "f":  # an integer without a bound ends where its dtype does
+        if dtype.kind != "f":  # an unbounded integer takes the limit of its dtype
             entries[free] = int(extreme((np.iinfo(dtype).min, np.iinfo(dtype).max))) if dtype.kind in "iu" else None
         bounds[side] = _array(entries.tolist(), dtype)
         bounded[side] = ~(bounds[side] == INFINITE[word]) if dtype.kind == "f" else ~free
@@ -88,7 +88,7 @@ def _box(described: dict[str, Any]) -> spaces.Box:
 
 
 def _bounds_to_json(bounds: Any, bounded: Any, word: str) -> Any:
-    """One number where all are the same, else nested lists; what is infinite as text."""
+    """Convert bounds to one number if all are equal, else to nested lists; infinite bounds become text."""
     entries = np.array(bounds, object)
     if bounds.dtype.kind == "f":
         for name, value in INFINITE.items():
@@ -107,13 +107,13 @@ def _dtype(described: dict[str, Any]) -> np.dtype[Any]:
 
 
 def _dtype_of(described: dict[str, Any]) -> dict[str, Any]:
-    """The argument ``dtype`` of a Discrete, which earlier releases of Gymnasium do not have: theirs is int64."""
+    """Return the argument ``dtype`` of a Discrete, or none for int64, since older releases of Gymnasium lack it."""
     dtype = _dtype(described)
     return {} if dtype == np.int64 else {"dtype": dtype.type}
 
 
 def _array(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Nested lists of numbers as an array, if each of them is a number of that dtype."""
+    """Convert nested lists to an array; raise ValueError if an entry is not a number of the dtype."""
     entries = np.array(value, object)
     flat = [_number(entry, dtype) for entry in entries.ravel().tolist()]
     return np.array(flat, dtype).reshape(entries.shape)

@@ -1,4 +1,4 @@
-"""A policy as a pure function of one step: observation and memory in, action and memory out."""
+"""A policy as a pure function of one step: from observation and memory to action and memory."""
 
 import copy
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from fwagents.sb3.policies import MemoryPolicy
 
 
 class PolicyStep(nn.Module):
-    """One step of a policy, for tracing: no state inside, no Python decisions on what the tensors hold.
+    """One step of a policy, for tracing: without internal state, and without Python branches on tensor values.
 
     Args:
-        policy: a copy is taken; of fast weights the copy runs in plain torch.
-        normalization: what observations go through before the policy; None for nothing.
+        policy: the policy, which is copied; the copy runs fast weights in plain torch.
+        normalization: normalisation of the observations; None for none.
 
     Raises:
-        ValueError: the normalization is not of the policy's observations, or the policy explores in a way that is not
-            exported.
+        ValueError: the normalisation does not fit the policy's observations, or the policy uses state-dependent
+            exploration, which cannot be exported.
 
     Attributes:
-        input_names: of the observation (``observation``, or ``observation.<key>`` for each entry of a dict), ``start``,
-            and every leaf of the memory (``actor.h``, ``actor.A``, ``critic.h`` ..).
+        input_names: names of the observation (``observation``, or ``observation.<key>`` for each entry of a dict),
+            ``start``, and every leaf of the memory (``actor.h``, ``actor.A``, ``critic.h`` ...).
         output_names: ``action``, ``logits`` (or ``mean`` and ``std`` of continuous actions), ``value``, and the leaves
             as ``next.actor.h`` ...
     """
@@ -58,7 +58,7 @@ class PolicyStep(nn.Module):
         self.eval()
 
     def example(self, batch_size: int) -> tuple[Tensor, ...]:
-        """Inputs of the right shapes and dtypes: an observation of the space, starts, an empty memory."""
+        """Return inputs of the right shapes and dtypes: random observations, starts and an initial memory."""
         space: Any = self.policy.observation_space
         parts = [space] if self.keys is None else [space[key] for key in self.keys]
         observed = [torch.as_tensor(part.sample()).expand(batch_size, *part.shape).clone() for part in parts]
@@ -67,7 +67,10 @@ class PolicyStep(nn.Module):
         return (*observed, start, *(leaf for state in states for leaf in state))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and outputs as their names say, each [B, ...]; of continuous actions in the shape of the space."""
+        """Run one step; inputs and outputs [B, ...] are in the order of ``input_names`` and ``output_names``.
+
+        Continuous actions have the shape of the space.
+        """
         count = 1 if self.keys is None else len(self.keys)
         obs: Any = inputs[0] if self.keys is None else dict(zip(self.keys, inputs[:count], strict=True))
         if self.normalization is not None:
@@ -86,10 +89,10 @@ class PolicyStep(nn.Module):
         return *action, value, *(leaf for name in cores for leaf in after[name])
 
     def _actions(self, found: Tensor) -> tuple[Tensor, ...]:
-        """The most likely action and what it was chosen by, from the policy's last layer [B, P]."""
+        """Return the most likely action and its distribution's parameters, from the policy's last layer [B, P]."""
         space: Any = self.policy.action_space
         if isinstance(space, spaces.Box):
-            dtype = np.result_type(space.dtype, np.float32)  # the dtype of NumPy's clip, and so of ``predict``
+            dtype = np.result_type(space.dtype, np.float32)  # the dtype of NumPy's clip, so also of ``predict``
             low, high = (torch.from_numpy(np.array(bound, dtype)) for bound in (space.low, space.high))
             mean, std = (x.reshape(-1, *space.shape) for x in (found, self.policy.log_std.exp().expand_as(found)))
             return torch.minimum(torch.maximum(mean, low), high), mean, std
@@ -104,7 +107,7 @@ class PolicyStep(nn.Module):
 def _step(
     core: MemoryCore[Any], x: Tensor, leaves: Sequence[Tensor], start: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One step of a core, rows at a start put back first; its own ``step`` checks sizes, which are not known here."""
+    """Run one step of a core after a reset of the rows at a start; ``core.step`` checks sizes, which tracing lacks."""
     begun = [
         torch.where(start.reshape(-1, *[1] * (leaf.dim() - 1)), fresh, leaf)
         for leaf, fresh in zip(leaves, core.initial_state(1), strict=True)
@@ -112,5 +115,5 @@ def _step(
     state = core.state_type._make(begun)
     if isinstance(core, AssociativeLSTM):
         return real_cell(core, x, state)
-    y, state = core.stretch(x.unsqueeze(0), state)  # a stretch is in plain torch
+    y, state = core.stretch(x.unsqueeze(0), state)  # ``stretch`` is plain torch
     return y.squeeze(0), state

@@ -1,6 +1,6 @@
-"""The agents of ``fwagents.sb3`` on Ray RLlib, for more machines than one: ``pip install "fwagents[ray]"``.
+"""The agents of ``fwagents.sb3`` on Ray RLlib, for several machines: ``pip install "fwagents[ray]"``.
 
-``with_memory(PPOConfig(), core="fast_weights")`` is a configuration whose env runners and learners carry a memory.
+``with_memory(PPOConfig(), core="fast_weights")`` returns a configuration whose env runners and learners have a memory.
 """
 
 try:

@@ -15,18 +15,18 @@ ConfigT = TypeVar("ConfigT", bound=AlgorithmConfig)
 
 
 def with_memory(config: ConfigT, *, chunk_length: int = 32, policy: str | None = None, **policy_kwargs: Any) -> ConfigT:
-    """Put a ``MemoryRLModule`` into a configuration of PPO, APPO or IMPALA, which is changed and returned.
+    """Put a ``MemoryRLModule`` into a configuration of PPO, APPO or IMPALA, in place, and return the configuration.
 
     Args:
-        config: a configuration of one learner; its own callbacks must be set already.
-        chunk_length: steps over which gradients flow back (RLlib's ``max_seq_len``). RLlib adds one step behind every
-            stretch to bootstrap from, so a rollout of n steps fits into a chunk of n + 1. A rollout can be longer if
-            other environments began an episode meanwhile: they spend a turn without a step.
+        config: a configuration with one learner; its callbacks must be set already.
+        chunk_length: steps over which gradients flow back (RLlib's ``max_seq_len``). RLlib appends one step to every
+            fragment of an episode for bootstrapping, so a rollout of n steps needs a chunk of n + 1. A rollout can be
+            longer if another environment began an episode, since the reset takes a turn without a step.
         policy: name in ``fwagents.sb3.policies.POLICIES``; by default the one that suits the observations.
         **policy_kwargs: options of ``fwagents.sb3.MemoryPolicy``.
 
     Raises:
-        ValueError: the chunk length is no positive integer.
+        ValueError: the chunk length is not a positive integer.
     """
     chunk_length = positive_int("chunk_length", chunk_length)
     model_config = {"policy": policy, "policy_kwargs": policy_kwargs, CHUNK_LENGTH: chunk_length}
@@ -36,13 +36,13 @@ def with_memory(config: ConfigT, *, chunk_length: int = 32, policy: str | None =
     config.rl_module(rl_module_spec=spec)
     config.callbacks(callbacks_class=[*callbacks, KeepOpenings])
     config.learners(learner_connector=_learner_connector)
-    # As on SB3: actions are clipped, never rescaled.
+    # As in SB3, actions are clipped and not rescaled.
     config.environment(normalize_actions=False, clip_actions=True)
     return config
 
 
 def _learner_connector(observation_space: Any, action_space: Any) -> list[Any]:
-    """RLlib's own pieces as far as the states, then ours; what they have added, its own then leave alone."""
+    """Return RLlib's connectors up to the one for states, then ours; RLlib's default connectors skip added columns."""
     return [
         AddObservationsFromEpisodesToBatch(as_learner_connector=True),
         AddColumnsFromEpisodesToTrainBatch(),

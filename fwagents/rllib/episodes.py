@@ -1,4 +1,4 @@
-"""Returns, lengths and successes of finished episodes, logged as for the other agents."""
+"""Returns, lengths and successes of finished episodes, logged as for the SB3 agents."""
 
 import time
 from typing import Any
@@ -9,15 +9,15 @@ EPISODES = "finished_episodes"
 
 
 class EpisodeLog(RLlibCallback):  # type: ignore[misc]
-    """Send every finished episode's return ``r``, length ``l``, time ``t`` and success along with the metrics.
+    """Log every finished episode's return ``r``, length ``l``, time ``t`` and success with the metrics.
 
-    They arrive in ``result["env_runners"]["finished_episodes"]``, each once.
+    ``result["env_runners"]["finished_episodes"]`` lists each episode once.
     """
 
     def on_episode_end(
         self, *, episode: Any, prev_episode_chunks: Any = None, metrics_logger: Any, **kwargs: Any
     ) -> None:
-        """Add up the stretches that the episode was cut into."""
+        """Log the episode, summed over the fragments into which sampling cut it."""
         parts = [*(prev_episode_chunks or []), episode]
         last = episode.get_infos(-1)
         row = {

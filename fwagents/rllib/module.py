@@ -1,4 +1,4 @@
-"""A memory policy as an RLModule: the same network as on SB3, so that weights go either way."""
+"""A memory policy as an RLModule: the same network as in SB3, so weights can be copied in both directions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,30 +31,30 @@ CHUNK_LENGTH = "max_seq_len"  # RLlib's name for it
 class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFunctionAPI):  # type: ignore[misc]
     """A ``fwagents.sb3.MemoryPolicy`` with any core, for RLlib's PPO, APPO and IMPALA.
 
-    RLlib brings every chunk of an episode as a row of its own, [B, T, ...], zeros behind its end, with the state
-    before its first step. So no row holds two episodes and no start mask is needed: a chunk that opens an episode has
-    the initial state, and what is behind the end of a row comes too late to change what is before it.
+    RLlib passes every chunk of an episode as a row of its own, [B, T, ...], padded with zeros at the end, with the
+    state before its first step. No row holds two episodes, so no start mask is needed. The first chunk of an episode
+    begins with the initial state, and padding comes too late to change the outputs before it.
 
-    The state is a dict of the leaves of the actor's core, and of the critic's where that has one, named ``actor_h``,
-    ``actor_A``, ``critic_h`` and so on.
+    The state is a dict of the leaves of the actor's core, and of the critic's core if the critic has one, named
+    ``actor_h``, ``actor_A``, ``critic_h`` and so on.
 
     Args:
-        observation_space: any space that the policy takes; images may have their channels last.
+        observation_space: any space that the policy supports; images may have their channels last.
         action_space: Discrete, MultiDiscrete or Box.
-        inference_only: leave out what acting does not need.
+        inference_only: True omits the parts that acting does not need.
         model_config: ``max_seq_len``, the length of a chunk; ``policy_kwargs``, the options of the policy; ``policy``,
             a name in ``fwagents.sb3.policies.POLICIES``, by default the one that suits the observations.
 
     Raises:
-        ValueError: another action space, or an option out of range.
-        TypeError: there is no such option.
+        ValueError: the action space is not supported, or an option is out of range.
+        TypeError: an option does not exist.
     """
 
     policy: MemoryPolicy
 
     def setup(self) -> None:
         """Build the policy."""
-        config = self.model_config or {}  # to which RLlib has added options of its own
+        config = self.model_config or {}  # also holds options that RLlib adds
         options = config.get("policy_kwargs", {})
         action_space = self.action_space
         if not isinstance(action_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)):
@@ -70,7 +70,7 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         del self.policy.optimizer  # the learner has its own
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """Leaves without a batch axis."""
+        """Return the leaves of the initial state, without a batch axis."""
         return {
             f"{name}_{field}": leaf.detach()[0]
             for name, core in self.policy.cores.items()
@@ -90,13 +90,13 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         }
 
     def compute_values(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        """Values [B, T]; ``embeddings``, where given, is what ``forward_train`` returned under that name."""
+        """Return the values [B, T]; ``embeddings`` is the entry of that name from ``forward_train``, or None."""
         if embeddings is None:
             _, embeddings, _ = self._recall(self.policy, batch)
         return self.policy.value_head(embeddings).squeeze(-1)
 
     def make_target_networks(self) -> None:
-        """APPO's slow copy."""
+        """Create APPO's target network."""
         self.target = make_target_network(self.policy)
 
     def get_target_network_pairs(self) -> list[tuple[Any, Any]]:
@@ -104,12 +104,12 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         return [(self.policy, self.target)]
 
     def forward_target(self, batch: Batch) -> Batch:
-        """Action distribution of the slow copy."""
+        """Compute the inputs of the target network's action distribution."""
         latent, _, _ = self._recall(self.target, batch)
         return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._action_inputs(self.target, latent)}
 
     def get_non_inference_attributes(self) -> list[str]:
-        """Return what env runners do not need. They need the critic's memory, since chunks begin with its state."""
+        """Return the attributes that env runners omit. They keep the critic's memory, since chunks store its state."""
         return ["target"]
 
     def _recall(self, policy: MemoryPolicy, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -128,7 +128,7 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         return latent, critic, state
 
     def _observations(self, obs: Any) -> Any:
-        """Channels moved to the front of images that have them last."""
+        """Move the channels of images that have them last to the front."""
         if isinstance(obs, dict):
             return {key: x.movedim(-1, -3) if key in self.moved else x for key, x in obs.items()}
         return obs.movedim(-1, -3) if self.moved else obs
@@ -142,21 +142,21 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
 
 
 def _run(core: MemoryCore[Any], x: Tensor, state_in: dict[str, Tensor], name: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """A core over ``x [B, T, D]`` from its part of the state; outputs [B, T, H] and that part after the last step."""
+    """Run a core over ``x [B, T, D]`` from its leaves of the state; return outputs [B, T, H] and the new leaves."""
     fields = core.state_type._fields
     y, state = core(x.transpose(0, 1), core.state_type(*(state_in[f"{name}_{field}"] for field in fields)))
     return y.transpose(0, 1), {f"{name}_{field}": leaf for field, leaf in zip(fields, state, strict=True)}
 
 
 def moved_parts(space: spaces.Space[Any]) -> set[str]:
-    """The images of a space that have their channels last, by name; {""} where the space itself is one."""
+    """Return the names of the images in a space that have their channels last; {""} if the space itself is one."""
     if isinstance(space, spaces.Dict):
         return {key for key, part in space.items() if channels_first(part) != part}
     return {""} if channels_first(space) != space else set()
 
 
 def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """A space as SB3 has it learned from, with the channels of every image in front."""
+    """Return the space as SB3's policies see it, with the channels of every image first."""
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: channels_first(part) for key, part in space.items()})
     if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
@@ -165,14 +165,14 @@ def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
 
 
 def from_sb3(model: BaseAlgorithm, chunk_length: int | None = None) -> MemoryRLModule:
-    """An SB3 agent's policy as an RLModule, with its weights.
+    """Copy an SB3 agent's policy, with its weights, to an RLModule.
 
     Args:
         model: an agent whose policy is a ``MemoryPolicy``, such as MemoryPPO.
         chunk_length: RLlib's ``max_seq_len``; by default the agent's own, or its ``n_steps``.
 
     Raises:
-        TypeError: its policy is another.
+        TypeError: the agent's policy is no ``MemoryPolicy``.
     """
     policy = _memory_policy(model)
     given: Any = model
@@ -189,7 +189,7 @@ def from_sb3(model: BaseAlgorithm, chunk_length: int | None = None) -> MemoryRLM
 
 
 def to_sb3(module: MemoryRLModule | Mapping[str, Any], model: BaseAlgorithm) -> None:
-    """Carry a module's weights into an SB3 agent of the same policy.
+    """Copy a module's weights to an SB3 agent with the same policy.
 
     Args:
         module: the module, or its ``get_state()``, as in ``algorithm.learner_group.get_weights()["default_policy"]``.
@@ -197,7 +197,7 @@ def to_sb3(module: MemoryRLModule | Mapping[str, Any], model: BaseAlgorithm) -> 
 
     Raises:
         TypeError: the agent's policy is no ``MemoryPolicy``.
-        RuntimeError: it has other weights.
+        RuntimeError: the weights do not fit the agent's policy.
     """
     state = module.get_state() if isinstance(module, MemoryRLModule) else module
     own = "policy."

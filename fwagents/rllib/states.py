@@ -1,7 +1,8 @@
-"""Memory states stay where they arise: with a sample travel only those that a chunk begins with.
+"""Sends only the memory states at which a chunk begins from the env runners to the learner.
 
-RLlib sends the state after every step to the learner, which then picks out one in ``max_seq_len``. For fast weights
-each is a matrix, so what is not needed is left behind before a sample leaves its env runner.
+RLlib sends the state after every step, and the learner uses one in ``max_seq_len``. A state of fast weights is a
+matrix, so the unused states are dropped before a sample leaves its env runner. A fragment is the part of an episode
+that one sample holds.
 """
 
 from typing import Any, NamedTuple
@@ -21,12 +22,13 @@ OPENINGS = "openings"
 
 
 class Openings(NamedTuple):
-    """The states that the chunks of a stretch of an episode begin with.
+    """States at the beginning of each chunk of an episode fragment.
 
     Attributes:
-        steps: steps in the stretch.
-        fresh: whether it opens the episode; its first chunk then begins with the initial state, which is left out.
-        states: the others, by leaf [n, ...].
+        steps: number of steps in the fragment.
+        fresh: whether the fragment opens the episode; the first chunk then begins with the initial state, which is
+            not stored.
+        states: the other states, by leaf [n, ...].
     """
 
     steps: int
@@ -35,9 +37,9 @@ class Openings(NamedTuple):
 
 
 def openings(episode: SingleAgentEpisode, chunk_length: int) -> Openings:
-    """The states before steps 0, L, 2L ... of a stretch in NumPy form that still has its ``state_out``.
+    """Select the states before steps 0, L, 2L ... of a fragment in NumPy form that still has its ``state_out``.
 
-    One may stand behind the last step: the learner adds a step of its own there, to bootstrap from.
+    The last of them may be the state after the last step, where the learner adds a step for bootstrapping.
     """
     steps, fresh = len(episode), episode.t_started == 0
     after = episode.get_extra_model_outputs(key=Columns.STATE_OUT)  # [steps, ...]
@@ -49,10 +51,10 @@ def openings(episode: SingleAgentEpisode, chunk_length: int) -> Openings:
 
 
 class KeepOpenings(RLlibCallback):  # type: ignore[misc]
-    """On the env runner: what a sample needs not is left behind."""
+    """Drops every memory state except those at which a chunk begins, before a sample leaves the env runner."""
 
     def on_sample_end(self, *, env_runner: Any, samples: list[SingleAgentEpisode], **kwargs: Any) -> None:
-        """Put every stretch's ``Openings`` in the place of its states."""
+        """Replace the states of every fragment by its ``Openings``."""
         chunk_length = env_runner.module.model_config[CHUNK_LENGTH]
         for episode in samples:
             if Columns.STATE_OUT in episode.extra_model_outputs:
@@ -61,16 +63,16 @@ class KeepOpenings(RLlibCallback):  # type: ignore[misc]
 
 
 class OpeningStates(ConnectorV2):  # type: ignore[misc]
-    """On the learner: the state that each chunk begins with, from its stretch's ``Openings``."""
+    """Adds the state at the beginning of each chunk on the learner, from the fragment's ``Openings``."""
 
     def __call__(
         self, *, rl_module: Any, batch: dict[str, Any], episodes: list[SingleAgentEpisode], **kwargs: Any
     ) -> Any:
-        """Add ``state_in``, one for each chunk; the batch has its zeros by now.
+        """Add ``state_in`` for each chunk to a batch that is already padded.
 
         Raises:
-            ValueError: a stretch was cut after it was sampled, as for several learners; or ``KeepOpenings`` is not
-                among the callbacks.
+            ValueError: a fragment was split after sampling, as happens with several learners; or ``KeepOpenings`` is
+                not among the callbacks.
         """
         module = rl_module[DEFAULT_MODULE_ID] if isinstance(rl_module, MultiRLModule) else rl_module
         initial = convert_to_numpy(module.get_initial_state())
@@ -80,7 +82,7 @@ class OpeningStates(ConnectorV2):  # type: ignore[misc]
             if kept is None:
                 raise ValueError("a sample came without its states, expected callbacks to be set before with_memory")
             if len(episode) - kept.steps not in (0, 1):
-                raise ValueError(f"a stretch of {kept.steps} steps came as {len(episode)}, expected it whole")
+                raise ValueError(f"an episode fragment has {len(episode)} steps, expected all {kept.steps} sampled")
             count = -(-len(episode) // length)
             states = {
                 name: (np.concatenate([initial[name][None], leaf]) if kept.fresh else leaf)[:count]

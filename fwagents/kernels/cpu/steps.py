@@ -1,4 +1,4 @@
-"""Ba's scan one step at a time, without autograd: keeps the keys since the last fold, and folds if reads get cheaper."""
+"""Ba's scan one step at a time, without autograd; it keeps the keys since the last fold, and folds if that pays."""
 
 import torch
 from torch import Tensor
