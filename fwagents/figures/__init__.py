@@ -1,7 +1,7 @@
-"""Pictures of what a memory attends to, for papers and pages: light or dark, legible to the colour-blind.
+"""Figures of a memory's attention for papers and web pages, in light or dark, with colour-blind-safe colours.
 
-Each function draws arrays and returns a matplotlib figure, which belongs to no window; ``save`` writes it. Steps
-are counted from 1, as people count. Needs ``pip install "fwagents[figures]"``.
+Each function draws arrays and returns a matplotlib figure without a window; ``save`` writes a figure. Steps are
+counted from 1. The figures need ``pip install "fwagents[figures]"``.
 """
 
 try:

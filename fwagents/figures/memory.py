@@ -1,4 +1,4 @@
-"""Pictures of a trace: what was attended to, what the units did, how the fast weights grew."""
+"""Figures of a trace: attention, activity of the units, and growth of the fast weights."""
 
 import math
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from matplotlib.ticker import MaxNLocator
 from fwagents.figures.style import Theme, ramp_of, themed
 from fwagents.inspection.traces import Trace
 
-LINES = ("-", "--", ":", "-.")  # of the heads, where there are more than colours
+LINES = ("-", "--", ":", "-.")  # line styles for heads beyond the number of colours
 
 
 def attention_matrix(
     trace: Trace, row: int = 0, *, inner_step: int = -1, names: Sequence[str] | None = None, theme: Theme = "light"
 ) -> Figure:
-    """The size of every step's part in the read of every step, one row of a trace; a panel for each head.
+    """Draw the size of every step's part in the read of every step, for one row of a trace; a panel for each head.
 
-    All heads share one colour scale. ``FastWeights`` reads what the steps before wrote; a programmer's step reads its
-    own write too, and the title says so.
+    All heads share one colour scale. A step of ``FastWeights`` reads the writes of earlier steps. A programmer's step
+    also reads its own write, and the title says so.
 
     Args:
-        trace: of a core with a fast memory, see ``Trace.parts``; of another core, its attribution is drawn, each
-            row as shares of its sum.
+        trace: trace of a core with a fast memory, see ``Trace.parts``. For another core the figure shows the
+            attribution, with each row divided by its sum.
         row: episode or sequence.
-        inner_step: which read of each step; the last by default.
-        names: of the steps, such as the characters of a string; their numbers by default.
+        inner_step: read of each step that is drawn; the last by default.
+        names: names of the steps, such as the characters of a string; numbers by default.
         theme: "light" or "dark".
 
     Raises:
@@ -42,7 +42,7 @@ def attention_matrix(
         title = f"What each step reads from the fast memory,\n{seen}"
     elif shown.attribution is not None:
         sizes = shown.attribution[:, 0]
-        # Shares, for where an agent is sure of its action every gradient is next to nothing.
+        # Shares are drawn, because all gradients are close to zero where an agent is sure of its action.
         shares = sizes / np.maximum(sizes.sum(1, keepdims=True), np.finfo(float).tiny)
         panels, label, own, title = shares[None], "share of the gradient", True, "What moves the score of each step"
     else:
@@ -76,7 +76,7 @@ def attention_matrix(
 
 
 def unit_traces(trace: Trace, row: int = 0, *, theme: Theme = "light") -> Figure:
-    """The units at every step, in the order in which they peak; those that are never active are left out."""
+    """Draw the units at every step, in the order of their peaks, without units that are never active."""
     shown = trace.row(row)
     hidden = shown.hidden[:, 0].T
     active = hidden[np.abs(hidden).max(axis=1) > 0]
@@ -100,12 +100,12 @@ def unit_traces(trace: Trace, row: int = 0, *, theme: Theme = "light") -> Figure
 
 
 def memory_growth(trace: Trace, *, theme: Theme = "light") -> Figure:
-    """Norm and effective rank of the fast weights over the steps, a colour for each head.
+    """Draw the norm and the effective rank of the fast weights over the steps, a colour for each head.
 
-    Thin lines are rows, thick ones the mean of the rows that are not over.
+    Thin lines are rows of the trace; thick lines are the mean of the rows that have not ended.
 
     Raises:
-        ValueError: they were not recorded.
+        ValueError: the trace has no norm and effective rank.
     """
     if trace.norm is None or trace.effective_rank is None:
         raise ValueError("the trace has no norm and effective rank, expected one of fast weights, with growth=True")
@@ -135,7 +135,7 @@ def memory_growth(trace: Trace, *, theme: Theme = "light") -> Figure:
 
 
 def _count_steps(axes: Axes, T: int, both: bool = False, most: int = 12) -> None:
-    """Whole numbers along the axis, from 1, about as many as ``most``."""
+    """Label the axis with about ``most`` step numbers, from 1."""
     places = MaxNLocator(min(T, most), integer=True, steps=[1, 2, 5, 10]).tick_values(1, T)
     ticks = sorted({1, *(int(place) for place in places if 1 <= place <= T)})
     axes.set_xticks([tick - 1 for tick in ticks], [str(tick) for tick in ticks])

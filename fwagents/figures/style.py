@@ -1,4 +1,4 @@
-"""Style of the pictures (light or dark, legible to the colour-blind), and functions that write them."""
+"""Style of the figures (light or dark, colour-blind-safe), and functions that write them."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ class Palette(NamedTuple):
     """Colours of a theme.
 
     Attributes:
-        ground: behind everything.
-        ink: lines and words.
-        faint: what stands back.
-        lines: told apart by the colour-blind (Okabe and Ito's).
-        ramp: from nothing to much; its lightness alone tells.
-        split: from below zero to above it, of two hues that the colour-blind tell apart.
+        ground: background.
+        ink: lines and text.
+        faint: axes and grid.
+        lines: colour-blind-safe line colours (Okabe and Ito's).
+        ramp: sequential scale from zero up, legible by its lightness alone.
+        split: diverging scale from negative to positive, with two colour-blind-safe hues.
     """
 
     ground: str
@@ -49,7 +49,7 @@ PALETTES = {
 
 @contextmanager
 def themed(theme: Theme) -> Iterator[Palette]:
-    """Within it, what is drawn is drawn in the theme's colours."""
+    """Draw in the theme's colours within this context."""
     if theme not in PALETTES:
         raise ValueError(f"theme is {theme!r}, expected one of {', '.join(PALETTES)}")
     palette = PALETTES[theme]
@@ -64,7 +64,7 @@ def themed(theme: Theme) -> Iterator[Palette]:
 
 
 def save(figure: Figure, path: Path | str) -> None:
-    """Write a figure, as PNG, SVG or PDF by the name's ending; the same figure gives the same bytes."""
+    """Write a figure as PNG, SVG or PDF, by the ending of ``path``; the same figure gives the same bytes."""
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg", "pdf"):
@@ -75,7 +75,7 @@ def save(figure: Figure, path: Path | str) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The content of a PNG for a log: small, with letters that are large beside the rest, for it is shown smaller."""
+    """Render a figure as a small PNG for a log, with relatively large text, since logs show images small."""
     content = io.BytesIO()
     width, height = figure.get_size_inches()
     figure.set_size_inches(0.75 * width, 0.75 * height)
@@ -84,5 +84,5 @@ def png(figure: Figure) -> bytes:
 
 
 def ramp_of(colours: Sequence[str]) -> Colormap:
-    """Colours as a scale; what is not a number is left out."""
+    """Return a colour scale through ``colours``; NaN is transparent."""
     return LinearSegmentedColormap.from_list("fwagents", list(colours)).with_extremes(bad=(0, 0, 0, 0))

@@ -1,4 +1,4 @@
-"""Pictures of the supervised tasks: which characters, which patches a memory looks back at."""
+"""Figures of the supervised tasks: the characters or image patches that a memory attends to."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,20 +15,20 @@ from fwagents.inspection.traces import Array
 def retrieval_strings(
     strings: Sequence[str], weights: Array, answers: Sequence[str], said: Sequence[str], *, theme: Theme = "light"
 ) -> Figure:
-    """Strings such as ``c9k8j3f1??c``, each character coloured by its share of what the last one reads.
+    """Draw strings such as ``c9k8j3f1??c``, each character coloured by its share of the last character's read.
 
-    A memory with several heads has a line for each of them; the shares of a string's lines together make 1.
+    A memory with several heads has a line for each head; the shares of all lines of a string sum to 1.
 
     Args:
-        strings: N of them, of one length T.
-        weights: [N, heads, T] in the read of the last character, 0 or more, such as ``Trace.parts()[-1]``.
-        answers: the right ones.
-        said: what the model said.
+        strings: N strings of one length T.
+        weights: weights in the last character's read [N, heads, T], 0 or more, such as ``Trace.parts()[-1]``.
+        answers: correct answers.
+        said: answers of the model.
         theme: "light" or "dark".
     """
     N, heads, T = weights.shape
     shares = weights / np.maximum(weights.sum((1, 2), keepdims=True), np.finfo(float).tiny)
-    pitch = heads + (heads > 1)  # lines from a string to the next, with an empty one between
+    pitch = heads + (heads > 1)  # lines from a string to the next, with an empty line between strings of several lines
     lines = np.full((N, pitch, T), np.nan)
     lines[:, :heads] = shares
     with themed(theme) as palette:
@@ -72,12 +72,12 @@ def glimpse_sequence(
     title: str = "",
     theme: Theme = "light",
 ) -> Figure:
-    """Draw how much the last glimpse reads from every glimpse: on the image, and glimpse by glimpse.
+    """Draw the share of every glimpse in the last glimpse's read: on the image, and for each glimpse.
 
     Args:
-        image: [S, S].
+        image: image [S, S].
         boxes: row, column and side of every glimpse, in pixels.
-        weights: [T], weight of every glimpse in the read of the last one, 0 or more; summed over heads.
+        weights: weight of every glimpse in the last glimpse's read [T], 0 or more, summed over heads.
         looks: glimpses in a line.
         title: description of the image.
         theme: "light" or "dark".
@@ -116,6 +116,6 @@ def glimpse_sequence(
 
 
 def _on(colour: Any) -> str:
-    """Black or white, whichever is legible on a colour (by its luminance)."""
+    """Return black or white, whichever is legible on ``colour``, by its luminance."""
     red, green, blue = colour[:3]
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"

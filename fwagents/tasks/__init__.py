@@ -1,1 +1,1 @@
-"""Supervised tasks for memory cores: key-value retrieval, images by glimpses, language, and one training loop."""
+"""Supervised tasks for memory cores: key-value retrieval, images by glimpses and language, with one training loop."""

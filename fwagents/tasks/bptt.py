@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time: the training loop on texts, whose state is carried from batch to batch."""
+"""Truncated backpropagation through time: the training loop on texts, which carries the state from batch to batch."""
 
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -14,16 +14,16 @@ from fwagents.tasks.data import Examples
 from fwagents.tasks.language import Corpus, LanguageModel
 from fwagents.tasks.training import Score, Trainer, TrainingOptions
 
-SCORED_ROWS = 16  # pieces that a text is scored in
-SCORED_STEPS = 256  # characters of each at once
+SCORED_ROWS = 16  # parallel pieces into which a text is split for scoring
+SCORED_STEPS = 256  # characters of a piece that are scored at once
 SHOWN = 200  # characters of a sample in TensorBoard
-CLOSING = 500  # and of the last one
+CLOSING = 500  # characters of the final sample
 
 
 def batches(corpus: Corpus, batch_size: int, bptt: int) -> int:
     """Return the number of batches in a pass through the training text.
 
-    The number is the same wherever in the first ``bptt`` characters the pass begins.
+    The number does not depend on where in the first ``bptt`` characters the pass begins.
 
     Raises:
         ValueError: ``bptt`` is below 1, or the text is shorter than a batch.
@@ -38,23 +38,23 @@ def batches(corpus: Corpus, batch_size: int, bptt: int) -> int:
 
 
 class LanguageTrainer(Trainer):
-    """Trains a ``LanguageModel``: Williams and Peng (1990), as is usual for texts.
+    """Trains a ``LanguageModel`` by truncated backpropagation through time (Williams and Peng, 1990).
 
-    The training text is laid out in ``batch_size`` rows, and a batch is the next ``bptt`` characters of every row: the
-    state is carried on, gradients end where the batch begins. Every pass through the text begins at a place of its own,
-    drawn from the first ``bptt`` characters, and with the initial state. A text is scored in 16 pieces side by side,
-    each from the initial state; the fewer than 16 characters left over are not. What is chosen has the lowest NLL.
+    The training text is split into ``batch_size`` rows, and a batch is the next ``bptt`` characters of every row. The
+    state carries over from batch to batch; gradients do not. Every pass through the text begins with the initial state
+    at a random place in the first ``bptt`` characters. A text is scored in 16 parallel pieces, each from the initial
+    state; up to 15 characters at the end are not scored. Validation chooses the weights with the lowest NLL.
 
     Args:
         model: a ``LanguageModel``.
-        corpus: what to learn from, choose by and report on.
+        corpus: training, validation and test text.
         options: see ``TrainingOptions``.
-        folder: where checkpoints and TensorBoard's events go.
+        folder: folder for checkpoints and TensorBoard's events.
         bptt: characters over which gradients flow back.
-        test_curve: as for ``Trainer``.
+        test_curve: see ``Trainer``.
 
     Raises:
-        ValueError: ``bptt`` is below 1, or the training text has less than a batch.
+        ValueError: ``bptt`` is below 1, or the training text is shorter than a batch.
     """
 
     model: LanguageModel
@@ -96,7 +96,7 @@ class LanguageTrainer(Trainer):
 
     @torch.no_grad()
     def score(self, examples: Examples) -> Score:
-        """Score the model on a text: how many next characters it gets wrong, and how likely they are."""
+        """Score the model on a text: the share of wrong next characters, and their NLL."""
         self.model.eval()
         rows = min(SCORED_ROWS, len(examples.labels))
         length = len(examples.labels) // rows
@@ -110,19 +110,19 @@ class LanguageTrainer(Trainer):
         return Score(error=100 * wrong / (rows * length), nll=nll / (rows * length), accuracy=[])
 
     def describe(self, measured: Any, split: str) -> str:
-        """Bits per character, and the share of next characters that the likeliest guess misses."""
+        """Return bits per character and the error of the most likely next character, as text."""
         return f"{measured[f'{split}_bits']:.4f} bits per character, error {measured[f'{split}_error']:.2f} %"
 
     def log(self, writer: SummaryWriter) -> None:
-        """A sample."""
-        # Two spaces before a line's end make Markdown, which TensorBoard shows, keep it.
+        """Write a sample to TensorBoard."""
+        # TensorBoard shows Markdown, which keeps a line break only after two spaces.
         writer.add_text("sample", self._sample(SHOWN).replace("\n", "  \n"), self.update)
 
     def closing(self) -> str:
-        """A longer sample, from the best weights."""
+        """Return a longer sample, from the best weights."""
         self.model.load_state_dict(self.best_weights)
         return f"Sample:\n{self._sample(CLOSING)}\n"
 
     def _sample(self, length: int) -> str:
-        generator = torch.Generator().manual_seed(self.options.seed)  # its own, so that training is as without samples
+        generator = torch.Generator().manual_seed(self.options.seed)  # separate, so samples do not change training
         return self.corpus.decode(self.model.sample(length, generator))

@@ -13,7 +13,7 @@ class Examples(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Examples to learn from, to choose by, and to report on once."""
+    """Examples for training, for the choice of weights, and for the final report."""
 
     train: Examples
     validation: Examples

@@ -1,4 +1,4 @@
-"""Images in folders, a folder a class: any pictures of one's own."""
+"""A data set of images in folders, one folder for each class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".tif", ".tiff")
 
 
 class ImageFolder(NamedTuple):
-    """Grey images uint8 [N, S, S] with their labels, white high; a label is a place in ``classes``.
+    """Grey images uint8 [N, S, S], 255 for white, with their labels; a label is an index into ``classes``.
 
-    ``validation`` is None where there is no such folder.
+    ``validation`` is None if there is no such folder.
     """
 
     train: Examples
@@ -33,23 +33,23 @@ class ImageFolder(NamedTuple):
 def load_image_folder(path: str | Path, size: int, progress: bool = True) -> ImageFolder:
     """Read ``<path>/<split>/<class>/<image>``; the splits are ``train``, ``test`` and, if there is one, ``validation``.
 
-    The classes are the folders in ``train``, by name; the other splits need not have all of them. Images become grey;
-    one of another size is cut to a square about its middle and scaled by averaging. Files that are no images by their
-    names, and folders that begin with a dot, are passed over.
+    The classes are the folders in ``train``, sorted by name; the other splits need not have all of them. Images are
+    converted to grey. An image of another size is cropped to a central square and scaled by averaging. Files without
+    the suffix of an image, and files and folders whose names begin with a dot, are ignored.
 
     Args:
         path: folder of the splits.
         size: S, pixels along each side.
-        progress: show a bar on a terminal.
+        progress: True shows a progress bar on a terminal.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in one.
+        FileNotFoundError: a folder does not exist, or has no image.
         ValueError: an image cannot be read, a split has a class that ``train`` lacks, or ``size`` is below 1.
     """
     root = Path(path).expanduser()
     size = positive_int("size", size)
     classes = tuple(folder.name for folder in _class_folders(root / "train"))
-    # All are found before any is read: what is missing is said at once.
+    # All files are found before any is read, so that a missing one is reported at once.
     files = {name: _files(root / name, classes) for name in SPLITS if name != OPTIONAL or (root / name).is_dir()}
     read = {name: _read(name, found, size, progress) for name, found in files.items()}
     return ImageFolder(read["train"], read.get(OPTIONAL), read["test"], classes)
@@ -65,7 +65,7 @@ def _class_folders(split: Path) -> list[Path]:
 
 
 def _files(split: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """The images of a split, each with its label."""
+    """List the images of a split, each with its label."""
     found = []
     for folder in _class_folders(split):
         if folder.name not in classes:
@@ -88,7 +88,7 @@ def _read(split: str, files: Sequence[tuple[Path, int]], size: int, progress: bo
 def _grey(path: Path, size: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):  # Pillow would clip them to white
+            if image.mode.startswith(("I", "F")):  # Pillow would clip such pixels to white
                 raise ValueError(f"its mode is {image.mode}, expected 8 bits a channel")
             return np.array(ImageOps.fit(image.convert("L"), (size, size), Image.Resampling.BOX))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -1,4 +1,4 @@
-"""Images by glimpses: a fixed sequence of patches, coarse and fine. Ba et al. (2016), section 4.2."""
+"""Image classification by glimpses, a fixed sequence of coarse and fine patches. Ba et al. (2016), section 4.2."""
 
 import math
 from typing import Any
@@ -13,28 +13,28 @@ from fwagents.tasks.data import Examples
 from fwagents.tasks.initialisation import uniform_by_outputs
 
 QUADRANTS = 4
-LOOKS = 6  # at each quadrant: coarse, four fine ones, coarse again
+LOOKS = 6  # glimpses of each quadrant: one coarse, four fine, the coarse one again
 GLIMPSES = QUADRANTS * LOOKS
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Bytes [B, S, S] as numbers from 0 to 1."""
+    """Convert bytes [B, S, S] to numbers from 0 to 1."""
     return images.to(torch.get_default_dtype()) / 255
 
 
 def glimpses(images: Tensor) -> Tensor:
     """Return the 24 glimpses of images [B, 4 p, 4 p], each a patch of p x p: [24, B, p * p].
 
-    The quadrants follow each other row by row. Each is seen as a whole, averaged over 2 x 2 pixels; then as its own
-    four quadrants, row by row; then as a whole again.
+    The quadrants of the image follow each other row by row. The glimpses of a quadrant are the whole quadrant,
+    averaged over 2 x 2 pixels; its own four quadrants, row by row; and the whole quadrant again.
 
     Models compute the glimpses batch by batch. A batch of 128 takes 0.2 ms longer than with stored glimpses, but the
-    data set stays in bytes: 43 MB in place of 260 MB for MNIST.
+    data set stays in bytes: 43 MB instead of 260 MB for MNIST.
     """
     B, side, _ = images.shape
     p = side // QUADRANTS
     x = pixels(images)
-    # Image rows are quadrant, half of it, row of the patch; columns likewise.
+    # The view splits image rows into quadrant, half of the quadrant, and row of the patch, and columns likewise.
     fine = x.view(B, 2, 2, p, 2, 2, p).permute(1, 4, 2, 5, 0, 3, 6).reshape(QUADRANTS, 4, B, p * p)
     halved = F.avg_pool2d(x.unsqueeze(1), 2)
     coarse = halved.view(B, 2, p, 2, p).permute(1, 3, 0, 2, 4).reshape(QUADRANTS, 1, B, p * p)
@@ -42,7 +42,7 @@ def glimpses(images: Tensor) -> Tensor:
 
 
 def boxes(side: int) -> list[tuple[int, int, int]]:
-    """Where in an image of side x side each glimpse is: row, column and side of its patch, in pixels."""
+    """Return the row, column and side of each glimpse's patch, in pixels, in an image of side x side."""
     half, quarter = side // 2, side // QUADRANTS
     found = []
     for row, column in ((0, 0), (0, half), (half, 0), (half, half)):
@@ -53,11 +53,11 @@ def boxes(side: int) -> list[tuple[int, int, int]]:
 
 
 class GlimpseModel(nn.Module):
-    """Any core on the glimpses, and scores read from its last output.
+    """Classifier that runs any core over the glimpses and computes scores from its last output.
 
     Args:
-        core: its ``input_size`` is the pixels of a patch.
-        classes: what there is to tell apart.
+        core: core whose ``input_size`` is the number of pixels of a patch.
+        classes: number of classes.
     """
 
     def __init__(self, core: MemoryCore[Any], classes: int = 10) -> None:
@@ -65,37 +65,37 @@ class GlimpseModel(nn.Module):
         patch_of(core)
         self.scores = nn.Linear(core.output_size, positive_int("classes", classes))
         self.apply(uniform_by_outputs)
-        self.core = core  # after that: it has drawn its own weights
+        self.core = core  # set after ``apply``, since the core has drawn its own weights
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images uint8 [B, 4 p, 4 p] -> scores [B, classes], unnormalised."""
+        """Map images uint8 [B, 4 p, 4 p] to unnormalised scores [B, classes]."""
         y, _ = self.core(glimpses(images))
         scores: Tensor = self.scores(y[-1])
         return scores
 
 
 class MultiLevelModel(nn.Module):
-    """The fast-weight model of Figure 3, told when to store, when to wipe and when to integrate.
+    """The fast-weight model of Figure 3, with fixed steps at which it stores, clears and integrates.
 
     With the core's slow weights W and C, its bias b and its fast memory, and integration weights V; q is the quadrant,
     c its coarse patch and x_1 .. x_4 its fine ones::
 
-        k_q = settle(W g_{q-1} + C c + b, nothing)          first look at the coarse patch; stored, then h is wiped
+        k_q = settle(W g_{q-1} + C c + b, nothing)          first look at the coarse patch; stored, then h is cleared
         f_1 = settle(           C x_1 + b, nothing)
         f_i = settle(W f_{i-1} + C x_i + b, nothing)         the fine patches, by slow weights
         g_q = settle(V f_4 + C c + b, k_1 .. k_q)           second look: recall and integrate
         scores = read-out of g_4,   g_0 = 0
 
-    ``settle`` is the inner loop of the core (equation 5), with what it may read. The paper draws this and leaves open
-    what is settled here so: where only slow weights act, the memory is read as empty, so that the layer norm stays; V
-    enters the sustained boundary, and so the layer norm, as W does elsewhere; what was stored stays, a decay weaker
-    with every quadrant; the integrated state is not stored.
+    ``settle`` is the inner loop of the core (equation 5); its second argument is the content of the memory. The paper
+    gives only the figure, and these choices are ours. Where only slow weights act, the memory is empty, so that the
+    layer norm still applies. V enters the sustained boundary, and so the layer norm, as W does elsewhere. Stored states
+    remain, and decay once a quadrant. The integrated state is not stored.
 
-    The four chains of fine patches do not depend on each other or on what is stored, so they run side by side.
+    The four chains of fine patches depend neither on each other nor on the memory, so they run in parallel.
 
     Args:
-        core: its ``input_size`` is the pixels of a patch.
-        classes: what there is to tell apart.
+        core: core whose ``input_size`` is the number of pixels of a patch.
+        classes: number of classes.
 
     Shapes:
         ``integration [R, R]`` (V), drawn uniformly from +-1/sqrt(R).
@@ -109,10 +109,10 @@ class MultiLevelModel(nn.Module):
         nn.init.uniform_(self.integration, -bound, bound)
         self.scores = nn.Linear(core.output_size, positive_int("classes", classes))
         self.apply(uniform_by_outputs)
-        self.core = core  # after that: it has drawn its own weights
+        self.core = core  # set after ``apply``, since the core has drawn its own weights
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images uint8 [B, 4 p, 4 p] -> scores [B, classes], unnormalised."""
+        """Map images uint8 [B, 4 p, 4 p] to unnormalised scores [B, classes]."""
         settle, W = self.core.settle, self.core.weight_hh
         drive = F.linear(glimpses(images), self.core.weight_ih, self.core.bias)
         coarse, *fine, again = torch.unflatten(drive, 0, (QUADRANTS, LOOKS)).unbind(1)  # each [4, B, R]
@@ -130,15 +130,15 @@ class MultiLevelModel(nn.Module):
 
 
 class PatchConvNet(nn.Module):
-    """Three convolutional layers on the same patches, features of each alike in number.
+    """Three convolutional layers on the same patches, with equal numbers of features.
 
-    The first sees the fine patches, and with filters of its own the coarse ones; the second joins, in each quadrant,
-    its four fine patches and its coarse one; the third joins the four quadrants. The paper says no more than "ConvNet".
+    The first layer has separate filters for fine and for coarse patches. The second joins the four fine patches and
+    the coarse patch of each quadrant. The third joins the four quadrants. The paper says only "ConvNet".
 
     Args:
         patch_size: p.
-        features: of every layer.
-        classes: what there is to tell apart.
+        features: number of features of every layer.
+        classes: number of classes.
     """
 
     def __init__(self, patch_size: int, features: int, classes: int = 10) -> None:
@@ -152,7 +152,7 @@ class PatchConvNet(nn.Module):
         self.scores = nn.Linear(features, positive_int("classes", classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images uint8 [B, 4 p, 4 p] -> scores [B, classes], unnormalised."""
+        """Map images uint8 [B, 4 p, 4 p] to unnormalised scores [B, classes]."""
         x = pixels(images).unsqueeze(1)
         fine = torch.relu(self.fine(x))
         coarse = torch.relu(self.coarse(F.avg_pool2d(x, 2)))
@@ -162,10 +162,10 @@ class PatchConvNet(nn.Module):
 
 
 def patch_of(core: MemoryCore[Any]) -> int:
-    """p of a core that reads patches of p x p.
+    """Return p of a core that reads patches of p x p.
 
     Raises:
-        ValueError: its ``input_size`` is no square.
+        ValueError: the core's ``input_size`` is not a square.
     """
     p = math.isqrt(core.input_size)
     if p * p != core.input_size:

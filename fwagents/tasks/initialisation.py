@@ -4,9 +4,9 @@ from torch import nn
 
 
 def uniform_by_outputs(module: nn.Module) -> None:
-    """Weights of linear layers uniform in +-1/sqrt(outgoing units), biases zero: Ba et al. (2016), section 4.
+    """Initialise a linear layer: weights uniform in +-1/sqrt(outgoing units), bias zero. Ba et al. (2016), section 4.
 
-    For ``nn.Module.apply``; whatever is no linear layer is left alone.
+    For ``nn.Module.apply``: other modules are not changed.
     """
     if isinstance(module, nn.Linear):
         bound = module.out_features**-0.5

@@ -1,4 +1,4 @@
-"""Character-level language modelling: any text, the next character from all before it."""
+"""Character-level language modelling: predict the next character of a text from all characters before it."""
 
 import itertools
 from collections.abc import Callable
@@ -15,32 +15,32 @@ from fwagents.cores.base import positive_int
 from fwagents.tasks.data import Examples, Splits
 from fwagents.tasks.initialisation import uniform_by_outputs
 
-SHARES = (0.9, 0.05)  # of training and validation; the rest is test
-SIZE_STEP = 4  # a multiple of it suits every core
+SHARES = (0.9, 0.05)  # shares of the training and validation text; the rest is the test text
+SIZE_STEP = 4  # every core supports its multiples as hidden size
 
 
 class Corpus(NamedTuple):
-    """A text in three splits, one behind the other.
+    """A text in three consecutive splits.
 
     Attributes:
-        splits: of each, its characters but the last int64 [N], and as labels those that follow them.
-        vocabulary: every character of the text, in order; a token is a place in it.
+        splits: for each split, all characters but the last as inputs, int64 [N], and the next characters as labels.
+        vocabulary: every character of the text, sorted; a token is an index into it.
     """
 
     splits: Splits
     vocabulary: str
 
     def decode(self, tokens: Tensor) -> str:
-        """Tokens [N] as text."""
+        """Convert tokens [N] to text."""
         return "".join(self.vocabulary[token] for token in tokens.tolist())
 
 
 def read_corpus(path: str | Path) -> Corpus:
-    """Read a text file in UTF-8: the first 90 % to learn from, then 5 % to choose by, then 5 % to report on.
+    """Read a UTF-8 text file: the first 90 % for training, then 5 % for validation and 5 % for testing.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not UTF-8, or too short for every split to have two characters.
+        ValueError: the file is not UTF-8, or too short for every split to have two characters.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -58,11 +58,11 @@ def read_corpus(path: str | Path) -> Corpus:
 
 
 class LanguageModel(nn.Module):
-    """Character -> embedding -> core -> a score for each character that may follow.
+    """Language model: character -> embedding -> core -> a score for each possible next character.
 
     Args:
-        core: any memory; its ``input_size`` is the width of the embedding.
-        symbols: characters of the vocabulary.
+        core: any core; its ``input_size`` is the width of the embedding.
+        symbols: number of characters in the vocabulary.
     """
 
     def __init__(self, core: MemoryCore[Any], symbols: int) -> None:
@@ -70,16 +70,16 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(positive_int("symbols", symbols), core.input_size)
         self.scores = nn.Linear(core.output_size, symbols)
         self.apply(uniform_by_outputs)
-        self.core = core  # after that: it has drawn its own weights
+        self.core = core  # set after ``apply``, since the core has drawn its own weights
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Tokens int64 [T, B], and the core's state before them -> scores [T, B, symbols], and the state after them."""
+        """Map tokens int64 [T, B] and the core's state before them to scores [T, B, symbols] and the state after."""
         y, state = self.core(self.embedding(tokens), state)
         return self.scores(y), state
 
     @torch.no_grad()
     def sample(self, length: int, generator: torch.Generator, first: int = 0) -> Tensor:
-        """Draw a text character by character, int64 [length], after a first one, which is left out."""
+        """Sample a text of tokens, int64 [length], that follows the token ``first``."""
         stepper = self.core.stepper(1)
         token, drawn = torch.tensor([first]), []
         for _ in range(length):
@@ -93,7 +93,7 @@ def fitting_size(parameters: int, build: Callable[[int], nn.Module]) -> int:
     """Return the hidden size, a multiple of 4, whose model comes closest to a number of trainable parameters.
 
     Args:
-        parameters: that number.
+        parameters: wanted number of trainable parameters.
         build: function from the hidden size to the model; it is called on the meta device.
 
     Raises:

@@ -1,4 +1,4 @@
-"""MNIST: handwritten digits, from files at hand or downloaded once."""
+"""MNIST, handwritten digits, from local files or downloaded once."""
 
 import gzip
 import os
@@ -16,7 +16,7 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-# Name, and SHA-256 of the published <name>.gz.
+# Names of the files, and the SHA-256 of each published <name>.gz.
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
 TEST_IMAGES = "t10k-images-idx3-ubyte"
@@ -32,7 +32,7 @@ CLASSES = 10
 
 
 class MNIST(NamedTuple):
-    """Images uint8 [N, 28, 28], ink high, and their digits int64 [N]; N is 60,000 for training and 10,000 for test."""
+    """Images uint8 [N, 28, 28], 255 for ink, and digits int64 [N]; N is 60,000 for training and 10,000 for test."""
 
     train_images: Tensor
     train_labels: Tensor
@@ -43,18 +43,18 @@ class MNIST(NamedTuple):
 def load_mnist(data_dir: str | Path | None = None, progress: bool = True) -> MNIST:
     """Read the four IDX files of LeCun et al. (1998), plain or gzipped.
 
-    They are looked for in ``data_dir``, else in the folder that the environment variable ``FWAGENTS_MNIST`` names;
-    neither of these is written to, and any number of images will do. Given neither, the published files are taken
-    from the user's cache, and from the first mirror that has them if they are not there (needs ``pooch``). They must
+    The files are read from ``data_dir``, else from the folder in the environment variable ``FWAGENTS_MNIST``. Nothing
+    is written to these folders, and the files may hold any number of images. Without a folder, the published files are
+    read from the user's cache, or downloaded from the first mirror that has them, which needs ``pooch``. Downloads must
     match their checksums, and enter the cache whole or not at all.
 
     Args:
         data_dir: folder of the four files.
-        progress: show a bar for each download.
+        progress: True shows a progress bar for each download.
 
     Raises:
-        FileNotFoundError: a file is missing, and no mirror gave it.
-        ValueError: a file is damaged, cut short, or not what its name says.
+        FileNotFoundError: a file is missing, and no mirror has it.
+        ValueError: a file is damaged, truncated, or not the kind that its name says.
     """
     folder = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT) or None
     if folder is not None:
@@ -67,14 +67,14 @@ def load_mnist(data_dir: str | Path | None = None, progress: bool = True) -> MNI
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept, in the user's cache."""
+    """Return the folder of downloads in the user's cache."""
     import pooch
 
     return Path(pooch.os_cache("fwagents")) / "mnist"
 
 
 def _present(folder: Path, name: str) -> Path:
-    """The file of that name, as it is or gzipped."""
+    """Return the path of the file of that name, plain or gzipped."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
@@ -82,7 +82,7 @@ def _present(folder: Path, name: str) -> Path:
 
 
 def _downloaded(name: str, progress: bool) -> Path:
-    """The published file, from the cache or a mirror."""
+    """Return the path of the published file, from the cache or a mirror."""
     try:
         import pooch
     except ImportError:
@@ -101,7 +101,7 @@ def _downloaded(name: str, progress: bool) -> Path:
                 downloader=pooch.HTTPDownloader(progressbar=progress),
             )
             return Path(path)
-        except (OSError, ValueError) as error:  # what requests raises is an OSError, a wrong checksum a ValueError
+        except (OSError, ValueError) as error:  # requests raises an OSError, a wrong checksum a ValueError
             failures.append(textwrap.shorten(f"{mirror}: {error}", 240))
     raise FileNotFoundError(
         f"{name}.gz is not in {folder} and no mirror gave it, expected one that does, or the four files in a folder "
@@ -119,10 +119,10 @@ def _images_with_labels(images_path: Path, labels_path: Path) -> tuple[Tensor, T
 
 
 def read_idx(path: Path, *sizes: int) -> Tensor:
-    """An IDX file of bytes: four bytes of magic, the last one the number of dimensions; their sizes; the bytes.
+    """Read an IDX file of bytes: four magic bytes, the last the number of dimensions, then their sizes and the data.
 
     Args:
-        path: plain, or gzipped if it ends in ``.gz``.
+        path: path of the file, which is gzipped if the path ends in ``.gz``.
         *sizes: expected sizes of all dimensions but the first.
 
     Returns:

@@ -26,12 +26,12 @@ SIZES = (100_000, 10_000, 20_000)
 class RetrievalTask:
     """Strings of key-value pairs, then ``??``, then one of the keys; the answer is that key's value.
 
-    Keys are distinct letters; values are digits, drawn independently, so they may repeat. Keys, values and the key
-    asked for are uniform.
+    Keys are distinct letters; values are digits, drawn independently, so they may repeat. Keys, values and the queried
+    key are uniformly distributed.
 
     Args:
         pairs: K; a string has ``2 K + 3`` characters.
-        alphabet: letters that keys are drawn from, at least K of them.
+        alphabet: letters from which keys are drawn, at least K.
 
     Raises:
         ValueError: ``pairs`` or ``alphabet`` is not as above.
@@ -50,19 +50,19 @@ class RetrievalTask:
 
     @property
     def vocabulary(self) -> str:
-        """Every character that occurs; a token is a place in it."""
+        """All characters that occur; a token is an index into this string."""
         return self.alphabet + DIGITS + MARK
 
     @property
     def length(self) -> int:
-        """T, the characters of a string."""
+        """T, the number of characters in a string."""
         return 2 * self.pairs + 3
 
     @property
     def keyless_error(self) -> float:
-        """Percent of strings that are missed, exactly, by answering with the string's most frequent digit.
+        """Exact error, in percent, of answering with the string's most frequent digit.
 
-        The best that can be done with the digits and without the keys.
+        No answer that ignores the keys has a lower error.
         """
 
         def strings(most: int) -> int:
@@ -76,7 +76,7 @@ class RetrievalTask:
             return ways[self.pairs]
 
         rarer = sum(strings(most) for most in range(self.pairs))
-        expected = self.pairs - rarer / len(DIGITS) ** self.pairs  # times that the most frequent digit occurs
+        expected = self.pairs - rarer / len(DIGITS) ** self.pairs  # mean count of the most frequent digit
         return float(100 * (1 - expected / self.pairs))
 
     @property
@@ -86,7 +86,7 @@ class RetrievalTask:
         return keys * math.prod([len(DIGITS)] * self.pairs) * self.pairs
 
     def draw(self, count: int, rng: np.random.Generator) -> Examples:
-        """Random strings as tokens int64 [count, T], with their answers [count]."""
+        """Draw random strings as tokens int64 [count, T], with their answers [count]."""
         letters, digits = len(self.alphabet), len(DIGITS)
         rows = np.arange(count)
         keys = rng.permuted(np.tile(np.arange(letters), (count, 1)), axis=1)[:, : self.pairs]
@@ -99,14 +99,14 @@ class RetrievalTask:
         return Examples(torch.from_numpy(tokens), torch.from_numpy(values[rows, asked]))
 
     def splits(self, sizes: tuple[int, int, int] = SIZES, data_seed: int = 0) -> Splits:
-        """Training, validation and test strings, all of them distinct, so that no two splits share one.
+        """Draw training, validation and test strings that are all distinct, so that no two splits share one.
 
         Args:
-            sizes: strings of each split.
-            data_seed: the same seed, the same strings.
+            sizes: number of strings in each split.
+            data_seed: seed of the strings.
 
         Raises:
-            ValueError: a size is below 1, or there are not as many strings, or the seed is negative.
+            ValueError: a size is below 1, fewer different strings exist, or the seed is negative.
         """
         if data_seed < 0:
             raise ValueError(f"data_seed is {data_seed}, expected an integer of at least 0")
@@ -127,7 +127,7 @@ class RetrievalTask:
         return Splits(*(Examples(inputs, answers) for inputs, answers in parts))
 
     def _first_of_each(self, tokens: Tensor) -> Tensor:
-        """Where each string occurs first, in order."""
+        """Return the index of each string's first occurrence, in order."""
         texts = self._characters(tokens).view(f"S{self.length}").ravel()
         return torch.from_numpy(np.sort(np.unique(texts, return_index=True)[1]))
 
@@ -136,14 +136,14 @@ class RetrievalTask:
         return np.ascontiguousarray(table[tokens.numpy()])
 
     def decode(self, tokens: Tensor) -> list[str]:
-        """Tokens [N, T] as strings."""
+        """Convert tokens [N, T] to strings."""
         return [row.tobytes().decode() for row in self._characters(tokens)]
 
     def encode(self, strings: Sequence[str]) -> Examples:
-        """Strings as tokens int64 [N, T], with their answers.
+        """Convert strings to tokens int64 [N, T], with their answers.
 
         Raises:
-            ValueError: one of them is not a string of this task.
+            ValueError: a string does not belong to this task.
         """
         places = {character: place for place, character in enumerate(self.vocabulary)}
         answers = [self._answer(text) for text in strings]
@@ -162,19 +162,19 @@ class RetrievalTask:
 
 
 class RetrievalModel(nn.Module):
-    """The paper's net: character -> embedding -> ReLU layer -> core -> ReLU layer -> a score for each digit.
+    """The paper's network: character -> embedding -> ReLU layer -> core -> ReLU layer -> a score for each digit.
 
-    Read at the last character. What stands before the core sees one character at a time, so it is run once over the
-    vocabulary and looked up, which is the same and far cheaper.
+    The scores are computed at the last character. The layers before the core see one character at a time, so they run
+    once over the vocabulary, and the results are looked up, which is equivalent and far cheaper.
 
-    The embedding is drawn from a standard normal, as the paper does not say: from +-1/sqrt(50), like the other layers,
-    fast weights of 20 units stay for long at remembering two pairs of four.
+    The paper does not give the distribution of the embedding; it is standard normal here. With +-1/sqrt(50), as in the
+    other layers, training of fast weights with 20 units stalls for long at remembering two of the four pairs.
 
     Args:
-        core: any memory; its ``input_size`` is the width of the layer before it (the paper's 100).
-        symbols: characters of the vocabulary.
+        core: any core; its ``input_size`` is the width of the layer before the core (100 in the paper).
+        symbols: number of characters in the vocabulary.
         embedding_size: width of the embedding.
-        readout_size: width of the layer behind the core.
+        readout_size: width of the layer after the core.
     """
 
     def __init__(self, core: MemoryCore[Any], symbols: int = 37, embedding_size: int = 50, readout_size: int = 100):
@@ -184,19 +184,19 @@ class RetrievalModel(nn.Module):
         self.readout = nn.Linear(core.output_size, readout_size)
         self.scores = nn.Linear(readout_size, len(DIGITS))
         self.apply(uniform_by_outputs)
-        self.core = core  # after that: it has drawn its own weights
+        self.core = core  # set after ``apply``, since the core has drawn its own weights
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [B, T] -> scores [B, 10], unnormalised."""
+        """Map tokens int64 [B, T] to unnormalised scores [B, 10]."""
         y, _ = self.core(self.core_inputs(tokens))
         return self.answer(y[-1])
 
     def core_inputs(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [B, T] -> what the core is given [T, B, D]."""
+        """Map tokens int64 [B, T] to the inputs of the core [T, B, D]."""
         table = torch.relu(self.expansion(self.embedding.weight))
         return F.embedding(tokens.T, table)
 
     def answer(self, y: Tensor) -> Tensor:
-        """The core's outputs [..., H] -> scores [..., 10], unnormalised."""
+        """Map the core's outputs [..., H] to unnormalised scores [..., 10]."""
         scores: Tensor = self.scores(torch.relu(self.readout(y)))
         return scores

@@ -1,4 +1,4 @@
-"""One training loop for all supervised tasks: batches, validation, checkpoints to resume from."""
+"""The training loop of all supervised tasks: batches, validation, and checkpoints from which to resume."""
 
 import math
 import time
@@ -22,7 +22,7 @@ CHECKPOINT = "checkpoint.pt"
 LOG_EVERY = 100  # updates
 
 WARMUP = 0.1  # share of the updates
-# Factor on the learning rate, by the share of the updates that is done.
+# Factors on the learning rate, as functions of the share of updates done.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1.0 - done,
@@ -37,15 +37,15 @@ class TrainingOptions:
 
     Attributes:
         updates: largest number of batches to train on.
-        batch_size: examples of a batch; fewer where the training set has fewer.
-        learning_rate: Adam's step size, at its largest.
-        lr_schedule: "constant", or "cosine" or "linear" down to zero over the updates, or "warmup": cosine, but for a
-            rise from zero over the first tenth.
+        batch_size: examples in a batch; fewer if the training set has fewer.
+        learning_rate: largest learning rate of Adam.
+        lr_schedule: "constant", or "cosine" or "linear" down to zero over the updates, or "warmup": cosine with a
+            linear rise from zero over the first tenth.
         max_grad_norm: norm at which gradients are clipped; None for never.
-        eval_freq: updates between two validations; a checkpoint follows each.
-        patience: validations in a row that are no better and end training; None for none.
-        solved_evals: validations in a row without any error that end training; None for none.
-        seed: of the order of the examples.
+        eval_freq: updates between two validations; each saves a checkpoint.
+        patience: number of validations in a row without improvement that ends training; None never ends it.
+        solved_evals: number of validations in a row without any error that ends training; None never ends it.
+        seed: seed of the order of the examples.
 
     Raises:
         ValueError: a value is out of range.
@@ -111,11 +111,11 @@ def evaluate(model: nn.Module, examples: Examples, batch_size: int = 500) -> Sco
 
 
 class Trainer:
-    """Train a model and choose its weights by validation. Training can be killed at any moment and resumed.
+    """Train a model and choose its weights by validation. Training can be killed at any time and resumed.
 
-    The order of the examples and the learning rate follow from the number of the update, and when to stop follows
-    from the curve, so a checkpoint is the weights, Adam's moments, the best weights and the curve; and what a task
-    carries from one update to the next.
+    The number of the update determines the order of the examples and the learning rate, and the curve determines when
+    to stop. A checkpoint therefore holds the weights, Adam's moments, the best weights, the curve, and the tensors that
+    a task carries from one update to the next.
 
     Args:
         model: maps inputs [B, ...] to unnormalised scores [B, classes].
@@ -132,8 +132,8 @@ class Trainer:
         carried: tensors that a task carries from one update to the next; none here.
     """
 
-    measured: ClassVar[tuple[str, ...]] = ("error", "nll")  # of a Score, in the curve and the result
-    chosen_by: ClassVar[tuple[str, ...]] = ("validation_error", "validation_nll")  # the lowest; those behind break ties
+    measured: ClassVar[tuple[str, ...]] = ("error", "nll")  # fields of a Score in the curve and the result
+    chosen_by: ClassVar[tuple[str, ...]] = ("validation_error", "validation_nll")  # minimised; the second breaks ties
 
     def __init__(
         self, model: nn.Module, splits: Splits, options: TrainingOptions, folder: Path, *, test_curve: bool = False
@@ -151,17 +151,17 @@ class Trainer:
 
     @property
     def best(self) -> dict[str, float]:
-        """The row of the curve whose weights are kept."""
+        """Row of the curve with the best weights, which are kept."""
         return min(self.curve, key=self._rank)
 
     @property
     def stopped(self) -> str | None:
-        """Why training is over: "solved", "patience" or "updates"; None while it is not."""
+        """Reason why training has ended: "solved", "patience" or "updates"; None while it continues."""
         options, errors = self.options, [row["validation_error"] for row in self.curve]
         if not errors:
             return None
         values = [row[self.chosen_by[0]] for row in self.curve]
-        solved = next((i for i, error in enumerate(reversed(errors)) if error), len(errors))  # the last ones without
+        solved = next((i for i, error in enumerate(reversed(errors)) if error), len(errors))  # last ones without error
         if options.solved_evals is not None and solved >= options.solved_evals:
             return "solved"
         if options.patience is not None and len(values) - 1 - values.index(min(values)) >= options.patience:
@@ -169,11 +169,11 @@ class Trainer:
         return "updates" if self.update >= options.updates else None
 
     def train(self) -> None:
-        """Go on until it is over.
+        """Train until ``stopped`` gives a reason.
 
         Raises:
-            FloatingPointError: a quantity that it names is not finite; the last checkpoint is whole.
-            KeyboardInterrupt: the last checkpoint is whole.
+            FloatingPointError: a quantity, which the message names, is not finite; the last checkpoint stays valid.
+            KeyboardInterrupt: training was interrupted; the last checkpoint stays valid.
         """
         writer = SummaryWriter(str(self.folder), purge_step=self.update + 1 if self.curve else None)
         bar = tqdm(total=self.options.updates, initial=self.update, unit=" updates", disable=None, dynamic_ncols=True)
@@ -190,36 +190,36 @@ class Trainer:
             writer.close()
 
     def test(self) -> Score:
-        """Score the best weights, which the model then holds, on the test set."""
+        """Load the best weights into the model and score them on the test set."""
         self.model.load_state_dict(self.best_weights)
         return self.score(self.splits.test)
 
     def loss(self) -> Tensor:
-        """The loss of this update's batch."""
+        """Compute the loss of this update's batch."""
         train, rows = self.splits.train, self._batch()
         return F.cross_entropy(self.model(train.inputs[rows]), train.labels[rows])
 
     def score(self, examples: Examples) -> Score:
-        """Score the model as it is."""
+        """Score the model with its current weights."""
         return evaluate(self.model, examples)
 
     def describe(self, measured: Mapping[str, Any], split: str) -> str:
-        """In words, what a row of the curve or a result says of a split."""
+        """Return a split's values in a row of the curve or a result, as text."""
         return f"error {measured[f'{split}_error']:.2f} %, NLL {measured[f'{split}_nll']:.4f}"
 
     def log(self, writer: SummaryWriter) -> None:
-        """Write a task's own TensorBoard entries after a validation, besides the measured values; here none."""
+        """Write further TensorBoard entries of a task after a validation; none by default."""
 
     def closing(self) -> str:
-        """Return a task's own text for the end of training, made with the best weights; here empty."""
+        """Return a task's text for the end of training, made with the best weights; empty by default."""
         return ""
 
     def load(self) -> None:
-        """Go on from the folder's checkpoint.
+        """Resume from the folder's checkpoint.
 
         Raises:
-            FileNotFoundError: it has none.
-            ValueError: it is not a whole checkpoint of this model.
+            FileNotFoundError: the folder has no checkpoint.
+            ValueError: the file is not a whole checkpoint of this model.
         """
         path = self.folder / CHECKPOINT
         try:
@@ -243,13 +243,13 @@ class Trainer:
             "seconds": self.seconds,
             "best_weights": self.best_weights,
             "carried": list(self.carried),
-            "torch": torch.get_rng_state(),  # for a model that draws as it learns
+            "torch": torch.get_rng_state(),  # for models that draw random numbers in training
         }
         with replacing(self.folder / CHECKPOINT) as file:
             torch.save(kept, file)
 
     def _learn(self, writer: SummaryWriter, bar: "tqdm[Any]") -> float:
-        """Updates up to the next validation; returns their mean loss."""
+        """Run the updates up to the next validation; return their mean loss."""
         end = min(self.options.updates, self.update + self.options.eval_freq)
         total, losses = 0.0, []
         first = self.update
@@ -266,7 +266,7 @@ class Trainer:
         return total / (end - first)
 
     def _step(self) -> float:
-        """One update; returns its loss."""
+        """Run one update; return its loss."""
         options = self.options
         rate = options.learning_rate * SCHEDULES[options.lr_schedule](self.update / options.updates)
         self.optimizer.param_groups[0]["lr"] = rate
@@ -282,7 +282,7 @@ class Trainer:
         return value
 
     def _batch(self) -> Tensor:
-        """The examples of this update: every epoch an order of its own, what does not fill a batch left out."""
+        """Return the indices of this update's examples; every epoch has its own order, without a last partial batch."""
         count = len(self.splits.train.labels)
         size = min(self.options.batch_size, count)
         epoch, place = divmod(self.update, count // size)
@@ -325,18 +325,18 @@ class Trainer:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint. Torch does not compare the checksums, so this does."""
+    """Read a checkpoint, and compare its checksums, which torch does not do."""
     check_zip(path)
     kept: dict[str, Any] = torch.load(path, weights_only=True)
     return kept
 
 
 def load_best(model: nn.Module, folder: Path) -> None:
-    """Give a model the weights that validation chose in a run; ``folder`` is the run's.
+    """Load into a model the weights that validation chose in the run in ``folder``.
 
     Raises:
-        FileNotFoundError: it has no checkpoint.
-        RuntimeError: they are of another model.
+        FileNotFoundError: the folder has no checkpoint.
+        RuntimeError: the weights belong to another model.
     """
     if not (folder / CHECKPOINT).is_file():
         raise FileNotFoundError(f"{folder} has no {CHECKPOINT} yet")
