@@ -63,9 +63,9 @@ def trace(subject: Any, source: Any, **options: Any) -> Trace:
 
     Args:
         subject: a core; or an SB3 model whose policy is a ``MemoryPolicy`` (MemoryPPO, MemoryA2C, RecurrentPPO), or
-            that policy alone.
-        source: for a core its inputs [T, B, D]; for a model a Gymnasium environment, whose pictures are recorded too
-            if it was made with a ``render_mode`` of "rgb_array" or "ansi".
+            the policy alone.
+        source: inputs [T, B, D] for a core; a Gymnasium environment for a model. The environment's screens are
+            recorded too if its ``render_mode`` is "rgb_array" or "ansi".
         **options: options of ``trace_sequences`` for a core, of ``episodes.trace_episodes`` for a model.
 
     Raises:
@@ -74,6 +74,6 @@ def trace(subject: Any, source: Any, **options: Any) -> Trace:
     """
     if isinstance(subject, MemoryCore):
         return trace_sequences(subject, source, **options)
-    from fwagents.inspection.episodes import trace_episodes  # SB3, which sequences do not need
+    from fwagents.inspection.episodes import trace_episodes  # imports SB3, which sequences do not need
 
     return trace_episodes(subject, source, **options)

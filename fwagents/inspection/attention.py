@@ -15,22 +15,22 @@ FAST_MEMORIES = (FastWeights, FastWeightProgrammer)
 
 
 class Reads(NamedTuple):
-    """The reads of a sequence from its fast memory; T steps, B rows, S inner steps, keys of d and values of E numbers.
+    """Reads of a sequence from its fast memory; T steps, B rows, S inner steps, keys of d and values of E numbers.
 
     Every core with a fast memory writes and reads in the same way, in each of its heads::
 
         W(t)     = decay(t) W(t-1) + written(t) key(t)^T
         W query  = sum over tau of weights[..., tau] written(tau)
 
-    ``FastWeights`` has one head, with d = E = R, and reads it S times a step. It reads before it writes, so that a step
-    has no part in its own reads. A ``FastWeightProgrammer`` reads each of its heads once a step (S = 1), after it has
-    written, so that a step has a part in its own read.
+    ``FastWeights`` has one head, with d = E = R, and reads it S times a step. It reads before it writes, so a step has
+    no part in its own reads. A ``FastWeightProgrammer`` reads each of its heads once a step (S = 1), after the write,
+    so a step has a part in its own read.
 
     Attributes:
-        keys: [T, B, heads, d], as they are multiplied: normalised and rotated if the core does that.
+        keys: [T, B, heads, d], as multiplied: normalised and rotated if the core does so.
         written: [T, B, heads, E], the vector that each step writes under its key.
-        queries: [T, B, heads, S, d], as they are multiplied.
-        weights: [T, B, heads, S, T], weight of step tau (last) in a read.
+        queries: [T, B, heads, S, d], as multiplied.
+        weights: [T, B, heads, S, T], weight of step tau (last dimension) in a read.
         decay: [T, B, heads], factor on the memory before each step's write.
         taken: int64 [T, B], number of inner steps of each step: S, or fewer if an adaptive row settled earlier.
 
@@ -46,7 +46,7 @@ class Reads(NamedTuple):
 
 
 def has_fast_memory(core: MemoryCore[Any]) -> bool:
-    """Whether ``reads`` gives the core's attention."""
+    """Return whether ``reads`` supports the core."""
     return isinstance(core, FAST_MEMORIES) and getattr(core, "inner_steps", 1) != 0
 
 
@@ -54,16 +54,16 @@ def has_fast_memory(core: MemoryCore[Any]) -> bool:
 def reads(core: MemoryCore[Any], x: Tensor, y: Tensor, start: Tensor) -> Reads:
     """Return every read of a sequence that begins with an empty memory.
 
-    The weight of step tau in a read of step t is the product of the decays since tau, times key(tau) . query(t), for
-    the steps of the same episode, else 0. ``written`` is fast_lr h for ``FastWeights`` (h / |h| if it stores that); v
-    for the sum rule; and beta (v - alpha W k) for the delta rule, with W as it was before. The sum rule divides its
-    read, so its weights are divided by the same number.
+    The weight of step tau in a read of step t is the product of the decays since tau, times key(tau) . query(t), if
+    both steps are in the same episode, else 0. ``written`` is fast_lr times the key, h or h / |h|, for ``FastWeights``;
+    v for the sum rule; and beta (v - alpha W k) for the delta rule, with the W before the write. The sum rule divides
+    its read, so its weights are divided by the same number.
 
     Args:
         core: ``FastWeights`` with inner steps, or a ``FastWeightProgrammer``.
-        x: its inputs [T, B, D].
-        y: its outputs for them [T, B, H].
-        start: bool [T, B], True where a step opens an episode; the first step of every row does.
+        x: inputs of the core [T, B, D].
+        y: outputs of the core for these inputs [T, B, H].
+        start: bool [T, B], True where a step opens an episode; True at the first step of every row.
 
     Raises:
         TypeError: the core has no fast memory.
@@ -105,7 +105,7 @@ def _reads_of_fast_weights(core: FastWeights, x: Tensor, y: Tensor, start: Tenso
 
 
 def _decays(core: FastWeights, start: Tensor) -> Tensor:
-    """Return the share of step tau's write that is left at step t: decay^(t - 1 - tau), or 0 [T, B, T]."""
+    """Return the decay of step tau's write at step t: decay^(t - 1 - tau), or 0 [T, B, T]."""
     T = len(start)
     step = torch.arange(T, device=start.device)
     age = step[:, None] - 1 - step
@@ -117,7 +117,7 @@ def _decays(core: FastWeights, start: Tensor) -> Tensor:
 
 
 def _reads_of_programmer(core: FastWeightProgrammer, x: Tensor, start: Tensor) -> Reads:
-    """Compute the reads of every episode of every row, one after the other."""
+    """Compute the reads of every episode of every row in turn."""
     T, B = start.shape
     heads, d = core.num_heads, core.hidden_size // core.num_heads
     keys, written, queries = (x.new_zeros(T, B, heads, d) for _ in range(3))
@@ -135,7 +135,7 @@ def _reads_of_programmer(core: FastWeightProgrammer, x: Tensor, start: Tensor) -
 
 
 def _episodes(start: Tensor) -> Iterator[tuple[int, int, int]]:
-    """Yield the row, the first step and the step after the last one, of every episode."""
+    """Yield the row, the first step, and the step after the last step of every episode."""
     for b, opens in enumerate(start.T):
         begins = [*opens.nonzero().flatten().tolist(), len(start)]
         for begin, end in pairwise(begins):
@@ -143,14 +143,14 @@ def _episodes(start: Tensor) -> Iterator[tuple[int, int, int]]:
 
 
 def _unrolled(core: FastWeightProgrammer, program: Program) -> tuple[Tensor, Tensor]:
-    """Weights [T, T] and what is written [T, d], of the program of one row and head, such as keys [T, d].
+    """Compute the weights [T, T] and written vectors [T, d] from the program of one row and head, such as keys [T, d].
 
-    The triangular system is that of ``fwagents.cores.programmer.execute``, for the whole episode. Its program is
-    in float64: over many steps the sum of the decays' logarithms would lose digits that a difference of two needs.
+    The triangular system is the one in ``fwagents.cores.programmer.execute``, for the whole episode. The program is in
+    float64, since in float32 the difference of two long sums of log decays would lose too many digits.
     """
     q, k, u, rate, log_decay = program
     log_left = q.new_zeros(len(q), 1) if log_decay is None else log_decay.cumsum(0).unsqueeze(-1)
-    between = (log_left - log_left.mT).tril().exp().tril()  # what is left at row t of what column s wrote
+    between = (log_left - log_left.mT).tril().exp().tril()  # decay at step t (row) of the write of step s (column)
     if rate is not None:
         rate = rate.unsqueeze(-1)
         system = rate * between * (k @ k.mT)
@@ -165,8 +165,8 @@ class Growth(NamedTuple):
 
     Attributes:
         norm: [T, B, heads], Frobenius norm of W after each step.
-        effective_rank: [T, B, heads], exp of the entropy of W's singular values, divided by their sum (Roy and
-            Vetterli, 2007): n where n of them are equal and the rest zero; 0 where W is zero.
+        effective_rank: [T, B, heads], exp of the entropy of W's singular values divided by their sum (Roy and
+            Vetterli, 2007): n if n singular values are equal and the others zero; 0 if W is zero.
     """
 
     norm: Tensor
@@ -175,16 +175,16 @@ class Growth(NamedTuple):
 
 @torch.no_grad()
 def growth(reads: Reads, start: Tensor) -> Growth:
-    """Follow W over a sequence, from ``reads`` of it; ``start`` bool [T, B] as there.
+    """Compute the growth of W over a sequence from its ``reads``, with the same ``start``, bool [T, B].
 
-    W is A for ``FastWeights``. The sum rule's normaliser is no part of it.
+    W is A for ``FastWeights``. The sum rule's normaliser is not part of W.
     """
     W = reads.keys.new_zeros(*reads.keys.shape[1:3], reads.written.shape[-1], reads.keys.shape[-1])
     norms, ranks = [], []
     for key, written, decay, first in zip(reads.keys, reads.written, reads.decay, start, strict=True):
         W = torch.where(first[:, None, None, None], torch.zeros_like(W), W)
         W = decay[..., None, None] * W + written.unsqueeze(-1) * key.unsqueeze(-2)
-        # In float64: in float32 LAPACK does not always converge on matrices of so low a rank.
+        # In float32 LAPACK does not always converge on matrices of such low rank.
         values = torch.linalg.svdvals(W.double()).to(W.dtype)
         total = values.sum(-1)
         share = values / total.unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Attribution of a score to each past input, by gradients: every core has them, so that cores can be compared."""
+"""Attribution of a score to each past input by gradients, which every core has, so that cores can be compared."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def attribution(scores: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-    """Norm of the derivative of the score at step t by the input at step tau (Simonyan et al., 2013, over time).
+    """Compute the norm of the derivative of the score at step t by the input at step tau (Simonyan et al., 2013).
 
     Args:
-        scores: [T, B]; row b must depend on no other row of the inputs.
-        inputs: tensors [T, B, ...] that the scores were computed from; together they are one input.
+        scores: scores [T, B]; row b must depend only on row b of the inputs.
+        inputs: tensors [T, B, ...] from which the scores were computed; together they are one input.
 
     Returns:
-        [T, B, T], tau last. Zero where the input is later, or in another episode.
+        The norms [T, B, T], with tau in the last dimension; zero if the input is later or in another episode.
     """
     rows = []
     for score in scores:

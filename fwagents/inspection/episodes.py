@@ -48,13 +48,13 @@ def trace_episodes(
         deterministic: whether to take the most likely actions instead of samples.
         normalize_obs: function applied to the environment's observations, such as ``VecNormalize.normalize_obs``.
         attention: whether to record the attention of a fast memory, T^2 numbers a row for each head or inner step.
-        growth: whether to follow the norm and the effective rank of a fast memory, which takes its singular values at
+        growth: whether to record the norm and the effective rank of a fast memory, which needs its singular values at
             every step; no effect without attention.
-        attribution: whether to differentiate, once for each step.
+        attribution: whether to record the attribution, which takes a backward pass for each step.
 
     Raises:
         TypeError: the model's policy is no ``MemoryPolicy``.
-        ValueError: episodes is not as above.
+        ValueError: ``episodes`` is not a positive integer.
     """
     policy = getattr(model, "policy", model)
     if not isinstance(policy, MemoryPolicy):
@@ -131,7 +131,7 @@ def _run_again(
     shape = start.shape
     starts = torch.as_tensor(start, device=policy.device)
     flat: Any = map_observations(lambda x: x.reshape(-1, *x.shape[2:]), observations)
-    # As floats, so that they can have gradients.
+    # Converted to floats, so that they can have gradients.
     obs: Any = preprocess_obs(
         cast(Any, policy.obs_to_tensor(flat)[0]), policy.observation_space, normalize_images=policy.normalize_images
     )
@@ -156,7 +156,7 @@ def _run_again(
 def _scores(distribution: Distribution, taken: Tensor) -> Tensor:
     """Return the logits [N] of the actions [N, ...] that were taken; see ``Trace``.
 
-    Log-probabilities would not do: their gradient is almost zero for a confident agent, and zero at a Gaussian's mode.
+    Log-probabilities are not used: their gradient is almost zero for a confident agent, and zero at a Gaussian's mode.
     """
     if isinstance(distribution, CategoricalDistribution):
         return _log_odds(distribution.distribution.logits, taken)
@@ -169,7 +169,7 @@ def _scores(distribution: Distribution, taken: Tensor) -> Tensor:
 
 
 def _log_odds(logits: Tensor, taken: Tensor) -> Tensor:
-    """log(p / (1 - p)) of one of several actions: logits [N, P], which action [N] -> [N]; 0 for an only one."""
+    """Return log(p / (1 - p)) of the taken actions [N] from logits [N, P]: [N]; 0 if there is only one action."""
     place = taken.long().unsqueeze(-1)
     own = logits.gather(-1, place).squeeze(-1)
     if logits.shape[-1] == 1:

@@ -1,4 +1,4 @@
-"""An episode as pictures, one a step: the true screen, what the agent saw, what it did, and what it looked back at."""
+"""An episode as pictures, one for each step: true screen, observation, action, value, and the memory's attention."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,20 +12,20 @@ from fwagents.inspection.traces import Array, Trace
 
 Box: TypeAlias = tuple[int, int, int, int]
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, on a ground of the film's own.
+# Okabe and Ito's colour-blind-safe colours, on a dark background.
 GROUND, PANEL, FAINT, TEXT = (24, 24, 24), (44, 44, 44), (150, 150, 150), (235, 235, 235)
 CHOSEN, OTHER, VALUE, LOOK = (240, 228, 66), (86, 180, 233), (0, 158, 115), (230, 159, 0)
 SIDE, GAP, LINE = 320, 16, 22  # pixels
-BARS, CHART = 8, 90  # actions with a line of their own; height of the lowest panel
-STRIP, MARGIN = 30, 60  # height of a head's strip in that panel, where there are several; room for its name
+BARS, CHART = 8, 90  # largest number of actions with a line each; height of the lowest panel
+STRIP, MARGIN = 30, 60  # height of a head's strip in the lowest panel, and width of its name, if there are several
 READ, READ_TOO = "share of a step in what is read now", "share of a step, this one too, in what is read"
 MOVED = "share of an observation in the action"
-LATEST = 60  # steps that the lowest panel reaches back
-FEWEST_FOR_A_GRID = 25  # numbers
+LATEST = 60  # latest steps that the lowest panel shows
+FEWEST_FOR_A_GRID = 25  # numbers from which a vector is shown as a grid
 
 
 def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
-    """Return the names of the environment's actions, which Atari games and our environments have; None without."""
+    """Return the names of the environment's actions, or None; Atari games and our environments have names."""
     meanings = getattr(env.unwrapped, "get_action_meanings", None)
     return None if meanings is None else list(meanings())
 
@@ -33,8 +33,8 @@ def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
 def as_shown(trace: Trace, env: gym.Env[Any, Any]) -> Trace:
     """Return a trace with the environment's own observations, for films and figures.
 
-    If ``PreviousStep`` is the outermost wrapper, the parts that it adds are left out: a film shows actions and rewards
-    in separate panels, and lays out a screen by its size.
+    If ``PreviousStep`` is the outermost wrapper, its added parts are removed: a film shows actions and rewards in
+    separate panels, and lays out a screen by its size.
     """
     own_part = getattr(env, "own_part", None)
     return trace if own_part is None else replace(trace, observations=own_part(trace.observations))
@@ -43,15 +43,15 @@ def as_shown(trace: Trace, env: gym.Env[Any, Any]) -> Trace:
 def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None, *, every: int = 1) -> Iterator[Array]:
     """Yield the pictures of an episode, one for each step and one after the last.
 
-    The lowest panel shows how much of the current step's read from the fast memory (in its last inner step) comes from
-    each step. For a core without a fast memory, it shows how much each observation moves the current action. A memory
-    with heads has a strip for each head, all on one scale.
+    The lowest panel shows the share of each step in the current step's read from the fast memory, in its last inner
+    step. For a core without a fast memory, it shows how much each observation moves the current action. A memory with
+    several heads has a strip for each head, all on one scale.
 
     Args:
         trace: trace of an agent, with screens that are pictures.
         row: index of the episode.
         action_names: names of discrete actions; numbers by default.
-        every: number of steps for each picture; there is always a picture after the last step.
+        every: number of steps between pictures; there is always a picture after the last step.
 
     Yields:
         uint8 [height, width, 3], all of one size, both sides even.
@@ -68,7 +68,7 @@ def film(trace: Trace, row: int = 0, action_names: Sequence[str] | None = None, 
 
 
 class _Frame:
-    """One picture, drawn from the top to the bottom."""
+    """One picture, drawn from top to bottom."""
 
     def __init__(self, episode: Trace, t: int, action_names: Sequence[str] | None) -> None:
         self.episode, self.t, self.over = episode, t, t == len(episode.start)
@@ -78,9 +78,9 @@ class _Frame:
         size = (SIDE * screen.width // screen.height, SIDE)
         enlarged = Image.Resampling.NEAREST if screen.height <= SIDE else Image.Resampling.LANCZOS
         self.screen = screen.resize(size, enlarged)
-        self.middle = GAP + self.screen.width + GAP  # where the right half begins
+        self.middle = GAP + self.screen.width + GAP  # left edge of the right half
         self.width = 2 * (self.middle + SIDE + GAP + 1 >> 1)
-        self.panel = GAP + 2 * LINE + SIDE  # where the panels below the screens begin
+        self.panel = GAP + 2 * LINE + SIDE  # top of the panels below the screens
         self.lowest = self.panel + LINE + self._panel_height() + GAP
         self.heads = len(looks(episode, 0))
         self.legend = self.lowest + LINE + max(CHART, self.heads * STRIP) + LINE
@@ -104,7 +104,7 @@ class _Frame:
         return np.asarray(self.image)
 
     def _legend(self) -> None:
-        """The meaning of every colour, in a line at the bottom."""
+        """Draw the meaning of every colour, in a line at the bottom."""
         exact = READ_TOO if self.episode.reads_own_write else READ
         bars = MOVED if self.episode.attention is None else exact
         named = {CHOSEN: "action taken, present step", OTHER: "other actions", VALUE: "value", LOOK: bars}
@@ -136,7 +136,7 @@ class _Frame:
         self._signed_bars(box, seen, sight_scale(self.episode.observations), OTHER)
 
     def _signed_bars(self, box: Box, numbers: Array, largest: float, fill: tuple[int, int, int]) -> None:
-        """A vector, an upright bar for each number, from the middle."""
+        """Draw a vector as vertical bars from the middle, one for each number."""
         left, top, right, bottom = box
         middle, pitch = (top + bottom) / 2, (right - left) / len(numbers)
         for place, number in enumerate(numbers):
@@ -179,7 +179,7 @@ class _Frame:
             self.draw.rectangle((x, bottom - share * (bottom - top), x + 0.8 * pitch, bottom), fill)
 
     def _values(self, box: Box) -> None:
-        """Value and return so far, and the value's curve up to here."""
+        """Draw the value, the return so far, and the curve of the values so far."""
         left, top, right, bottom = box
         values, rewards = self.episode.values, self.episode.rewards
         assert values is not None
@@ -231,7 +231,7 @@ class _Frame:
                 self._text((begin + (tau - first + 0.5) * pitch, bottom + 3), str(tau + 1), FAINT, "ma")
 
     def _bars(self, box: Box, heights: Array, slots: int) -> None:
-        """An upright bar for each of the steps, of a height up to 1, on a panel with room for ``slots`` of them."""
+        """Draw a vertical bar of height 0 to 1 for each step, on a panel with space for ``slots`` bars."""
         left, top, right, bottom = box
         self.draw.rectangle(box, PANEL)
         pitch = (right - left) / slots
@@ -241,10 +241,10 @@ class _Frame:
 
 
 def looks(episode: Trace, t: int) -> Array:
-    """Share of each step in the last read of step t, head by head; all heads together make 1 [heads, T].
+    """Return the share of each step in the last read of step t for each head [heads, T]; the sum over heads is 1.
 
-    Where there is no attention, the share of each observation in the attribution [1, T]. Zeros where nothing is read,
-    or neither was recorded.
+    Without attention, return the share of each observation in the attribution [1, T]. The result is zero if nothing is
+    read, or if the trace has neither.
     """
     if episode.attention is not None:
         sizes = episode.parts()[t, 0]
@@ -261,7 +261,7 @@ def sight(observations: Array | dict[str, Array], t: int) -> Array:
     """Return the observation at step t as a picture uint8 [height, width] or [height, width, 3], or as a short vector.
 
     A long vector is laid out row by row, in a shape close to a square. A dict is shown as its first entry that is a
-    picture, or else as all its entries, concatenated. Stacked frames are shown as the newest frame.
+    picture, or else as all its entries, concatenated. Of stacked frames, the newest is shown.
     """
     if isinstance(observations, dict):
         pictures = [array for array in observations.values() if array.ndim - 2 > 1]

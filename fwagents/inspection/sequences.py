@@ -32,17 +32,17 @@ def trace_sequences(
         x: inputs [T, B, D].
         start: bool [T, B], True where a step opens an episode; the first step of every row always does.
         attention: whether to record the attention of a fast memory, T^2 numbers a row for each head or inner step.
-        growth: whether to follow the norm and the effective rank of a fast memory, which takes its singular values at
+        growth: whether to record the norm and the effective rank of a fast memory, which needs its singular values at
             every step; no effect without attention.
-        attribution: whether to differentiate, T times over.
+        attribution: whether to record the attribution, which takes T backward passes.
         readout: function from outputs [T, B, H] to scores [T, B, n], for the attribution; the highest score of a step
             is differentiated.
 
     Raises:
-        ValueError: a shape is not as above, or an attribution was asked for without a readout.
+        ValueError: a shape is not as above, or ``attribution`` is True without a readout.
     """
     if attribution and readout is None:
-        raise ValueError("attribution is True and readout None, expected what turns the core's outputs into scores")
+        raise ValueError("attribution is True and readout None, expected a function from outputs to scores")
     x = x.detach().requires_grad_(attribution)
     with torch.set_grad_enabled(attribution):
         y, _ = core(x, start=start)
@@ -69,12 +69,12 @@ def recorded(
 
     Args:
         core: any core.
-        x: its inputs [T, B, D].
-        y: its outputs [T, B, H].
+        x: inputs of the core [T, B, D].
+        y: outputs of the core [T, B, H].
         start: bool [T, B].
         attention: whether to record the attention.
-        growth: whether to follow norm and effective rank.
-        scores: scores [T, B] and the tensors to differentiate them by; None for no attribution.
+        growth: whether to record norm and effective rank.
+        scores: scores [T, B], and the tensors by which to differentiate them; None for no attribution.
     """
     found: dict[str, Any] = {"core": type(core).__name__, "inputs": to_numpy(x), "hidden": to_numpy(y)}
     if scores is not None:

@@ -1,4 +1,4 @@
-"""Recordings of a memory at work: named arrays, a file that holds them, a table of the units."""
+"""Recordings of a memory's activity, as named arrays, as a file, and as a table of the units."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,14 +17,14 @@ Array: TypeAlias = NDArray[Any]
 
 @dataclass(frozen=True)
 class Trace:
-    """T steps of B rows; time first. A row of an agent is an episode; of a core, a sequence.
+    """Recording of T steps of B rows, time first. A row is an episode of an agent, or a sequence of a core.
 
-    Rows that are shorter than the longest are padded with zeros. An attribute that does not apply is None: attention
-    for a core without a fast memory, actions without an agent.
+    Shorter rows are padded with zeros. An attribute that does not apply is None, such as attention for a core without
+    a fast memory, or actions without an agent.
 
-    A fast memory is one or several matrices W, its heads. ``FastWeights`` has one head, A, and reads it in each of S
-    inner steps. A ``FastWeightProgrammer`` reads each of its heads once a step (S = 1). A read is a weighted sum of
-    what was written: ``attention[t, b, n, s] @ written[:, b, n]`` is the read of head n in inner step s of step t.
+    A fast memory has one or several heads, each a matrix W. ``FastWeights`` has one head, A, and reads it in each of S
+    inner steps. A ``FastWeightProgrammer`` reads each of its heads once a step (S = 1). A read is a weighted sum of the
+    written vectors: ``attention[t, b, n, s] @ written[:, b, n]`` is the read of head n in inner step s of step t.
 
     Attributes:
         core: class of the core, such as "FastWeights".
@@ -32,28 +32,28 @@ class Trace:
         start: bool [T, B], True where a step opens an episode.
         inputs: [T, B, D], inputs of the core.
         hidden: [T, B, H], outputs of the core.
-        keys: [T, B, heads, d], where each step writes: h, or h / |h|, for ``FastWeights``.
-        written: [T, B, heads, d], what each step writes there: fast_lr times the key for ``FastWeights``, v for the
+        keys: [T, B, heads, d], key under which each step writes: h, or h / |h|, for ``FastWeights``.
+        written: [T, B, heads, d], vector that each step writes: fast_lr times the key for ``FastWeights``, v for the
             sum rule, beta (v - alpha W k) for the delta rule.
-        queries: [T, B, heads, S, d], the vector that W multiplies in each inner step.
-        attention: [T, B, heads, S, T], weight of step tau (last) in each read: the product of the decays since tau,
-            times ``keys[tau] . query``, for the steps of the same episode, else zero. ``FastWeights`` reads before it
+        queries: [T, B, heads, S, d], vector that W multiplies in each inner step.
+        attention: [T, B, heads, S, T], weight of step tau (last dimension) in each read: the product of the decays
+            since tau, times ``keys[tau] . query``, within an episode, else zero. ``FastWeights`` reads before it
             writes, so a step has no weight in its own reads; a programmer writes first, so a step has a weight in its
-            own read. The sum rule's weights are divided as its read is. A row that has settled before the last inner
-            step holds its last read.
+            own read. The sum rule's weights are divided by the same number as its read. For a row that settles before
+            the last inner step, the later entries repeat its last read.
         inner_steps: int64 [T, B], number of inner steps of each step; it varies only if they are adaptive.
         norm: [T, B, heads], Frobenius norm of W after each step.
         effective_rank: [T, B, heads], exp of the entropy of W's singular values (Roy and Vetterli, 2007).
-        attribution: [T, B, T], norm of the derivative of a score at step t by the observation of step tau (last); the
-            score of an agent is the logit of the action that it took, log(p / (1 - p)), summed over the parts of an
-            action; for continuous actions the distribution's mode.
-        observations: [T, B, ...] as the policy was given them, or a dict of such.
+        attribution: [T, B, T], norm of the derivative of a score at step t by the observation of step tau (last
+            dimension). The score of an agent is the log-odds of its action, log(p / (1 - p)), summed over the parts of
+            an action; for continuous actions, the sum of the distribution's mode.
+        observations: [T, B, ...], inputs of the policy, or a dict of such arrays.
         actions: [T, B, ...].
         rewards: [T, B].
         values: [T, B].
         probabilities: [T, B, P], probability of every action; several discrete actions are concatenated; for binary
             actions, the probability of a 1. None for continuous actions.
-        screens: [T + 1, B, ...], pictures or texts, the last after the row's last step.
+        screens: [T + 1, B, ...], pictures or texts, the last one after the row's last step.
     """
 
     core: str
@@ -78,22 +78,22 @@ class Trace:
 
     @property
     def valid(self) -> Array:
-        """Bool [T, B], True up to each row's end."""
+        """Mask, bool [T, B], True up to each row's end."""
         return cast(Array, np.arange(len(self.start))[:, None] < self.length)
 
     @property
     def reads_own_write(self) -> bool:
-        """Whether any step has a weight in its own read, as with a programmer but not with ``FastWeights``."""
+        """True if a step has a weight in its own read, as with a programmer but not with ``FastWeights``."""
         return self.attention is not None and bool(np.diagonal(self.attention, axis1=0, axis2=-1).any())
 
     def parts(self, inner_step: int = -1) -> Array:
-        """Size of the part that each step has in a read of each head, |weight| |written| [T, B, heads, T].
+        """Return the size of each step's part in a read of each head, |weight| |written| [T, B, heads, T].
 
-        The weight alone is not comparable: a step that wrote nothing may have a large one. The measure is the norm of
-        Kobayashi et al. (2020), arXiv:2004.10102.
+        Weights alone are not comparable, since a step that wrote nothing may have a large weight. The measure is the
+        norm of Kobayashi et al. (2020), arXiv:2004.10102.
 
         Args:
-            inner_step: which read of each step; the last by default.
+            inner_step: read of each step; the last by default.
 
         Raises:
             ValueError: the trace has no attention.
@@ -104,7 +104,7 @@ class Trace:
         return cast(Array, np.abs(self.attention[:, :, :, inner_step]) * np.moveaxis(sizes, 0, -1))
 
     def row(self, b: int) -> "Trace":
-        """Row b alone, its length that of its own.
+        """Return a trace of row b alone, cut to its length.
 
         Raises:
             IndexError: there is no such row.
@@ -146,10 +146,10 @@ class Trace:
 
     @classmethod
     def load(cls, path: Path | str) -> "Trace":
-        """Read what ``save`` wrote; nothing in it is run.
+        """Read a file that ``save`` wrote; no code in it is run.
 
         Raises:
-            ValueError: the file holds something else.
+            ValueError: the file holds no trace.
         """
         values: dict[str, Any] = {}
         known = {field.name for field in fields(cls)}
@@ -169,9 +169,10 @@ class Trace:
         return cls(**{**values, "core": str(values["core"])})
 
     def frame(self) -> "pandas.DataFrame":
-        """A pandas table: a line for each step, with the units as ``unit_0`` .., and what else is few numbers a step.
+        """Return a pandas table with a line for each step, indexed by row and step.
 
-        Indexed by row and step. Norm and effective rank have a column for each head, ``norm_0`` ...
+        It has columns for the units, ``unit_0`` ..., and for actions, rewards, values and probabilities. Norm and
+        effective rank have a column for each head, ``norm_0`` ...
 
         Raises:
             ImportError: pandas is not installed.

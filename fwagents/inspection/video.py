@@ -10,20 +10,20 @@ from PIL import Image
 from fwagents.files import replacing
 from fwagents.inspection.traces import Array
 
-LAST = 1.5  # seconds for which a GIF shows its last picture, before it begins again
+LAST = 1.5  # additional seconds for which a GIF shows its last picture
 
 
 def write_video(frames: Iterable[Array], path: Path | str, fps: float) -> None:
-    """Write a GIF that repeats, or an MP4. The file is complete or absent at any time.
+    """Write a GIF that repeats, or an MP4. At any time the file is complete or absent.
 
     Args:
         frames: pictures uint8 [height, width, 3], all of one size.
-        path: ends in .gif or .mp4.
+        path: path that ends in .gif or .mp4.
         fps: pictures a second, above 0.
 
     Raises:
-        ValueError: another ending.
-        ImportError: an MP4 without imageio-ffmpeg.
+        ValueError: the path has another ending.
+        ImportError: imageio-ffmpeg, which an MP4 needs, is not installed.
     """
     path = Path(path)
     writer = {".gif": _write_gif, ".mp4": _write_mp4}.get(path.suffix.lower())
@@ -38,8 +38,8 @@ def _write_gif(frames: Iterable[Array], path: Path, fps: float) -> None:
 
 
 def gif(frames: Iterable[Array], fps: float) -> bytes:
-    """The content of a GIF that repeats; arguments as for ``write_video``."""
-    # One palette for all pictures, from the middle one, so that colours do not flicker and files stay small.
+    """Return the content of a GIF that repeats; arguments as for ``write_video``."""
+    # All pictures share the palette of the middle one, so that colours do not flicker and files stay small.
     images = [Image.fromarray(frame) for frame in frames]
     palette = images[len(images) // 2].quantize(128)
     reduced = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
@@ -56,7 +56,7 @@ def _write_mp4(frames: Iterable[Array], path: Path, fps: float) -> None:
     except ImportError as error:
         raise ImportError('an MP4 needs imageio-ffmpeg: pip install "fwagents[video]"') from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")  # ffmpeg goes by the ending
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")  # ffmpeg selects the format by the ending
     writer = None
     try:
         for frame in frames:

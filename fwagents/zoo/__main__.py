@@ -1,4 +1,4 @@
-"""RL Zoo's own scripts, with our algorithms and environments known to them.
+"""Runs RL Zoo's own scripts with our algorithms and environments registered.
 
 ``python -m fwagents.zoo train --algo memory_ppo --env PartialCatch-v0``
 """
@@ -22,7 +22,7 @@ SEARCHES = "searches"
 
 
 def main() -> None:
-    """Make ours known, then run the script that is named first."""
+    """Register our algorithms and samplers, then run the script that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "nothing"
     if name not in SCRIPTS:
         sys.exit(f"error: python -m fwagents.zoo was given {name!r}, expected one of {', '.join(SCRIPTS)}")
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def compute_settings(arguments: list[str]) -> None:
-    """Compute the settings that RL Zoo will read from the environment's arguments, where the command line has some."""
+    """Compute the settings that RL Zoo will read, from the environment's arguments on the command line."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--algo", nargs="?")
     parser.add_argument("--env-kwargs", nargs="*", default=[])
@@ -62,7 +62,7 @@ def compute_settings(arguments: list[str]) -> None:
 
 
 def _argument(word: str) -> tuple[str, Any]:
-    """``"size:20"`` as RL Zoo takes it; a value that is no literal has no part in our settings."""
+    """Parse ``"size:20"`` as RL Zoo does; a value that is no literal stays a string, which our settings ignore."""
     name, _, value = word.partition(":")
     try:
         return name, ast.literal_eval(value)
@@ -71,12 +71,12 @@ def _argument(word: str) -> tuple[str, Any]:
 
 
 def with_settings(arguments: list[str]) -> list[str]:
-    """The arguments with our settings for the algorithm, if it has some and no others are named.
+    """Add our settings for the algorithm to the arguments, if we have some and the arguments name no settings file.
 
-    A search gets a folder of its own, unless one is named: it leaves a run without a model, and ``enjoy`` takes the
-    latest run in a folder.
+    A search gets a separate folder unless the arguments name one: its run has no model, and ``enjoy`` takes the latest
+    run in a folder.
     """
-    parser = argparse.ArgumentParser(add_help=False)  # which knows all the ways of writing an option that theirs knows
+    parser = argparse.ArgumentParser(add_help=False)  # accepts the same spellings of these options as RL Zoo's parser
     parser.add_argument("--algo", nargs="?")
     parser.add_argument("-conf", "--conf-file", nargs="?", const="")
     parser.add_argument("-f", "--log-folder", nargs="?", const="")

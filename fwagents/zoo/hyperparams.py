@@ -1,4 +1,4 @@
-"""Settings that train well on each environment (``fwagents.settings``), as RL Zoo names them."""
+"""Settings that train well on each environment (``fwagents.settings``), under RL Zoo's names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ ATARI: dict[str, Any] = {
     **{"total_timesteps": 10_000_000, "num_envs": 8, "n_steps": 128, "learning_rate": 2.5e-4, "ent_coef": 0.01},
     **{"hidden_size": 256, "critic_core": "shared", "gae_lambda": 0.95, "gamma": 0.99},
 }
-# Options of fwagents agent by their names in RL Zoo; those of the policy; and those that it takes as they are.
+# Options of ``fwagents agent``: renamed in RL Zoo, options of the policy, and options with the same name.
 RENAMED = {"num_envs": "n_envs", "total_timesteps": "n_timesteps"}
 OF_POLICY = ("hidden_size", "critic_core")
 AS_THEY_ARE = (
@@ -23,14 +23,14 @@ OPTIONS = {"ppo_lstm": OF_PPO, "memory_ppo": OF_MEMORY_PPO, "memory_a2c": ("chun
 
 
 class Settings(dict[str, Any]):
-    """One environment's settings, which what a user gives is laid over.
+    """One environment's settings, which the user's settings override.
 
-    RL Zoo does so by ``update``. In ``policy_kwargs`` every option that is not given stays, except that ``core_kwargs``
-    go with the core that they are for.
+    RL Zoo overrides them by ``update``. Options of ``policy_kwargs`` that the user does not give stay, except that
+    ``core_kwargs`` are dropped if the user gives another core.
     """
 
     def update(self, given: Any) -> None:  # type: ignore[override]  # as RL Zoo calls it
-        """Take what is given, and of ``policy_kwargs`` what it holds."""
+        """Replace settings by the given ones; ``policy_kwargs`` are merged option by option."""
         given = dict(given)
         if isinstance(given.get("policy_kwargs"), dict):
             given["policy_kwargs"] = _laid_over(self["policy_kwargs"], given["policy_kwargs"])
@@ -43,11 +43,11 @@ def _laid_over(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def hyperparams_for(algo: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Settings]:
-    """Settings by environment id, with "default" for all others and "atari", as RL Zoo reads them.
+    """Return settings by environment id, plus "atari" and "default" for all others, as RL Zoo reads them.
 
     Args:
         algo: "ppo_lstm" (sb3-contrib's RecurrentPPO), "memory_ppo" or "memory_a2c".
-        env_kwargs: arguments of the environment that is to be trained in; those left out have their registered values.
+        env_kwargs: arguments of the training environment; missing arguments have their registered values.
     """
     found = {env: translated(algo, {**GENERAL, **defaults_for(env, AGENT_CORE, env_kwargs)}) for env in DEFAULTS}
     general = {"policy": "fwagents.zoo.policies.SuitedPolicy"}
@@ -59,10 +59,10 @@ def hyperparams_for(algo: str, env_kwargs: Mapping[str, Any] | None = None) -> d
 
 
 def translated(algo: str, setting: dict[str, Any]) -> Settings:
-    """One environment's options of fwagents agent as RL Zoo's."""
+    """Translate one environment's options of ``fwagents agent`` to RL Zoo's."""
     taken = {name: setting[name] for name in (*AS_THEY_ARE, *OPTIONS[algo]) if name in setting}
     if algo == "ppo_lstm":
-        # Its own default is 128 steps, whatever the rollout; ours is the whole of it.
+        # RecurrentPPO's default batch is 128 steps for any rollout; ours is the whole rollout.
         taken.setdefault("batch_size", setting["n_steps"] * setting["num_envs"])
     policy = {name: setting[name] for name in OF_POLICY if name in setting}
     core = setting.get("core_kwargs", {})

@@ -1,4 +1,4 @@
-"""A policy for RL Zoo's settings, which name one before the environment is known."""
+"""A policy for RL Zoo's settings, which name a policy before the environment is known."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ class SuitedPolicy(MemoryPolicy):
     """Makes a ``MemoryPolicy``, ``MemoryCnnPolicy`` or ``MemoryMultiInputPolicy``, whichever suits the observations.
 
     Args:
-        observation_space: observation space; it decides.
-        *args: the other arguments of ``fwagents.sb3.MemoryPolicy``.
-        **kwargs: the same.
+        observation_space: observation space, which selects the policy.
+        *args: other arguments of ``fwagents.sb3.MemoryPolicy``.
+        **kwargs: other keyword arguments of ``fwagents.sb3.MemoryPolicy``.
     """
 
     def __new__(cls, observation_space: spaces.Space[Any], *args: Any, **kwargs: Any) -> Any:
-        """The policy itself, which is no ``SuitedPolicy``."""
+        """Return the selected policy, which is not a ``SuitedPolicy``."""
         return POLICIES[policy_for(observation_space)](observation_space, *args, **kwargs)

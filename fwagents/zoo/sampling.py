@@ -1,4 +1,4 @@
-"""Optuna samplers for our algorithms' options, in the form that RL Zoo has them: one draws, one translates."""
+"""Optuna samplers for our algorithms' options, in RL Zoo's form: a function that samples and one that converts."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ CORES = ("rotary_fast_weights", "fast_weights", "lstm", "gru")
 
 
 def sample_memory_ppo_params(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> Any:
-    """Draw for MemoryPPO, as ``rl_zoo3.hyperparams_opt.HYPERPARAMS_SAMPLER`` asks.
+    """Sample options of MemoryPPO, for ``rl_zoo3.hyperparams_opt.HYPERPARAMS_SAMPLER``.
 
     Args:
-        trial: Optuna's.
+        trial: Optuna's trial.
         n_actions: not used.
         n_envs: not used.
         additional_args: not used.
@@ -22,14 +22,14 @@ def sample_memory_ppo_params(trial: Any, n_actions: int, n_envs: int, additional
 
 
 def sample_memory_a2c_params(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> Any:
-    """Draw for MemoryA2C; the arguments are those of ``sample_memory_ppo_params``."""
+    """Sample options of MemoryA2C; the arguments are the same as for ``sample_memory_ppo_params``."""
     params = _common(trial)
     params["use_rms_prop"] = trial.suggest_categorical("use_rms_prop", [False, True])
     return convert_params(params)
 
 
 def _common(trial: Any) -> dict[str, Any]:
-    """Sample the parameters that both algorithms have. Lengths are powers of two, so that chunks divide rollouts."""
+    """Sample the options of both algorithms. Lengths are powers of two, so that chunks divide rollouts."""
     params = {
         "n_steps_pow": trial.suggest_int("n_steps_pow", 4, 8),
         "chunk_length_pow": trial.suggest_int("chunk_length_pow", 3, 8),
@@ -56,7 +56,7 @@ OF_POLICY = ("core", "hidden_size", "critic_core")
 
 
 def convert_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
-    """Return sampled parameters, also those of a stored trial, as arguments of the algorithm."""
+    """Convert sampled parameters, also from a stored trial, to arguments of the algorithm."""
     rest = dict(sampled_params)
     n_steps = 2 ** rest.pop("n_steps_pow")
     core = {name: rest.pop(name) for name in OF_CORE if name in rest}
