@@ -1,8 +1,8 @@
-"""Partially observable Gymnasium environments; the games are single and natively batched.
+"""Partially observable Gymnasium environments; each game exists as a single and as a natively batched environment.
 
-Importing this package registers every environment of `ENVIRONMENTS`; so does naming it inside an id:
-`gymnasium.make("fwagents.envs:PartialCatch-v0")`. It needs gymnasium and numpy only, and loads an environment's own
-file when that environment is made.
+Importing this package registers every environment of `ENVIRONMENTS`. An id that names the package,
+`gymnasium.make("fwagents.envs:PartialCatch-v0")`, also imports it. The package needs only gymnasium and numpy, and
+loads the file of an environment when the environment is made.
 """
 
 from .registry import ENVIRONMENTS, SUITE, Difficulty, Environment, Returns, reference_returns, register_envs

@@ -1,15 +1,15 @@
-"""Checks of arguments: a message names the argument, what was expected and what was given."""
+"""Checks of arguments; an error message names the argument, its value and the expected values."""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-LARGEST = 1_000_000  # more would end in an error of memory or of 64-bit integers
+LARGEST = 1_000_000  # larger values would exhaust memory or overflow 64-bit integers
 
 
 def whole_number(name: str, value: object, low: int, high: int | None = None, *, most: int = LARGEST) -> int:
-    """`value` as an int if it is a whole number from `low` to `high`, or to `most` where nothing else limits it."""
+    """Return `value` as an int if it is a whole number from `low` to `high`, and at most `most`; else raise."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < low or (high is not None and value > high):
@@ -21,7 +21,7 @@ def whole_number(name: str, value: object, low: int, high: int | None = None, *,
 
 
 def whole_numbers(name: str, value: object, shape: tuple[int, ...], count: int) -> npt.NDArray[np.int64]:
-    """`value`, whole numbers from 0 to `count` - 1 that may lack the first axes of `shape`, as an array [*shape]."""
+    """Broadcast `value`, whole numbers from 0 to `count` - 1 that may lack the first axes of `shape`, to [*shape]."""
     array: npt.NDArray[Any] = np.asarray(value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be made of whole numbers, got {value!r}")

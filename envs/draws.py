@@ -1,8 +1,8 @@
-"""Random draws computed from counters: a batch of environments draws exactly what each of them would draw alone.
+"""Random draws computed from counters: an environment in a batch draws the same numbers as alone.
 
-Each environment owns a 64-bit key, taken from Gymnasium's seeded generator, and counts its episodes. A draw is a hash
-of (key, episode, number of the draw): the same for one environment as for a thousand, without a loop, and with nothing
-to save but the key and the counter.
+Each environment has a 64-bit key, taken from Gymnasium's seeded generator, and a counter of its episodes. A draw is a
+hash of (key, episode, number of the draw). It does not depend on the size of the batch, needs no loop over
+environments, and only the key and the counter have to be saved.
 
 The hash is splitmix64: Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators".
 """
@@ -18,12 +18,12 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def new_key(rng: np.random.Generator) -> np.uint64:
-    """A key for one environment."""
+    """Draw a key for one environment."""
     return rng.integers(0, 2**64, dtype=np.uint64)
 
 
 def mix(x: UInts) -> UInts:
-    """splitmix64's output function: a bijection in which every input bit moves every output bit."""
+    """Apply splitmix64's output function, a bijection in which every input bit affects every output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -47,6 +47,6 @@ def draw_order(key: UInts, episode: UInts, numbers: npt.NDArray[np.integer[Any]]
 
 
 def _bits(key: UInts, episode: UInts, numbers: npt.NDArray[np.integer[Any]]) -> UInts:
-    """64 random bits [B, n] for each draw."""
+    """Compute 64 random bits for each draw [B, n]."""
     stream = mix(key + (episode + np.uint64(1)) * np.uint64(_GOLDEN))
     return mix(stream[:, None] + (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))

@@ -1,6 +1,6 @@
-"""A batch of episodes of one game, held as plain arrays: the one place where a game's rules are written.
+"""A batch of episodes of one game, stored as plain arrays; only a `Game` implements the rules of a game.
 
-`GameEnv` plays a batch of one and `GameVectorEnv` a batch of many, so they cannot disagree.
+`GameEnv` plays a batch of one game and `GameVectorEnv` a batch of many, so they cannot disagree.
 """
 
 from abc import ABC, abstractmethod
@@ -16,26 +16,26 @@ from .draws import draw, draw_order
 from .render import Scene
 
 Index: TypeAlias = "slice | npt.NDArray[np.intp]"
-"""Which games of the batch: `ALL`, or their numbers."""
+"""Games of the batch: `ALL`, or their numbers."""
 ALL = slice(None)
 State: TypeAlias = dict[str, npt.NDArray[Any]]
 Screens: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Game(ABC):
-    """`num_games` games under way.
+    """A batch of `num_games` running games.
 
-    `state` holds all that changes, every array [num_games] or, for lists, [num_games, length]: `key` and `episode` (see
-    `draws`), `frame` (the number of the current frame; 1 after a reset and 0 before the first one) and what the game
-    adds.
+    `state` holds all variables as arrays [num_games] or, for lists, [num_games, length]: `key` and `episode` (see
+    `draws`), `frame` (the number of the current frame: 1 after a reset, 0 before the first reset), and the variables of
+    the game.
 
     Args:
         num_games: size of the batch, B.
-        ranges: for each whole number the game keeps, how many values (from 0) it can take; among them `frame`.
-        starts: those of them that chance decides, uniformly, when an episode begins, and that a reset's options may
-            set.
-        lengths: for those of them that are lists, how long.
-        distinct: the lists in which no number occurs twice.
+        ranges: number of possible values, from 0, of each variable of the game, including `frame`.
+        starts: names of the variables that are uniformly random at the start of an episode and that a reset's options
+            may set.
+        lengths: lengths of the variables that are lists.
+        distinct: names of the lists in which no number occurs twice.
     """
 
     observation_space: spaces.Space[Any]
@@ -63,14 +63,14 @@ class Game(ABC):
 
     @abstractmethod
     def ended(self) -> npt.NDArray[np.bool_]:
-        """Which games [B] have ended, those cut short among them."""
+        """Return which games [B] have ended, including truncated ones."""
 
     @abstractmethod
     def succeeded(self) -> npt.NDArray[np.bool_]:
-        """Which games [B] have succeeded, if they have ended."""
+        """Return which games [B] have succeeded; meaningful only for games that have ended."""
 
     def truncated(self) -> npt.NDArray[np.bool_]:
-        """Which games [B] a time limit has cut short: they have ended, but not by the rules."""
+        """Return which games [B] have ended by a time limit."""
         return np.zeros(self.num_games, np.bool_)
 
     @abstractmethod
@@ -79,7 +79,7 @@ class Game(ABC):
 
     @abstractmethod
     def scene(self, number: int) -> Scene:
-        """Return the picture that a spectator of one game sees."""
+        """Return the true screen of one game, for rendering."""
 
     def reseed(self, index: Index, keys: "np.uint64 | npt.NDArray[np.uint64]") -> None:
         """Begin new sequences of episodes at `index`."""
@@ -104,18 +104,18 @@ class Game(ABC):
         self.state["frame"][index] = 1
 
     def parse_options(self, options: Mapping[str, Any]) -> dict[str, npt.NDArray[np.int64]]:
-        """The starting places among a reset's options, checked, as arrays [B, ...]."""
+        """Check the start values in a reset's options and return them as arrays [B, ...]."""
         unknown = sorted(set(options) - set(self.starts))
         if unknown:
             raise ValueError(f"unknown reset options {unknown}; known: {list(self.starts)}")
         return {name: self._check(name, name, value) for name, value in options.items()}
 
     def get_state(self) -> State:
-        """A copy of the state."""
+        """Return a copy of the state."""
         return {name: array.copy() for name, array in self.state.items()}
 
     def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Put back what `get_state` returned, here or in another batch of the same game and size."""
+        """Restore a state from `get_state` of this batch, or of another one of the same game and size."""
         if set(state) != set(self.state):
             raise ValueError(f"state must have the keys {sorted(self.state)}, got {sorted(state)}")
         for name, array in self.state.items():
@@ -140,7 +140,7 @@ class Game(ABC):
         return draw(key, episode, numbers, self.ranges[name]).reshape(len(key), *shape)
 
     def _check(self, label: str, name: str, value: object) -> npt.NDArray[np.int64]:
-        """Numbers given for `name`, as an array of its shape."""
+        """Check the numbers given for the variable `name` and return them as an array of its shape."""
         checked = whole_numbers(label, value, self.state[name].shape, self.ranges[name])
         if name in self.distinct and (np.diff(np.sort(checked, axis=1)) == 0).any():
             raise ValueError(f"{label} must be different numbers, got {value!r}")

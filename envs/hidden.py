@@ -1,4 +1,4 @@
-"""Environments with a part of the observation hidden: known tasks turned into tests of memory."""
+"""Known environments with a part of the observation hidden, so that they need memory."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ PENDULUM = ("cosine", "sine", "angular velocity")
 
 
 class HideObservation(gymnasium.ObservationWrapper[Vector, Any, Vector], RecordConstructorArgs):
-    """Leaves some entries out of a vector observation, and out of its space.
+    """Removes some entries from a vector observation and from its space.
 
-    Rewards, ends and infos are the wrapped environment's.
+    Rewards, ends and infos are unchanged.
 
     Args:
         env: environment whose observation space is a one-dimensional Box.
-        hidden: the entries to hide, each by its index or by its name.
-        names: the names of all entries in order; without them only indices can be given.
+        hidden: entries to hide, each by its index or by its name.
+        names: names of all entries in order; without names, entries can only be given by index.
 
     Raises:
         TypeError: the observation space is not a one-dimensional Box, or an entry is neither index nor name.
-        ValueError: no such entry, one given twice, nothing hidden, or nothing left.
+        ValueError: an entry does not exist or is given twice, or all or no entries are hidden.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class HideObservation(gymnasium.ObservationWrapper[Vector, Any, Vector], RecordC
         hidden: Sequence[int | str],
         names: Sequence[str] | None = None,
     ) -> None:
-        # As lists: a specification that has been JSON must equal this one.
+        # Recorded as lists, so that a specification read from JSON equals this one.
         RecordConstructorArgs.__init__(self, hidden=_recorded(hidden), names=_recorded(names))
         gymnasium.ObservationWrapper.__init__(self, env)
         space = env.observation_space
@@ -58,7 +58,7 @@ class HideObservation(gymnasium.ObservationWrapper[Vector, Any, Vector], RecordC
         self.observation_space = spaces.Box(space.low[self._shown], space.high[self._shown], dtype=dtype)
 
     def observation(self, observation: Vector) -> Vector:
-        """The entries that are not hidden."""
+        """Return the entries that are not hidden."""
         shown: Vector = observation[self._shown]
         return shown
 
@@ -68,7 +68,7 @@ def _recorded(value: object) -> object:
 
 
 def _index(entry: object, size: int, names: Sequence[str] | None) -> int:
-    """The position of an entry given by index or by name."""
+    """Return the index of an entry given by index or by name."""
     if isinstance(entry, str):
         if names is None:
             raise ValueError(f"hidden has the name {entry!r}, expected indices: no names were given")
@@ -83,17 +83,17 @@ def _index(entry: object, size: int, names: Sequence[str] | None) -> int:
 
 
 class _Restorable(gymnasium.Env[Vector, Any]):
-    """An environment of Gymnasium's that gives its state away and takes it back."""
+    """A Gymnasium environment whose state can be saved and restored."""
 
-    changing: ClassVar[tuple[str, ...]]  # the attributes that a reset or a step changes
+    changing: ClassVar[tuple[str, ...]]  # attributes that a reset or a step changes
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state, random generator included; after `set_state` an environment continues identically."""
+        """Return the state with the random generator; after `set_state` an environment continues identically."""
         kept = {name: copy.deepcopy(getattr(self, name)) for name in self.changing}
         return {**kept, "generator": copy.deepcopy(self.np_random)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Restore a state that `get_state` returned."""
         for name in self.changing:
             setattr(self, name, copy.deepcopy(state[name]))
         self.np_random = copy.deepcopy(state["generator"])
@@ -108,15 +108,15 @@ class _Pendulum(PendulumEnv, _Restorable):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.state, self.last_u = np.zeros(2), None  # Gymnasium sets them in the first reset
+        self.state, self.last_u = np.zeros(2), None  # Gymnasium sets these only in the first reset
 
 
 def cart_pole_no_vel(**kwargs: Any) -> HideObservation:
-    """Gymnasium's CartPole without its two velocities.
+    """Make Gymnasium's CartPole without its two velocities.
 
     ## Description
-    A pole stands on a cart and is to be kept upright, as in `CartPole-v1`. Only where things are is seen, not how they
-    move: the player has to remember where they were. A memoryless player keeps the pole up for some fifty steps.
+    A pole stands on a cart and has to be kept upright, as in `CartPole-v1`. The player sees positions but not
+    velocities, so it has to remember earlier positions. A memoryless player keeps the pole up for about fifty steps.
 
     ## Action Space
     `Discrete(2)`: 0 pushes the cart to the left, 1 to the right.
@@ -125,8 +125,8 @@ def cart_pole_no_vel(**kwargs: Any) -> HideObservation:
     `Box(2,)`, float32: cart position and pole angle (radians), bounded as in `CartPole-v1`.
 
     ## Starting State
-    As in `CartPole-v1`: all four quantities, the hidden ones too, uniformly from -0.05 to 0.05; `reset(options={"low":
-    ..., "high": ...})` sets the bounds.
+    As in `CartPole-v1`: all four quantities, including the hidden ones, are uniform from -0.05 to 0.05;
+    `reset(options={"low": ..., "high": ...})` sets the bounds.
 
     ## Rewards
     1 for every step. The best return is 500; solved at 475.
@@ -143,16 +143,16 @@ def cart_pole_no_vel(**kwargs: Any) -> HideObservation:
     - `sutton_barto_reward` (False): as in `CartPole-v1`.
 
     ## Version History
-    - v1: first version, numbered as the environment that it hides a part of.
+    - v1: first version, numbered as the original environment.
     """
     return HideObservation(_CartPole(**kwargs), ["cart velocity", "pole angular velocity"], CART_POLE)
 
 
 def pendulum_no_vel(**kwargs: Any) -> HideObservation:
-    """Gymnasium's Pendulum without its angular velocity.
+    """Make Gymnasium's Pendulum without its angular velocity.
 
     ## Description
-    A pendulum is to be swung up and held there, as in `Pendulum-v1`. Its angle is seen and its velocity is not.
+    A pendulum has to be swung up and held upright, as in `Pendulum-v1`. The player sees its angle but not its velocity.
 
     ## Action Space
     `Box(-2, 2, (1,), float32)`: the torque.
@@ -161,7 +161,7 @@ def pendulum_no_vel(**kwargs: Any) -> HideObservation:
     `Box(-1, 1, (2,), float32)`: cosine and sine of the angle, which is 0 upright.
 
     ## Starting State
-    As in `Pendulum-v1`: the angle uniformly from -pi to pi, the velocity from -1 to 1; `reset(options={"x_init": ...,
+    As in `Pendulum-v1`: the angle is uniform from -pi to pi, the velocity from -1 to 1; `reset(options={"x_init": ...,
     "y_init": ...})` sets the bounds.
 
     ## Rewards
@@ -178,6 +178,6 @@ def pendulum_no_vel(**kwargs: Any) -> HideObservation:
     - `g` (10.0): acceleration of gravity.
 
     ## Version History
-    - v1: first version, numbered as the environment that it hides a part of.
+    - v1: first version, numbered as the original environment.
     """
     return HideObservation(_Pendulum(**kwargs), ["angular velocity"], PENDULUM)

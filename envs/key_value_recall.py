@@ -1,4 +1,4 @@
-"""Key-value recall: pairs pass by, then a key, whose value is asked for."""
+"""Key-value recall: the player sees key-value pairs, then a key, and has to answer with its value."""
 
 from functools import partial
 from string import ascii_lowercase, digits
@@ -21,14 +21,14 @@ def _check(pairs: object) -> int:
 
 
 def returns(pairs: int) -> Returns:
-    """The expected returns of the reference policies that `KeyValueRecallEnv` describes."""
+    """Return the expected returns of the reference policies that `KeyValueRecallEnv` describes."""
     _check(pairs)
     luck = 2 / DIGITS - 1
     return Returns(optimal=1.0, memoryless=luck, random=luck)
 
 
 class KeyValueRecallGame(SymbolGame):
-    """The rules. The state adds `keys` and `values` [B, pairs], and `asked` [B], the pair whose key is shown last."""
+    """The rules. The state adds `keys` and `values` [B, pairs], and `asked` [B], the pair whose key is queried."""
 
     def __init__(self, num_games: int, pairs: int) -> None:
         self.pairs = _check(pairs)
@@ -44,42 +44,43 @@ class KeyValueRecallGame(SymbolGame):
         )
 
     def shown(self, games: npt.NDArray[np.intp], frames: Ints) -> Ints:
-        """Key and value of each pair in turn, two marks, and the key that is asked for."""
+        """Return the symbols: key and value of each pair in turn, two marks, and the queried key."""
         asked = self.state["asked"][games]
         pair = np.where(frames == self.frames, asked, np.minimum((frames - 1) // 2, self.pairs - 1))
-        # Odd frames show keys, the last one among them; even ones values.
+        # Odd frames, including the last, show keys; even frames show values.
         symbol = np.where(frames % 2, self.state["keys"][games, pair], LETTERS + self.state["values"][games, pair])
         marked = (frames > 2 * self.pairs) & (frames < self.frames)
         return np.where(marked, MARK, symbol)
 
     def answers(self, games: npt.NDArray[np.intp], frames: Ints) -> Ints:
-        """The value of the key that the last frame shows."""
+        """Return the value of the queried key in the last frame, else `NOTHING`."""
         value = self.state["values"][games, self.state["asked"][games]]
         return np.where(frames == self.frames, value, NOTHING)
 
 
 class KeyValueRecallEnv(GameEnv):
-    """See some key-value pairs, then say the value of one key.
+    """See some key-value pairs, then answer with the value of one key.
 
     ## Description
-    The associative retrieval of Ba, Hinton, Mnih, Leibo and Ionescu (2016), "Using Fast Weights to Attend to the Recent
-    Past", section 4.1, https://arxiv.org/abs/1610.06258, as an agent meets it: `c9k8j3f1??c` comes one character a
-    frame, and the action in the last one has to be 9. Where the paper teaches the answer, here only its reward is told.
+    The associative retrieval task of Ba, Hinton, Mnih, Leibo and Ionescu (2016), "Using Fast Weights to Attend to the
+    Recent Past", section 4.1, https://arxiv.org/abs/1610.06258, as an environment. `c9k8j3f1??c` is shown one character
+    a frame, and the right action in the last frame is 9. The paper trains on the right answer; here the agent only gets
+    a reward.
 
     ## Action Space
-    `Discrete(10)`: the digit. Of no effect but in the last frame.
+    `Discrete(10)`: the digit. It has an effect only in the last frame.
 
     ## Observation Space
     `Box(0, 1, (37,), uint8)`: the character one-hot, in the order a-z, 0-9, `?`; all zeros after the end.
 
     ## Starting State
-    The keys are different letters, the values digits that may repeat, and one of the keys is asked for, all uniformly.
-    `reset(options={"keys": letters, "values": digits, "asked": which pair})` sets any of them, by numbers from 0.
+    The keys are different letters, the values are digits that may repeat, and one of the keys is queried, all uniformly
+    random. `reset(options={"keys": letters, "values": digits, "asked": pair})` sets any of them, by numbers from 0.
 
     ## Rewards
-    +1 for the right digit in the last frame, -1 for a wrong one; 0 before. Expected return of an episode, exactly
+    +1 for the right digit in the last frame, -1 for a wrong one; 0 before. The exact expected return of an episode
     (`fwagents.envs.reference_returns`): 1 with perfect memory; -0.8 for every memoryless player, since a key says
-    nothing about its value, and for a random one.
+    nothing about its value, and for a random player.
 
     ## Episode End
     Terminated by the answer, after `2 pairs + 3` steps. Never truncated.
@@ -88,9 +89,9 @@ class KeyValueRecallEnv(GameEnv):
     `is_success` (bool), at the end only: whether the answer was right.
 
     ## Arguments
-    - `pairs` (4): the difficulty, from 1 to 26.
-    - `render_mode` (None): "human", "rgb_array" or "ansi". The picture shows what has been shown, frames from left to
-      right, and marks the question.
+    - `pairs` (4): number of pairs, the difficulty, from 1 to 26.
+    - `render_mode` (None): "human", "rgb_array" or "ansi". The picture shows all frames so far, from left to right, and
+      marks the query.
 
     ## Version History
     - v0: first version.

@@ -1,6 +1,6 @@
-"""Which environments there are: one table, read by the registration, by the tests and by the benchmarks.
+"""The table of all environments, from which registration, tests and benchmarks read.
 
-A new environment is a file beside this one and a line in `ENVIRONMENTS`.
+A new environment needs a file beside this one and a line in `ENVIRONMENTS`.
 """
 
 import importlib
@@ -20,37 +20,37 @@ class Returns(NamedTuple):
 
 
 class Difficulty(NamedTuple):
-    """The one argument that makes an environment harder."""
+    """The argument that makes an environment harder."""
 
     parameter: str
-    """Its name."""
+    """Name of the argument."""
     values: tuple[int, ...]
-    """From easy to hard, for a figure; others are as good."""
+    """Example values from easy to hard, for a figure; other values work too."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Facts about an environment, known without making it."""
+    """Facts about an environment that are known without making it."""
 
     entry_point: str
-    """The single environment, as `module:class`, or a function that makes it."""
+    """Class of the single environment, or function that makes it, as `module:name`."""
     kwargs: Mapping[str, Any]
-    """The arguments that set the difficulty, all of them."""
+    """All arguments that set the difficulty."""
     needs_memory: bool
-    """Whether the optimal return is out of reach without memory."""
+    """True if the optimal return cannot be reached without memory."""
     tags: tuple[str, ...]
-    """Groups to select environments by."""
+    """Groups by which environments are selected."""
     reward_threshold: float | None
-    """The mean return at which the environment counts as solved; None where nobody set one."""
+    """Mean return from which the environment counts as solved; None if none is set."""
     vector_entry_point: str | None = None
     """Constructor of the batched environment, as `module:name`; None if there is none."""
     returns: str | None = None
-    """The function from the arguments that set the difficulty to `Returns`, as `module:function`; None if they are not
-    known exactly."""
+    """Function from the arguments in `kwargs` to `Returns`, as `module:function`; None if the returns are not known
+    exactly."""
     max_episode_steps: int | None = None
-    """The step after which Gymnasium truncates an episode; None where it never does."""
+    """Step after which Gymnasium truncates an episode; None if it never does."""
     difficulty: Difficulty | None = None
-    """Where one argument alone sets it."""
+    """Difficulty, if a single argument sets it."""
 
 
 def _catch(*tags: str, size: int, visible_frames: int | None, needs_memory: bool = True) -> Environment:
@@ -96,7 +96,7 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "Catch-v0": _catch(size=16, visible_frames=None, needs_memory=False),
     "CartPoleNoVel-v1": _hidden("cart_pole_no_vel", max_episode_steps=500, reward_threshold=475.0),
     "PendulumNoVel-v1": _hidden("pendulum_no_vel", max_episode_steps=200, reward_threshold=None),
-    # Solved with 95 % of the answers right.
+    # An agent solves these with 95 % right answers.
     "TMaze-v0": _memory("tmaze:TMaze", (5, 10, 20, 40, 80), reward_threshold=3.795, length=10),
     "KeyValueRecall-v0": _memory("key_value_recall:KeyValueRecall", (1, 2, 4, 8, 16), pairs=4),
     "RepeatPrevious-v0": _memory(
@@ -108,7 +108,7 @@ ENVIRONMENTS: Mapping[str, Environment] = {
 SUITE: Mapping[str, Difficulty] = {
     name: environment.difficulty for name, environment in ENVIRONMENTS.items() if environment.difficulty
 }
-"""The environments whose difficulty is one argument, which `gymnasium.make` and `reference_returns` both take."""
+"""Environments with a single difficulty argument, which both `gymnasium.make` and `reference_returns` accept."""
 
 
 def register_envs() -> None:
@@ -127,9 +127,10 @@ def register_envs() -> None:
 
 
 def reference_returns(name: str, **kwargs: Any) -> Returns:
-    """The expected returns of the reference policies on environment `name`; `kwargs` as for `gymnasium.make`.
+    """Return the expected returns of the reference policies on environment `name`; `kwargs` as for `gymnasium.make`.
 
-    ValueError if there is no such environment, or its returns are not known exactly.
+    Raises:
+        ValueError: there is no such environment, or its returns are not known exactly.
     """
     known = {name: environment.returns for name, environment in ENVIRONMENTS.items() if environment.returns}
     if name not in known:

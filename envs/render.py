@@ -1,6 +1,6 @@
 """Pictures of games on a grid of cells: RGB arrays, text, and a window.
 
-The colours are those of Okabe and Ito, which people with colour-vision deficiencies tell apart.
+The colours are the colour-blind-safe palette of Okabe and Ito.
 """
 
 from enum import IntEnum
@@ -25,14 +25,14 @@ class Cell(IntEnum):
 
 
 class Scene(NamedTuple):
-    """The picture that a spectator sees, as data."""
+    """Content of a picture for spectators."""
 
     cells: npt.NDArray[np.int64]
-    """`Cell` codes [rows, columns]: the true screen, whatever the player sees."""
+    """`Cell` codes [rows, columns] of the true screen, which may differ from the player's observation."""
     hidden: bool
-    """Whether the player does not see what it needs: its screen is blank, or what it has to know was shown before."""
+    """True if the player needs memory in this frame: its screen is blank, or an earlier frame showed the answer."""
     success: bool | None
-    """Whether the episode ended in success; None while it runs."""
+    """True if the episode ended in success; None while it runs."""
     caption: str
     """One line of text."""
 
@@ -53,13 +53,13 @@ _GLYPHS = {False: ".=o@#", True: ":=o@#"}
 
 
 def picture(scene: Scene) -> Image:
-    """The scene as RGB [height, width, 3], its longer side at least 320 pixels.
+    """Draw the scene as RGB [height, width, 3], with a longer side of at least 320 pixels.
 
-    A hatched background and border mean that the player has to go by memory; at the end of an episode the border is
-    green (success) or vermilion (failure).
+    A hatched background and border mean that the player needs its memory. At the end of an episode the border is green
+    (success) or vermilion (failure).
     """
     cells = scene.cells
-    # Video encoders want even sides.
+    # Video encoders require even sides.
     scale = 2 * ceil(_MIN_SIDE / 2 / max(cells.shape))
     height, width = (side * scale + 2 * _BORDER for side in cells.shape)
     hatch = (np.arange(height)[:, None] + np.arange(width)) // _HATCH % 2
@@ -69,7 +69,7 @@ def picture(scene: Scene) -> Image:
     inside[_paint(cells == Cell.WALL, scale, margin=0)] = _WALL
     inside[_paint(cells & Cell.AGENT, scale, margin=scale // 10)] = _AGENT
     inside[_paint(cells == Cell.TARGET, scale, margin=scale // 10)] = _TARGET
-    # Drawn smaller, so that the agent shows around it.
+    # The target is drawn smaller here, so that the agent is visible around it.
     inside[_paint(cells == Cell.BOTH, scale, margin=scale // 4)] = _TARGET
     return image
 
@@ -87,14 +87,14 @@ def _paint(where: npt.NDArray[Any], scale: int, margin: int) -> npt.NDArray[np.b
 
 
 def text(scene: Scene) -> str:
-    """The scene as lines of text: `=` agent, `o` target, `@` both, `#` wall, `.` empty, or `:` on a hidden screen."""
+    """Draw the scene as text: `=` agent, `o` target, `@` both, `#` wall, `.` empty, or `:` on a hidden screen."""
     glyphs = _GLYPHS[scene.hidden]
     lines = [scene.caption, *("".join(glyphs[cell] for cell in row) for row in scene.cells)]
     return "\n".join(lines) + "\n"
 
 
 class Window:
-    """A window on the screen that opens with the first image; copies and pickles of it are closed."""
+    """A window that opens with the first image; copies and pickles of it are closed windows."""
 
     def __init__(self, title: str, fps: float) -> None:
         self.title = title
@@ -116,9 +116,9 @@ class Window:
             pygame.display.set_caption(self.title)
             self._surface = pygame.display.set_mode((image.shape[1], image.shape[0]))
             self._clock = pygame.time.Clock()
-        # pygame puts x first.
+        # pygame's arrays have x as their first axis.
         pygame.surfarray.blit_array(self._surface, image.swapaxes(0, 1))
-        # Without handling its events the window would look hung.
+        # The system would mark the window as not responding if its events were not handled.
         pygame.event.pump()
         pygame.display.flip()
         self._clock.tick(self.fps)

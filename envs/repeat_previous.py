@@ -1,4 +1,4 @@
-"""Repeat previous: symbols pass by, and each has to be repeated some steps later."""
+"""Repeat previous: the player sees symbols, and has to repeat each symbol some steps later."""
 
 from functools import partial
 from string import digits
@@ -19,14 +19,14 @@ def _check(delay: object, symbols: object, answers: object) -> tuple[int, int, i
 
 
 def returns(delay: int, symbols: int, answers: int) -> Returns:
-    """The expected returns of the reference policies that `RepeatPreviousEnv` describes."""
+    """Return the expected returns of the reference policies that `RepeatPreviousEnv` describes."""
     _, symbols, _ = _check(delay, symbols, answers)
     luck = 2 / symbols - 1
     return Returns(optimal=1.0, memoryless=luck, random=luck)
 
 
 class RepeatPreviousGame(SymbolGame):
-    """The rules. The state adds `sequence` [B, frames], the symbols in the order in which they are shown."""
+    """The rules. The state adds `sequence` [B, frames], the symbols in the order of the frames."""
 
     def __init__(self, num_games: int, delay: int, symbols: int, answers: int) -> None:
         self.delay, symbols, answers = _check(delay, symbols, answers)
@@ -36,51 +36,50 @@ class RepeatPreviousGame(SymbolGame):
         )
 
     def shown(self, games: npt.NDArray[np.intp], frames: Ints) -> Ints:
-        """The next symbol in every frame."""
+        """Return the symbol of every frame."""
         shown: Ints = self.state["sequence"][games, frames - 1]
         return shown
 
     def answers(self, games: npt.NDArray[np.intp], frames: Ints) -> Ints:
-        """The symbol of `delay` frames ago."""
+        """Return the symbol of `delay` frames ago; `NOTHING` in the first `delay` frames."""
         return np.where(frames > self.delay, self.state["sequence"][games, frames - 1 - self.delay], NOTHING)
 
 
 class RepeatPreviousEnv(GameEnv):
-    """Repeat the symbol of `delay` steps ago, in every step.
+    """Repeat the symbol of `delay` steps ago in every step.
 
     ## Description
-    Every frame shows a symbol. From frame `delay + 1` on, the player has to say which symbol was shown `delay` frames
-    before the present one: its memory is a queue of that many symbols, all of which matter. After RepeatPrevious of
-    Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning",
-    https://arxiv.org/abs/2303.01859, which deals cards from a deck, where these symbols are independent.
+    Every frame shows a symbol. From frame `delay + 1` on, the player has to answer with the symbol that was shown
+    `delay` frames before the current frame, so it has to remember the last `delay` symbols. Adapted from RepeatPrevious
+    of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning",
+    https://arxiv.org/abs/2303.01859, which deals cards from a deck; here the symbols are independent.
 
     ## Action Space
-    `Discrete(symbols)`: the symbol. Of no effect in the first `delay` frames.
+    `Discrete(symbols)`: the symbol. It has no effect in the first `delay` frames.
 
     ## Observation Space
     `Box(0, 1, (symbols,), uint8)`: the symbol one-hot; all zeros after the end.
 
     ## Starting State
-    Every symbol is equally likely in every frame, whatever the others are; `reset(options={"sequence": symbols})` sets
-    them, `delay + answers` numbers or one for all.
+    All symbols are equally likely in every frame, independently of other frames; `reset(options={"sequence": symbols})`
+    sets them, as `delay + answers` numbers or one number for all.
 
     ## Rewards
-    1 / `answers` for a right answer, -1 / `answers` for a wrong one, 0 in the first `delay` frames. Expected return of
-    an episode, exactly (`fwagents.envs.reference_returns`): 1 with perfect memory; 2 / `symbols` - 1 for every
-    memoryless player, since the symbol that it sees says nothing about the one that is asked for, and for a random one.
+    1 / `answers` for a right answer, -1 / `answers` for a wrong one, 0 in the first `delay` frames. The exact expected
+    return of an episode (`fwagents.envs.reference_returns`): 1 with perfect memory; 2 / `symbols` - 1 for every
+    memoryless player, since the visible symbol says nothing about the right answer, and for a random player.
 
     ## Episode End
-    Terminated after the last answer, which is step `delay + answers`. Never truncated.
+    Terminated after the last answer, in step `delay + answers`. Never truncated.
 
     ## Information
     `is_success` (bool), at the end only: whether all answers were right.
 
     ## Arguments
-    - `delay` (4): the difficulty, at least 1.
-    - `symbols` (4): how many different ones there are, from 2 to 10.
-    - `answers` (16): how many are asked for in an episode, at least 1.
-    - `render_mode` (None): "human", "rgb_array" or "ansi". The picture shows what has been shown, frames from left to
-      right.
+    - `delay` (4): steps from a symbol to its answer, the difficulty, at least 1.
+    - `symbols` (4): number of different symbols, from 2 to 10.
+    - `answers` (16): number of answers in an episode, at least 1.
+    - `render_mode` (None): "human", "rgb_array" or "ansi". The picture shows all frames so far, from left to right.
 
     ## Version History
     - v0: first version.

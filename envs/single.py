@@ -15,7 +15,7 @@ from .render import Window, picture, text
 
 
 class GameEnv(gymnasium.Env[Screens, "int | np.integer[Any]"]):
-    """Plays a batch of one game; a subclass makes the game and documents it."""
+    """Plays a batch of one game; subclasses make the game and document it."""
 
     metadata: dict[str, Any] = {  # noqa: RUF012, declared so by Gymnasium
         "render_modes": ["human", "rgb_array", "ansi"],
@@ -33,7 +33,7 @@ class GameEnv(gymnasium.Env[Screens, "int | np.integer[Any]"]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Screens, dict[str, Any]]:
-        """Begin the next episode, or with a `seed` the first one of that seed."""
+        """Begin the next episode, or the first episode of a `seed`."""
         given = self._game.parse_options(options or {})
         super().reset(seed=seed)
         if seed is not None or not self._begun():
@@ -55,7 +55,7 @@ class GameEnv(gymnasium.Env[Screens, "int | np.integer[Any]"]):
         return game.observe()[0], float(rewards[0]), ended and not truncated, truncated, info
 
     def render(self) -> Any:
-        """The true screen: an RGB array, a string, or nothing where a window shows it."""
+        """Return the true screen as an RGB array or a string, or None if a window shows it."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() needs a render_mode, given when the environment is made.")
         if self.render_mode is None or self.render_mode == "human":
@@ -70,11 +70,11 @@ class GameEnv(gymnasium.Env[Screens, "int | np.integer[Any]"]):
         self._window.close()
 
     def get_state(self) -> State:
-        """Return the changing state as arrays [1]; after `set_state` an environment continues identically."""
+        """Return the state as arrays [1, ...]; after `set_state` an environment continues identically."""
         return self._game.get_state()
 
     def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what `get_state` returned."""
+        """Restore a state that `get_state` returned."""
         self._game.set_state(state)
 
     def _begun(self) -> bool:
@@ -85,7 +85,7 @@ class GameEnv(gymnasium.Env[Screens, "int | np.integer[Any]"]):
             self._window.show(picture(self._game.scene(0)))
 
     def _check(self, action: object) -> npt.NDArray[np.int64]:
-        # A 0-d array is what indexing a batch of actions with an array gives.
+        # Indexing a batch of actions can give a 0-d array.
         value = action[()] if isinstance(action, np.ndarray) and action.ndim == 0 else action
         try:
             return np.array([whole_number("action", value, 0, int(self._game.action_space.n) - 1)])

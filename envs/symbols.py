@@ -1,4 +1,4 @@
-"""Games that show a symbol a frame, whatever the player does, and ask for an answer now and then."""
+"""Games that show a symbol in each frame, independently of the actions, and query an answer in some frames."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -15,19 +15,20 @@ Ints = npt.NDArray[np.int64]
 
 
 class SymbolGame(Game):
-    """The rules that such games share. The state adds `right` [B], how many answers have been right.
+    """Rules that these games share. The state adds `right` [B], the number of right answers so far.
 
-    A right answer is worth 1 / questions and a wrong one -1 / questions. The player sees the symbol one-hot, or zeros.
+    The reward is 1 / questions for a right answer and -1 / questions for a wrong one. The player sees the symbol
+    one-hot, or zeros.
 
     Args:
         num_games: size of the batch, B.
         alphabet: a character for each symbol.
-        answers: how many answers there are to choose from.
-        frames: how many frames there are; after the action in the last one the game has ended.
-        questions: in how many of them something is asked.
-        starts: as `Game`'s `ranges`, of what chance decides.
-        lengths: as `Game`'s.
-        distinct: as `Game`'s.
+        answers: number of possible answers.
+        frames: number of frames; the action in the last frame ends the game.
+        questions: number of frames that query an answer.
+        starts: `ranges` of `Game` for the variables that are random at the start.
+        lengths: see `Game`.
+        distinct: see `Game`.
     """
 
     def __init__(
@@ -50,14 +51,14 @@ class SymbolGame(Game):
 
     @abstractmethod
     def shown(self, games: npt.NDArray[np.intp], frames: Ints) -> Ints:
-        """The symbols, or `NOTHING`, that the `games` [n] show in those `frames` [n], from 1 to `self.frames`."""
+        """Return the symbols, or `NOTHING`, that the `games` [n] show in `frames` [n], from 1 to `self.frames`."""
 
     @abstractmethod
     def answers(self, games: npt.NDArray[np.intp], frames: Ints) -> Ints:
-        """The right answers to what the `games` [n] ask in those `frames` [n]; `NOTHING` where nothing is asked."""
+        """Return the right answers of the `games` [n] in `frames` [n]; `NOTHING` in frames without a query."""
 
     def advance(self, index: Index, actions: Ints) -> npt.NDArray[np.float64]:
-        """Take the answers and show the next frame."""
+        """Score the answers and go to the next frame."""
         games = self._games[index]
         answers = self.answers(games, self.state["frame"][games])
         right = actions == answers
@@ -67,17 +68,17 @@ class SymbolGame(Game):
         return rewards
 
     def ended(self) -> npt.NDArray[np.bool_]:
-        """Whether the last frame is over."""
+        """Return whether the last frame is over."""
         ended: npt.NDArray[np.bool_] = self.state["frame"] > self.frames
         return ended
 
     def succeeded(self) -> npt.NDArray[np.bool_]:
-        """Whether all answers have been right."""
+        """Return whether all answers have been right."""
         succeeded: npt.NDArray[np.bool_] = self.state["right"] == self.questions
         return succeeded
 
     def observe(self) -> Screens:
-        """The symbols one-hot [B, symbols], zeros where nothing is shown."""
+        """Return the symbols one-hot [B, symbols], or zeros if nothing is shown."""
         frames = self.state["frame"]
         shown = self.shown(self._games, np.minimum(frames, self.frames))
         seen = np.flatnonzero((shown != NOTHING) & (frames <= self.frames))
@@ -86,7 +87,7 @@ class SymbolGame(Game):
         return screens
 
     def scene(self, number: int) -> Scene:
-        """All that one game has shown, a row for each symbol and a column for each frame."""
+        """Return all frames of one game so far, with a row for each symbol and a column for each frame."""
         ended = bool(self.ended()[number])
         frame = min(int(self.state["frame"][number]), self.frames)
         games, frames = np.full(frame, number), np.arange(1, frame + 1)

@@ -1,7 +1,6 @@
-"""Many games as a natively batched Gymnasium `VectorEnv`: no loop over environments.
+"""Many games as a natively batched Gymnasium `VectorEnv`, without a loop over environments.
 
-Identical, step by step, to `gymnasium.vector.SyncVectorEnv` over the single environment under the same seeds and
-actions.
+Each step is identical to `gymnasium.vector.SyncVectorEnv` over the single environment with the same seeds and actions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,21 +23,21 @@ Bools = npt.NDArray[np.bool_]
 
 
 class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDArray[Any]"]):
-    """`num_envs` games of one kind, batched; the rules are those of the single environment of that game.
+    """A batch of `num_envs` games with the rules of the single environment.
 
-    Everything returned is new memory, the caller's to keep.
+    All returned arrays are new memory that the environment does not change later.
 
     Args:
         game: the class of the game.
         num_envs: size of the batch.
         render_mode: None, "rgb_array" or "ansi".
-        autoreset_mode: what happens to an environment whose episode has ended: `NEXT_STEP` resets it in the next step,
-            which ignores its action; `SAME_STEP` resets it at once and returns the last observation in
-            `infos["final_obs"]`; `DISABLED` leaves it to `reset(options={"reset_mask": mask})`.
-        **arguments: the game's own.
+        autoreset_mode: reset of an environment whose episode has ended: `NEXT_STEP` resets it in the next step, which
+            ignores its action; `SAME_STEP` resets it at once and returns the last observation in
+            `infos["final_obs"]`; `DISABLED` requires `reset(options={"reset_mask": mask})`.
+        **arguments: arguments of the game.
 
     Raises:
-        TypeError, ValueError: an argument is not as above, or not as the game takes it; the message names it.
+        TypeError, ValueError: an argument is not as above, or the game does not accept it; the message names it.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012, declared so by Gymnasium
@@ -71,11 +70,11 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Screens, dict[str, Any]]:
-        """Begin the next episode of every environment, or of those in `options["reset_mask"]`.
+        """Begin the next episode of every environment, or of the environments in `options["reset_mask"]`.
 
-        An int seeds environment i with `seed + i`; in a list, None lets an environment go on with its own sequence of
-        episodes. The other options are those of the single environment: each takes one value for all environments, or
-        an array with a first axis of `num_envs`.
+        An int seeds environment i with `seed + i`; an environment with None in a list of seeds continues its own
+        sequence of episodes. The other options are the same as in the single environment, each with one value for all
+        environments or an array with a first axis of `num_envs`.
         """
         others = dict(options or {})
         index = self._check_mask(others.pop("reset_mask", None))
@@ -103,7 +102,7 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
         return observations, rewards, over & ~truncations, truncations, infos
 
     def render(self) -> tuple[Any, ...] | None:
-        """The true screens, one RGB array or string for each environment."""
+        """Return the true screens, one RGB array or string for each environment."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() needs a render_mode, given when the environment is made.")
             return None
@@ -112,11 +111,11 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
         return tuple(draw(self._game.scene(number)) for number in range(self.num_envs))
 
     def get_state(self) -> State:
-        """Return the changing state as arrays [num_envs]; after `set_state` an environment continues identically."""
+        """Return the state as arrays [num_envs, ...]; after `set_state` an environment continues identically."""
         return self._game.get_state()
 
     def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what `get_state` returned."""
+        """Restore a state that `get_state` returned."""
         self._game.set_state(state)
 
     def _advance(self, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -136,7 +135,7 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
         return rewards
 
     def _reseed(self, index: Index, seed: int | Sequence[int | None] | None) -> None:
-        """Give new keys to the environments that have a seed, and to those that never had a key, from fresh entropy."""
+        """Give new keys to environments with a seed, and keys from fresh entropy to environments that have none."""
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
             seeds: list[int | None] = [int(seed) + number for number in range(self.num_envs)]
@@ -171,7 +170,7 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
 
     def _check(self, actions: object) -> npt.NDArray[np.int64]:
         array: npt.NDArray[Any] = np.asarray(actions)
-        # The types of these two errors are Gymnasium's: TypeError for a scalar, ValueError for a wrong count.
+        # As in Gymnasium, a scalar is a TypeError and a wrong count a ValueError.
         if not array.ndim:
             raise TypeError(f"actions must have shape ({self.num_envs},), got {actions!r}")
         if array.shape != (self.num_envs,):
@@ -179,15 +178,15 @@ class GameVectorEnv(VectorEnv[Screens, "npt.NDArray[np.integer[Any]]", "npt.NDAr
         if array.dtype.kind not in "iu":
             raise InvalidAction(f"actions must be whole numbers, got {actions!r}")
         checked = array.astype(np.int64)
-        # As unsigned numbers the negative ones are huge: one comparison instead of two.
+        # Viewed as unsigned, negative numbers are huge, so one comparison is enough.
         if checked.view(np.uint64).max() >= self._game.action_space.n:
             raise InvalidAction(f"actions must be from 0 to {self._game.action_space.n - 1}, got {actions!r}")
         return checked
 
 
 def _final(observations: Screens, info: dict[str, Any], mask: Bools, index: npt.NDArray[np.intp]) -> dict[str, Any]:
-    """The infos of a step that also resets, as `SyncVectorEnv` lays them out."""
+    """Return the infos of a step that also resets, in the layout of `SyncVectorEnv`."""
     final_obs = np.full(len(mask), None, dtype=object)
-    # fromiter keeps each row an array, where a plain assignment would take it apart.
+    # fromiter keeps each row as one array; a plain assignment would split the rows.
     final_obs[index] = np.fromiter(observations[index], object, len(index))
     return {"final_obs": final_obs, "_final_obs": mask.copy(), "final_info": info, "_final_info": mask.copy()}
