@@ -114,7 +114,7 @@ def _reorder(values: Any, names: list[str]) -> None:
 
 
 def _with_time(value: Any) -> Any:
-    """Convert the description of a tensor [batch, ...] to that of a tensor [time, batch, ...]."""
+    """Add a time dimension to the description of a tensor [batch, ...]: [time, batch, ...]."""
     from onnx import helper
 
     of = value.type.tensor_type

@@ -140,7 +140,7 @@ def load_policy(path: Path | str) -> Agent:
         statistics = {name: value for name, value in tensors.items() if name.startswith(f"{NORMALIZATION}.")}
         weights = {name: value for name, value in tensors.items() if name not in statistics}
         _require_small_spaces(described, len(content))
-        with torch.device("meta"):  # a tensor takes no memory there, whatever size the description has
+        with torch.device("meta"):  # tensors take no memory there, even if the file describes huge ones
             _require_fit(_own_tensors(_described_policy(described)), weights)
         policy = _described_policy(described)
         policy.load_state_dict(weights, strict=False)  # a missing name is an alias of a tensor that is present

@@ -1,4 +1,4 @@
-"""The scan behind ``fwagents.cores.FastWeights``: one function, several backends."""
+"""The scan of ``fwagents.cores.FastWeights``, one function with several backends."""
 
 import os
 

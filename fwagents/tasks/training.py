@@ -127,7 +127,7 @@ class Trainer:
     Attributes:
         update: number of updates so far.
         curve: a row for each validation: the update; the measured values, such as validation_error, validation_nll;
-            the mean training loss since the previous validation, except for the first; test_nll if asked for.
+            the mean training loss since the previous validation, except for the first; test_nll with ``test_curve``.
         seconds: training time so far, including earlier processes.
         carried: tensors that a task carries from one update to the next; none here.
     """
