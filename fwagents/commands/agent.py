@@ -46,7 +46,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
         make = Run
         if args.engine == "ray":
-            importlib.import_module("fwagents.rllib")  # without the extra it says what to install
+            importlib.import_module("fwagents.rllib")  # if the extra is missing, the error says what to install
             from fwagents.runs.ray import RayRun
 
             make = RayRun

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def model(args: Args, core_kwargs: dict[str, Any], symbols: int, hidden_size: int) -> Any:
-    """The model that the options describe."""
+    """Return the model that the options describe."""
     from fwagents.cores import make_core
     from fwagents.tasks.language import LanguageModel
 

@@ -1,4 +1,4 @@
-"""Draw what a trained memory attends to, from the folder of a run; every picture light and dark.
+"""Draw what a trained memory attends to, from the folder of a run, in a light and a dark theme.
 
 ``fwagents pictures RUN_DIR --output FOLDER``
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def of_agent(args: Args) -> Iterator[Drawing]:
-    """An episode's attention, units and growth, and the film of it."""
+    """Draw an episode's attention, units and growth, and write its film."""
     from fwagents import figures
     from fwagents.inspection import trace
     from fwagents.inspection.film import as_shown, film
@@ -108,7 +108,7 @@ def of_strings(args: Args) -> Iterator[Drawing]:
 
 
 def of_glimpses(args: Args) -> Iterator[Drawing]:
-    """Test images, with the patches that the last glimpse looks back at."""
+    """Draw test images, with the patches that the last glimpse looks back at."""
     import numpy as np
 
     from fwagents import figures

@@ -1,4 +1,4 @@
-"""Search for settings that train an agent well. Every core gets the same search, from the current settings on.
+"""Search for settings that train an agent well. Every core's search is the same and begins with its current settings.
 
 ``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --total-timesteps 200000``
 """

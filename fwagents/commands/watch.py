@@ -109,7 +109,7 @@ def write(played: Iterator["Trace"], names: Sequence[str] | None, path: Path, fp
 
 
 def can_open_a_window() -> bool:
-    """Whether there is a display, and pygame to draw on it."""
+    """Return whether there is a display, and pygame to draw on it."""
     shown = sys.platform in ("darwin", "win32") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
     )

@@ -76,6 +76,6 @@ def make_core(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Me
 
 
 def _options(name: str) -> list[str]:
-    """Names of a core's options."""
+    """Return the names of a core's options."""
     parameters = inspect.signature(CORES[name]).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]

@@ -12,7 +12,7 @@ from fwagents.kernels.associative import scan as associative
 
 
 class AssociativeLSTMState(NamedTuple):
-    """Output ``h [B, H]`` and memory copies ``c [B, S, H]``, each H being H/2 real parts, then H/2 imaginary parts."""
+    """Output ``h [B, H]`` and memory copies ``c [B, S, H]``; H is H/2 real parts, then H/2 imaginary parts."""
 
     h: Tensor
     c: Tensor
@@ -21,8 +21,8 @@ class AssociativeLSTMState(NamedTuple):
 class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
     r"""Danihelka et al., "Associative Long Short-Term Memory" (2016), arXiv:1602.03032, with several heads.
 
-    H real units are n = H/2 complex ones, and every product is taken unit by unit. With S copies of the memory,
-    fixed permutations P_s of the units, and heads k = 1 .. K::
+    The H real units form n = H/2 complex units, and all products are elementwise. With S copies of the memory, fixed
+    permutations P_s of the units, and heads k = 1 .. K::
 
         f, i_k, o_k   = sigmoid(C x + W h + b)    in R^n
         w_k, r_k, u_k = bound(C x + W h + b)      in C^n    key to write, key to read, value
@@ -30,25 +30,25 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         h   = sum_k o_k bound(1/S sum_s (P_s r_k) c_s)
         bound(z) = z / max(1, |z|)
 
-    A value written under w is read back exactly with r = conj(w) where |w| = 1; what else is stored comes out with the
-    wrong phases, as noise. That noise differs from copy to copy, so averaging over S copies divides its variance by S.
+    A value written under w is read back exactly with r = conj(w) where |w| = 1; all other values are read with wrong
+    phases, as noise. That noise differs from copy to copy, so averaging over S copies divides its variance by S.
 
-    The original's equations are those of one head. Ba et al. (2016) compare with 4 copies and 3 heads, and do not say
-    how heads combine; here each has keys, a value and gates of its own, and they share the memory: writes add up, and
-    so do reads, which leaves H outputs whatever K is.
+    The original has one head. Ba et al. (2016) compare with 4 copies and 3 heads, and do not say how heads combine.
+    Here each head has its own keys, value and gates, and all heads share the memory: their writes are summed, and so
+    are their reads, so there are H outputs for every K.
 
     Args:
         input_size: D.
         hidden_size: H, an even number.
         num_copies: redundant copies of the memory (S).
         num_heads: keys written and read per step (K).
-        forget_bias: what f's bias starts from; 1 lets the memory outlast the first steps of training.
-        permutation_seed: P_s are drawn from it; they are buffers, so a state dict carries them.
+        forget_bias: initial bias of f; 1 lets the memory outlast the first steps of training.
+        permutation_seed: seed of the P_s, which are buffers and so part of the state dict.
 
     Shapes:
-        ``weight_ih [R, D]`` (C), ``weight_hh [R, H]`` (W), ``bias [R]``, uniform in +-1/sqrt(H) but for f's bias, with
-        R = (1 + 8 K) n rows in the order f, i, o, w, r, u; within i .. u head by head, and within a head of w, r, u
-        n real parts, then n imaginary parts. ``permutations [S, n]``: ``(P_s z)[j] = z[permutations[s, j]]``. State
+        ``weight_ih [R, D]`` (C), ``weight_hh [R, H]`` (W), ``bias [R]``, uniform in +-1/sqrt(H) except f's bias, with
+        R = (1 + 8 K) n rows in the order f, i, o, w, r, u. Each of i to u is ordered by head, and each head of w, r, u
+        has n real parts, then n imaginary parts. ``permutations [S, n]``: ``(P_s z)[j] = z[permutations[s, j]]``. State
         ``(h [B, H], c [B, S, H])``.
 
     Raises:
@@ -82,7 +82,7 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size))
         self.bias = nn.Parameter(torch.empty(rows))
         permutations = torch.empty(num_copies, units, dtype=torch.int64)
-        if not permutations.is_meta:  # which has a shape alone, however large
+        if not permutations.is_meta:  # a meta tensor has no data
             generator = torch.Generator().manual_seed(permutation_seed)
             drawn = [torch.randperm(units, generator=generator, device="cpu") for _ in range(num_copies)]
             permutations.copy_(torch.stack(drawn))
@@ -103,7 +103,7 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         return (self.hidden_size,), (self.num_copies, self.hidden_size)
 
     def stretch(self, x: Tensor, state: AssociativeLSTMState) -> tuple[Tensor, AssociativeLSTMState]:
-        """A stretch without resets, compiled where that is possible; see ``MemoryCore.stretch``."""
+        """Run a stretch without resets, compiled where that is possible; see ``MemoryCore.stretch``."""
         tensors = (x, *state, self.weight_ih, self.weight_hh, self.bias)
         if chosen_backend("auto") == "numba" and associative.covers(*tensors):
             y, h, c = associative.scan(torch_form, self.num_heads, self.permutations, *tensors)
@@ -112,7 +112,7 @@ class AssociativeLSTM(MemoryCore[AssociativeLSTMState]):
         return y, AssociativeLSTMState(h, c)
 
     def extra_repr(self) -> str:
-        """The sizes and options, for ``print``."""
+        """Return the sizes and options, for ``print``."""
         return (
             f"{self.input_size}, {self.hidden_size}, num_copies={self.num_copies}, num_heads={self.num_heads}, "
             f"forget_bias={self.forget_bias}, permutation_seed={self.permutation_seed}"
@@ -129,9 +129,9 @@ def torch_form(
     weight_hh: Tensor,
     bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The recurrence in plain torch: ``x [T, B, D]`` and the state -> y, h and c; ``AssociativeLSTM`` has shapes.
+    """Run the recurrence in plain torch: ``x [T, B, D]`` and the state -> y, h, c, shaped as in ``AssociativeLSTM``.
 
-    In here the batch comes last, so that a gate or a key of the whole batch is one block of memory.
+    Inside, the batch is the last axis, so that a gate or a key of the whole batch is one block of memory.
     """
     inputs = torch.addmm(bias.unsqueeze(1), weight_ih, x.flatten(0, 1).t())
     h, c = h.t(), _complex(c.permute(1, 2, 0).contiguous())
@@ -158,16 +158,16 @@ def _update(heads: int, permutations: Tensor, summed: Tensor, c: Tensor) -> tupl
 
 def bound(z: Tensor) -> Tensor:
     """``z / max(1, |z|)`` for a complex tensor: a modulus up to 1 stays, a larger one becomes 1, the phase is kept."""
-    # By way of |z|^2: the derivative of |z| does not exist at 0.
+    # Computed from |z|^2, because |z| has no derivative at 0.
     return z * F.threshold(z.real * z.real + z.imag * z.imag, 1.0, 1.0).rsqrt()
 
 
 def _complex(pair: Tensor) -> Tensor:
     """``[..., 2 n, B]``, real parts first -> complex ``[..., n, B]``."""
-    # Autocast gives bfloat16, of which torch has no complex numbers.
+    # Autocast gives bfloat16, for which torch has no complex dtype.
     return torch.complex(*pair.to(torch.promote_types(pair.dtype, torch.float32)).chunk(2, dim=-2))
 
 
 def _real(z: Tensor) -> Tensor:
-    """The inverse of ``_complex``."""
+    """Invert ``_complex``."""
     return torch.cat((z.real, z.imag), dim=-2)

@@ -62,12 +62,12 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         """The shape of each leaf of the state, for one row."""
 
     def cell(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
-        """One step without a reset: ``x [B, D]`` -> ``(y [B, H], state)``."""
+        """Run one step without a reset: ``x [B, D]`` -> ``(y [B, H], state)``."""
         y, state = self.scan(x.unsqueeze(0), state, None)
         return y.squeeze(0), state
 
     def stretch(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
-        """Steps without a reset: ``x [T, B, D]`` -> ``(y [T, B, H], state)``."""
+        """Run steps without a reset: ``x [T, B, D]`` -> ``(y [T, B, H], state)``."""
         ys = []
         for x_t in x:
             y, state = self.cell(x_t, state)
@@ -75,10 +75,10 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         return torch.stack(ys), state
 
     def scan(self, x: Tensor, state: StateT, start: Tensor | None) -> tuple[Tensor, StateT]:
-        """Steps with resets: ``x [T, B, D]``, ``start`` bool [T, B] or None -> ``(y [T, B, H], state)``.
+        """Run steps with resets: ``x [T, B, D]``, ``start`` bool [T, B] or None -> ``(y [T, B, H], state)``.
 
-        Here the stretches between two resets run side by side, so the loop over time is as long as the longest of them,
-        not as the sequence.
+        Here the stretches between resets run in parallel, in batches of similar length, so the loop over time is
+        shorter than the sequence.
         """
         if start is None:
             return self.stretch(x, state)
@@ -104,14 +104,14 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         )
 
     def initial_state(self, batch_size: int) -> StateT:
-        """The state in which an episode begins, on the core's own device and in its dtype; zero by default."""
+        """Return the state in which an episode begins, on the core's device and in its dtype; zero by default."""
         batch_size = positive_int("batch_size", batch_size)
         like = next(self.parameters())
         return self._state(like.new_zeros(batch_size, *shape) for shape in self.state_shapes)
 
     @property
     def state_size(self) -> int:
-        """Numbers in the state of one row."""
+        """Number of elements in the state of one row."""
         return sum(math.prod(shape) for shape in self.state_shapes)
 
     def reset(self, state: StateT, start: Tensor) -> StateT:

@@ -58,12 +58,12 @@ class FastWeights(MemoryCore[FastWeightsState]):
         decay: share of A that is left after a step (lambda), in [0, 1].
         fast_lr: rate at which a hidden state is written into A (eta), at least 0.
         layer_norm: False leaves LN out of equation 5.
-        norm_per_step: True gives every inner step a gain and bias of its own, adaptive ones up to max_inner_steps.
+        norm_per_step: True gives each inner step its own gain and bias; adaptive steps have max_inner_steps of them.
         boundary: "sustained" as above, or "identity", the paper's "method 2" (appendix B): the bracket of equation 5
             is ``(I + A(t)) h_s``, so the loop holds the state itself.
         normalize_storage: True writes ``h / |h|`` into A, so that fast_lr means the same at every width.
         identity_scale: W at initialisation, as a multiple of the identity.
-        backend: which scan runs it, see ``fwagents.kernels.fast_weight_scan``.
+        backend: implementation of the scan; see ``fwagents.kernels.fast_weight_scan``.
 
     Shapes:
         ``weight_ih [R, D]`` (C), ``weight_hh [R, R]`` (W), ``bias [R]``, ``norm.weight`` and ``norm.bias``
@@ -114,7 +114,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
             tolerance=tolerance if adaptive else None,
         )
         if inner_steps == 0:
-            # The same as one read of a memory that is always empty.
+            # This equals one read of a memory that is always empty.
             self.options = ScanOptions(inner_steps=1, fast_lr=0.0)
             self.state_type = cast(Any, HiddenState)
         self.backend = check_backend(backend)
@@ -144,17 +144,17 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return shapes[: len(self.state_type._fields)]
 
     def scan(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> tuple[Tensor, FastWeightsState]:
-        """Steps with resets in one call of the scan; see ``MemoryCore.scan``."""
+        """Run steps with resets in one call of the scan; see ``MemoryCore.scan``."""
         y, h, A = fast_weight_scan(self._inputs(x, state, start), self.options, backend=self.backend)
         return y, self._state((h, A)[: len(self.state_shapes)])
 
     def settle(self, boundary: Tensor, stored: Tensor | None = None) -> Tensor:
-        """Equation 5 alone, for a model that chooses itself what is stored and what enters the boundary.
+        """Compute equation 5 alone, for a model that chooses the stored states and the boundary itself.
 
         Args:
-            boundary: what stands for ``W h + C x + b`` [B, R].
+            boundary: takes the place of ``W h + C x + b`` [B, R].
             stored: states written into an empty memory one after the other, the oldest first [n, B, R]; A is the sum
-                of their outer products, each a decay older than the next. None is an empty memory.
+                of their outer products, each decayed once more than the next. None is an empty memory.
 
         Returns:
             The settled state [B, R].
@@ -163,12 +163,12 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return settle(boundary, stored, *self._gain_and_shift(), self.options)
 
     def settle_by(self, boundary: Tensor, read: Callable[[Tensor], Tensor], taken: Tensor | None = None) -> Tensor:
-        """Equation 5 alone, with any function in the memory's place.
+        """Compute equation 5 alone, with any function in the memory's place.
 
         Args:
-            boundary: what stands for ``W h + C x + b`` [..., R].
-            read: called once an inner step with ``h_s`` [..., R]; gives what stands for ``A h_s`` [..., R].
-            taken: int64 [...], to which the inner steps that each row takes are added where those are adaptive.
+            boundary: takes the place of ``W h + C x + b`` [..., R].
+            read: called once per inner step with ``h_s`` [..., R]; its result takes the place of ``A h_s`` [..., R].
+            taken: int64 [...], to which adaptive inner steps add the number of steps that each row takes.
 
         Returns:
             The settled state [..., R].
@@ -180,7 +180,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return key(h, self.options)
 
     def scan_weights(self) -> dict[str, Tensor]:
-        """The parameters by their names in ``ScanInputs``."""
+        """Return the parameters by their names in ``ScanInputs``."""
         weights: dict[str, Tensor] = {"weight_hh": self.weight_hh, "weight_ih": self.weight_ih, "bias": self.bias}
         return weights if self.norm is None else weights | {"gain": self.norm.weight, "shift": self.norm.bias}
 
@@ -191,10 +191,10 @@ class FastWeights(MemoryCore[FastWeightsState]):
     def inner_steps_taken(
         self, x: Tensor, state: FastWeightsState | None = None, start: Tensor | None = None
     ) -> Tensor:
-        """Inner steps that every step of a sequence takes, int64 [T, B]; arguments as for ``forward``.
+        """Return the number of inner steps at every time step, int64 [T, B]; arguments as for ``forward``.
 
-        Counted in the reference, which may part from the compiled scan where a row moves by the tolerance to within
-        rounding.
+        The reference implementation counts. It can differ from the compiled scan for a row whose change equals the
+        tolerance up to rounding.
         """
         self._check_sequence(x, state, start)
         if self.inner_steps != "adaptive":
@@ -205,7 +205,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return taken
 
     def stepper(self, start_from: FastWeightsState | int) -> Stepper[FastWeightsState]:
-        """One that keeps the history in place of A, where the compiled scan runs; see ``MemoryCore.stepper``."""
+        """Return a stepper that keeps the history instead of A if the scan is compiled; see ``MemoryCore.stepper``."""
         if chosen_backend(self.backend) != "numba" or not float32_on_cpu(*self.parameters()):
             return super().stepper(start_from)
         if isinstance(start_from, tuple):
@@ -215,14 +215,14 @@ class FastWeights(MemoryCore[FastWeightsState]):
         return FastWeightsStepper(self, self._state((h, cast(Any, None))[: len(self.state_shapes)]))
 
     def _opening(self, batch_size: int) -> FastWeightsState:
-        """No state at all, which the scan takes for zero without writing R^2 zeros a row."""
+        """Return a state of None, which the scan treats as zero without writing R^2 zeros per row."""
         return self._state(cast(Any, None) for _ in self.state_shapes)
 
     def _inputs(self, x: Tensor, state: FastWeightsState, start: Tensor | None) -> ScanInputs:
         return ScanInputs(x, start=start, **state._asdict(), **self.scan_weights())
 
     def extra_repr(self) -> str:
-        """The sizes and options, for ``print``."""
+        """Return the sizes and options, for ``print``."""
         options = self.options._asdict()
         if self.inner_steps == "adaptive":
             options["max_inner_steps"] = self.options.inner_steps
@@ -232,7 +232,7 @@ class FastWeights(MemoryCore[FastWeightsState]):
 
 
 class FastWeightsStepper(CompiledStepper[FastWeightsState]):
-    """Steps the compiled scan; A is formed when the state is asked for, or a long history makes it cheaper."""
+    """Step the compiled scan; A is computed only when the state is read or a long history makes that cheaper."""
 
     core: FastWeights
 
@@ -251,7 +251,7 @@ class FastWeightsStepper(CompiledStepper[FastWeightsState]):
         self._steps.load(*state)
 
     def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, R]."""
+        """Run one step: ``x [B, D]``, ``start`` bool [B] -> y [B, R]."""
         y = super().step(x, start)
         if self.core.inner_steps == 0:
             self._steps.load(y)  # forget the history, which nothing reads
@@ -259,7 +259,7 @@ class FastWeightsStepper(CompiledStepper[FastWeightsState]):
 
 
 class InnerNorm(nn.Module):
-    """Gain and bias of the layer norm inside the scan, one row shared or one an inner step ``[rows, R]``."""
+    """Gain and bias ``[rows, R]`` of the layer norm in the scan: one shared row, or one row per inner step."""
 
     def __init__(self, rows: int, size: int) -> None:
         super().__init__()

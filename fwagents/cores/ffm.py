@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fwagents.cores.base import MemoryCore, finite_float, positive_int
 
-FORGOTTEN = 0.01  # of its first size, when the slowest trace counts as forgotten
-FASTEST = 2 / 3  # rate of decay at the start; forgotten after 7 steps
+FORGOTTEN = 0.01  # share of its first size at which a trace counts as forgotten
+FASTEST = 2 / 3  # largest initial decay rate: such a trace is forgotten after 7 steps
 
 
 class FFMState(NamedTuple):
@@ -22,29 +22,30 @@ class FFMState(NamedTuple):
 class FFM(MemoryCore[FFMState]):
     r"""Morad et al., "Reinforcement Learning with Fast and Forgetful Memory" (2023), arXiv:2310.04128.
 
-    With m traces that decay at rates alpha, each in c contexts that turn at frequencies omega, S complex m x c::
+    There are m traces that decay at rates alpha, each in c contexts that oscillate at frequencies omega. S is complex,
+    m x c::
 
         u(t) = (C_1 x + b_1) * sigmoid(C_2 x + b_2)                          in R^m
         S(t) = gamma * S(t-1) + u(t) 1^T      gamma_jk = exp(-|alpha_j| - i omega_k)
         z(t) = C_3 [Re S(t), Im S(t)] + b_3
         y(t) = LN[z] * sigmoid(C_4 x + b_4) + (C_5 x + b_5) * (1 - sigmoid(C_4 x + b_4))
 
-    S(t) is a sum over the past, ``sum_s gamma^(t-s) u(s)``: every input is forgotten exponentially, and the contexts'
-    angles tell how long ago it was. S enters nothing but its own next value, so the loop over time is one product and
-    one sum a step; all the rest is done for a whole sequence at once. LN has neither gain nor bias.
+    S(t) is a sum over the past, ``sum_s gamma^(t-s) u(s)``: every input decays exponentially, and the contexts' phases
+    encode its age. No gate depends on S, so the loop over time is one product and one sum per step; everything else is
+    computed for the whole sequence at once. LN has neither gain nor bias.
 
     Args:
         input_size: D.
         hidden_size: H.
         memory_size: m.
         context_size: c.
-        max_period: steps in which the slowest context turns once, at the start, and after which the slowest trace has
-            fallen to a hundredth; at least 7.
+        max_period: initial period of the slowest context, in steps; over one such period the slowest trace decays to a
+            hundredth. At least 7.
 
     Shapes:
         ``gates [2m + 2H, D]``, rows of C_1, C_2, C_4, C_5, and ``mix [H, 2mc]`` (C_3), with torch's initialisation;
-        ``alpha [m]``, evenly from ln 100 / max_period to 2/3, and ``omega [c]``, 2 pi over periods evenly from 1 to
-        max_period, as the authors' code has them; state ``(S [B, m, c, 2],)``.
+        ``alpha [m]``, evenly spaced from ln 100 / max_period to 2/3, and ``omega [c]``, 2 pi over periods evenly spaced
+        from 1 to max_period, as in the authors' code; state ``(S [B, m, c, 2],)``.
     """
 
     state_type = FFMState
@@ -70,7 +71,7 @@ class FFM(MemoryCore[FFMState]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the initial weights; alpha and omega are not drawn but spread."""
+        """Draw the initial weights; alpha and omega are spaced evenly instead."""
         self.gates.reset_parameters()
         self.mix.reset_parameters()
         with torch.no_grad():
@@ -84,11 +85,11 @@ class FFM(MemoryCore[FFMState]):
         return ((self.memory_size, self.context_size, 2),)
 
     def stretch(self, x: Tensor, state: FFMState) -> tuple[Tensor, FFMState]:
-        """A stretch without resets; see ``MemoryCore.stretch``."""
+        """Run a stretch without resets; see ``MemoryCore.stretch``."""
         m, H = self.memory_size, self.hidden_size
         value, value_gate, gate, through = self.gates(x).split([m, m, H, H], -1)
         u = F.pad((value * value_gate.sigmoid())[..., None, None], (0, 1))  # [T, B, m, 1, 2], real
-        # The product with gamma, written in real numbers, which more of what reads the core can do.
+        # The product with gamma in real arithmetic, which more exporters and transforms support.
         decay = (-self.alpha.abs()).exp().unsqueeze(1)
         straight = (decay * self.omega.cos()).unsqueeze(-1)
         crossed = (decay * self.omega.sin()).unsqueeze(-1) * x.new_tensor([1.0, -1.0])
@@ -101,7 +102,7 @@ class FFM(MemoryCore[FFMState]):
         return torch.lerp(through, z, gate.sigmoid()), FFMState(all_sums[-1])
 
     def extra_repr(self) -> str:
-        """The sizes, for ``print``."""
+        """Return the sizes, for ``print``."""
         return (
             f"{self.input_size}, {self.hidden_size}, memory_size={self.memory_size}, "
             f"context_size={self.context_size}, max_period={self.max_period}"

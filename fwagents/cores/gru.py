@@ -18,12 +18,11 @@ class GRU(MemoryCore[HiddenState]):
     Args:
         input_size: D.
         hidden_size: H.
-        update_bias: added to b_z at the start. Above zero a GRU begins by keeping what it has, as an LSTM does with
-            ``forget_bias``.
+        update_bias: added to the initial b_z. A positive value makes an untrained GRU keep its state, as
+            ``forget_bias`` does for an LSTM.
 
     Shapes:
-        state ``(h [B, H],)``; parameters those of ``torch.nn.GRU``, with its initialisation but for that
-        bias.
+        state ``(h [B, H],)``; parameters and initialisation as in ``torch.nn.GRU``, except b_z.
 
     Raises:
         ValueError: update_bias is not finite.
@@ -44,6 +43,6 @@ class GRU(MemoryCore[HiddenState]):
         return ((self.hidden_size,),)
 
     def stretch(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
-        """A stretch without resets in torch's own loop; see ``MemoryCore.stretch``."""
+        """Run a stretch without resets in torch's own loop; see ``MemoryCore.stretch``."""
         y, h = self.rnn(x, state.h.unsqueeze(0).contiguous())
         return y, HiddenState(h.squeeze(0))

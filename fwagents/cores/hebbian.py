@@ -10,7 +10,7 @@ from fwagents.cores.base import MemoryCore, finite_float
 
 
 class HebbianState(NamedTuple):
-    """Hidden state ``h [B, H]`` and traces ``hebb [B, H, H]``, one for each connection: to a row from a column."""
+    """Hidden state ``h [B, H]`` and traces ``hebb [B, H, H]``: entry i, j is of the connection from unit j to i."""
 
     h: Tensor
     hebb: Tensor
@@ -24,13 +24,13 @@ class Hebbian(MemoryCore[HebbianState]):
         h(t+1)    = tanh((W + alpha * hebb(t)) h(t) + C x(t) + b)
         hebb(t+1) = (1 - eta) hebb(t) + eta h(t+1) h(t)^T
 
-    A trace is the running mean of the product of its two ends, and eta is how soon it forgets: one learned number, as
-    free to move as in the original. Which connections may change, and how much, is learned with it.
+    A trace is a running mean of the product of the activities of its two units. Its rate eta is one learned number,
+    unconstrained as in the original. The plasticity of each connection is learned too.
 
     Args:
         input_size: D.
         hidden_size: H.
-        eta: where eta starts, in [0, 1]; 0.01 is the original's.
+        eta: initial eta, in [0, 1]; the original's is 0.01.
 
     Shapes:
         ``weight_ih [H, D]`` (C) and ``weight_hh [H, H]`` (W), uniform in +-1/sqrt(H); ``alpha [H, H]``, uniform in
@@ -64,18 +64,18 @@ class Hebbian(MemoryCore[HebbianState]):
         return (self.hidden_size,), (self.hidden_size, self.hidden_size)
 
     def stretch(self, x: Tensor, state: HebbianState) -> tuple[Tensor, HebbianState]:
-        """A stretch without resets; see ``MemoryCore.stretch``."""
+        """Run a stretch without resets; see ``MemoryCore.stretch``."""
         h, hebb = state
         ys = []
         for drive in F.linear(x, self.weight_ih, self.bias).unbind():
             plastic = torch.bmm(self.alpha * hebb, h.unsqueeze(-1)).squeeze(-1)
             new = torch.tanh(torch.addmm(drive, h, self.weight_hh.t()) + plastic)
-            # Under autocast h is less precise than the traces, and lerp takes one dtype alone.
+            # Under autocast h is less precise than the traces, and lerp needs a single dtype.
             hebb = torch.lerp(hebb, (new.unsqueeze(-1) * h.unsqueeze(-2)).to(hebb.dtype), self.eta)
             h = new
             ys.append(h)
         return torch.stack(ys), HebbianState(h, hebb)
 
     def extra_repr(self) -> str:
-        """The sizes, for ``print``."""
+        """Return the sizes, for ``print``."""
         return f"{self.input_size}, {self.hidden_size}, eta={self.initial_eta}"

@@ -16,10 +16,10 @@ class IRNN(MemoryCore[HiddenState]):
     Args:
         input_size: D.
         hidden_size: H.
-        identity_scale: W at initialisation, as a multiple of the identity; 0.5 is what Ba et al. (2016) use.
+        identity_scale: W at initialisation, as a multiple of the identity; Ba et al. (2016) use 0.5.
 
     Shapes:
-        state ``(h [B, H],)``; parameters those of ``torch.nn.RNN``, its second bias fixed at zero.
+        state ``(h [B, H],)``; parameters as in ``torch.nn.RNN``, with the second bias fixed at zero.
     """
 
     state_type = HiddenState
@@ -46,6 +46,6 @@ class IRNN(MemoryCore[HiddenState]):
         return ((self.hidden_size,),)
 
     def stretch(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
-        """A stretch without resets in torch's own loop; see ``MemoryCore.stretch``."""
+        """Run a stretch without resets in torch's own loop; see ``MemoryCore.stretch``."""
         y, h = self.rnn(x, state.h.unsqueeze(0).contiguous())
         return y, HiddenState(h.squeeze(0))

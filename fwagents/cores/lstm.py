@@ -26,12 +26,11 @@ class LSTM(MemoryCore[LSTMState]):
     Args:
         input_size: D.
         hidden_size: H.
-        forget_bias: added to b of the forget gate at the start. Above zero an LSTM begins by keeping what it has; 1 is
-            what Jozefowicz et al. (2015), "An Empirical Exploration of Recurrent Network Architectures", advise.
+        forget_bias: added to the initial bias of the forget gate. A positive value makes an untrained LSTM keep its
+            cell; Jozefowicz et al. (2015), "An Empirical Exploration of Recurrent Network Architectures", advise 1.
 
     Shapes:
-        state ``(h [B, H], c [B, H])``; parameters those of ``torch.nn.LSTM``, with its initialisation but for that
-        bias.
+        state ``(h [B, H], c [B, H])``; parameters and initialisation as in ``torch.nn.LSTM``, except that bias.
 
     Raises:
         ValueError: forget_bias is not finite.
@@ -52,6 +51,6 @@ class LSTM(MemoryCore[LSTMState]):
         return (self.hidden_size,), (self.hidden_size,)
 
     def stretch(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """A stretch without resets in torch's own loop; see ``MemoryCore.stretch``."""
+        """Run a stretch without resets in torch's own loop; see ``MemoryCore.stretch``."""
         y, (h, c) = self.rnn(x, (state.h.unsqueeze(0).contiguous(), state.c.unsqueeze(0).contiguous()))
         return y, LSTMState(h.squeeze(0), c.squeeze(0))

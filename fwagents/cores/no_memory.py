@@ -1,4 +1,4 @@
-"""No memory: a layer of the same width that forgets everything, for comparison."""
+"""No memory: a feed-forward layer of the same width, for comparison."""
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,6 @@ class NoMemory(MemoryCore[HiddenState]):
         return ((self.hidden_size,),)
 
     def scan(self, x: Tensor, state: HiddenState, start: Tensor | None) -> tuple[Tensor, HiddenState]:
-        """All steps at once, of which a start changes nothing; see ``MemoryCore.scan``."""
+        """Run all steps at once; a start has no effect, since no state is read. See ``MemoryCore.scan``."""
         y = torch.relu(F.linear(x, self.weight_ih, self.bias))
         return y, HiddenState(y[-1])

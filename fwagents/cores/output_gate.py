@@ -8,15 +8,15 @@ EPSILON = 1e-2  # of the layer norm; large, because the nearly zero reads of an 
 
 
 class OutputGate(nn.Module):
-    r"""Mix what a memory reads with a linear function of the input, unit by unit.
+    r"""Mix the read of a memory with a linear function of the input, unit by unit.
 
     ::
 
         g(t) = sigmoid(G x(t) + c)
         y(t) = g(t) * (M LN[r(t)] + m) + (1 - g(t)) * (U x(t) + u)
 
-    An empty memory then costs nothing: the gate lets the input pass. The form is that of Fast and Forgetful Memory
-    (Morad et al., 2023, arXiv:2310.04128).
+    With an empty memory, the gate can pass the input through. The form is from Fast and Forgetful Memory (Morad et
+    al., 2023, arXiv:2310.04128).
 
     Args:
         input_size: D.

@@ -1,4 +1,4 @@
-"""Fast-weight programmers: the common base of cores in which a slow net tells a fast net what to store and to read."""
+"""Fast-weight programmers: the base of cores in which a slow net controls what a fast net stores and reads."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
@@ -14,11 +14,11 @@ from fwagents.kernels.cpu import programmer
 from fwagents.kernels.cpu.program_steps import ProgramSteps
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions
 
-CHUNK = 64  # steps that are computed at once; the work of a step grows with it, the calls for a step fall
+CHUNK = 64  # steps that are computed at once; a larger chunk takes more arithmetic but fewer calls per step
 
 
 class ProgrammerState(NamedTuple):
-    """Projections in the convolution's reach ``recent [B, c-1, 3H]``, fast weights ``W [B, heads, E, d]``."""
+    """Latest projections for the convolution ``recent [B, c-1, 3H]``, and fast weights ``W [B, heads, E, d]``."""
 
     recent: Tensor
     W: Tensor
@@ -43,20 +43,20 @@ class Program(NamedTuple):
 
 
 class FastWeightProgrammer(MemoryCore[Any]):
-    r"""A slow net that programs a fast one by keys, values and queries, H/heads = d numbers each in every head.
+    r"""A slow net that programs a fast one by keys, values and queries of d = H/heads numbers per head.
 
     ::
 
         p(t)             = C x(t) + b
-        q(t), k(t), v(t) = sum_{j<c} w_j * p(t-j)      a short causal convolution, each channel its own
+        q(t), k(t), v(t) = sum_{j<c} w_j * p(t-j)      a short causal depthwise convolution
 
-    What becomes of them is the rule of each core; all rules write at one place, the key, and read y(t) = W(t) q(t).
-    The convolution lets one layer tie this step's key to an earlier one's value. With ``output_gate`` the read goes
-    through an ``OutputGate``, which has a way past the memory.
+    Each core has its own rule for writing; all rules write under one key and read y(t) = W(t) q(t). The convolution
+    lets one layer associate this step's key with an earlier step's value. With ``output_gate`` the read passes through
+    an ``OutputGate``, which has a skip connection past the memory.
 
-    In float32 on the CPU one compiled scan runs the family, ``fwagents.kernels.cpu.programmer``, unless
-    FWAGENTS_BACKEND in the environment names another backend. Elsewhere ``stretch`` does: W is a linear
-    function of what is written, so a stretch of steps needs no loop, see ``execute``.
+    In float32 on the CPU a compiled scan, ``fwagents.kernels.cpu.programmer``, runs all these cores, unless the
+    environment variable FWAGENTS_BACKEND names another backend. Otherwise ``stretch`` computes many steps at once,
+    without a loop over time; see ``execute``.
 
     Args:
         input_size: D.
@@ -106,14 +106,14 @@ class FastWeightProgrammer(MemoryCore[Any]):
 
     @abstractmethod
     def rule(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
-        """The core's rule, from q, k and v [T, B, heads, d] and gates [T, B, gates_per_head, heads] as projected."""
+        """Return the program of the projected q, k, v [T, B, heads, d] and gates [T, B, gates_per_head, heads]."""
 
     def divisor(self, read: Tensor) -> Tensor | None:
-        """The number by which a read is divided, from W q [..., E] -> [..., 1]; None for no division."""
+        """Return the divisor of a read, W q [..., E] -> [..., 1]; None for no division."""
         return None
 
     def read_out(self, read: Tensor) -> Tensor:
-        """W q [..., E] -> what is read [..., d]: the first d numbers, over the divisor."""
+        """Return the output of a read, W q [..., E] -> [..., d]: its first d numbers over the divisor."""
         divisor = self.divisor(read)
         return read if divisor is None else read[..., : self.hidden_size // self.num_heads] / divisor
 
@@ -122,10 +122,10 @@ class FastWeightProgrammer(MemoryCore[Any]):
 
         Args:
             x: inputs [T, B, D].
-            state: the state before the first of them.
+            state: state before the first step.
 
         Returns:
-            The program of all T steps, and ``recent`` after the last of them.
+            The program of all T steps, and ``recent`` after the last step.
         """
         T, B, _ = x.shape
         projected, gates = self.projection(x).split([3 * self.hidden_size, self.gates_per_head * self.num_heads], -1)
@@ -138,7 +138,7 @@ class FastWeightProgrammer(MemoryCore[Any]):
         return program, reach[T:].transpose(0, 1)
 
     def run(self, program: Program, x: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
-        """Run a program, ``CHUNK`` steps at once, and read out: outputs [T, B, H], and W after the last step."""
+        """Run a program, ``CHUNK`` steps at once; return the outputs [T, B, H], and W after the last step."""
         reads = []
         for begin in range(0, x.shape[0], CHUNK):
             some = Program._make(None if part is None else part[begin : begin + CHUNK] for part in program)
@@ -148,13 +148,13 @@ class FastWeightProgrammer(MemoryCore[Any]):
         return (y if self.output_gate is None else self.output_gate(y, x)), W
 
     def stretch(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Steps without a reset in plain torch; see ``MemoryCore.stretch``."""
+        """Run steps without a reset in plain torch; see ``MemoryCore.stretch``."""
         program, recent = self.project(x, state)
         y, W = self.run(program, x, state.W)
         return y, ProgrammerState(recent, W)
 
     def scan(self, x: Tensor, state: Any, start: Tensor | None) -> tuple[Tensor, Any]:
-        """Steps with resets, compiled where that is possible; see ``MemoryCore.scan``."""
+        """Run steps with resets, compiled where that is possible; see ``MemoryCore.scan``."""
         if not self._compiles(x, *state):
             return super().scan(x, self.initial_state(x.shape[1]) if state.W is None else state, start)
         inputs = ProgramInputs(x=x, start=start, **state._asdict(), **self.program_weights())
@@ -162,16 +162,16 @@ class FastWeightProgrammer(MemoryCore[Any]):
         return found.y, self._state(leaves[: len(self.state_type._fields)])
 
     def stepper(self, start_from: Any) -> Stepper[Any]:
-        """One that changes W in place, where the compiled scan runs; see ``MemoryCore.stepper``."""
+        """Return a stepper that changes W in place where the compiled scan runs; see ``MemoryCore.stepper``."""
         plain = super().stepper(start_from)
         return ProgrammerStepper(self, plain.state) if self._compiles(*plain.state) else plain
 
     def program_options(self) -> ProgramOptions:
-        """The rule, as the compiled scan is told it."""
+        """Return the rule in the form that the compiled scan takes."""
         return ProgramOptions(self.num_heads, self.extra_rows == 0, self.gates_per_head, self.silu, norm_eps=EPSILON)
 
     def program_weights(self) -> dict[str, Tensor]:
-        """The parameters by their names in ``ProgramInputs``."""
+        """Return the parameters by their names in ``ProgramInputs``."""
         weight, bias, out = self.projection.weight, self.projection.bias, self.output_gate
         if out is None:
             return {"weight": weight, "bias": bias, "taps": self.taps}
@@ -186,22 +186,22 @@ class FastWeightProgrammer(MemoryCore[Any]):
         }
 
     def _compiles(self, *tensors: Tensor | None) -> bool:
-        # Its convolution keeps at least one projection.
+        # The compiled convolution needs at least one earlier projection.
         return (
             self.conv_size > 1 and chosen_backend("auto") == "numba" and programmer.covers(*tensors, *self.parameters())
         )
 
     def _opening(self, batch_size: int) -> Any:
-        """No state at all, which the compiled scan takes for zero."""
+        """Return a state of None, which the compiled scan treats as zero."""
         return self._state([None] * len(self.state_type._fields))  # type: ignore[list-item]
 
     def extra_repr(self) -> str:
-        """The sizes, for ``print``."""
+        """Return the sizes, for ``print``."""
         return f"{self.input_size}, {self.hidden_size}, num_heads={self.num_heads}, conv_size={self.conv_size}"
 
 
 class ProgrammerStepper(CompiledStepper[Any]):
-    """Steps the compiled scan, which changes W in place."""
+    """Step the compiled scan, which changes W in place."""
 
     core: FastWeightProgrammer
 
@@ -221,15 +221,15 @@ class ProgrammerStepper(CompiledStepper[Any]):
 
 
 def execute(program: Program, W: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Run a program on fast weights ``W [B, heads, E, d]``, all of its T steps at once; T^2 work.
+    r"""Run a program on fast weights ``W [B, heads, E, d]``, all T steps at once, in T^2 operations.
 
-    With g(t) the decay of step t, step by step it is::
+    With g(t) the decay of step t, the result equals this recurrence::
 
         W(t) = g(t) W(t-1) + u(t) k(t)^T      u(t) = v(t), or rate(t) (v(t) - g(t) W(t-1) k(t))
         y(t) = W(t) q(t)
 
-    W(t) is a sum of the u so far, decayed; so the u are the solution of one triangular system, each being corrected by
-    those before it, and the reads are attention to them (Yang et al., 2024, arXiv:2406.06484, section 3).
+    W(t) is a decayed sum of all u(s) k(s)^T so far. Each u is corrected by the earlier ones, so all u together solve
+    one triangular system, and the reads are attention to them (Yang et al., 2024, arXiv:2406.06484, section 3).
 
     Returns:
         Reads [T, B, heads, E], and W after the last step.
@@ -239,8 +239,8 @@ def execute(program: Program, W: Tensor) -> tuple[Tensor, Tensor]:
         log_left = q.new_zeros(q.shape[2], 1)
     else:
         log_left = program.log_decay.permute(1, 2, 0).cumsum(-1).unsqueeze(-1)
-    left = log_left.exp()  # of W, at each step [..., T, 1]
-    # Of what column s wrote, at row t. Nothing above the diagonal, where the exponential could overflow.
+    left = log_left.exp()  # share of the first W that is left at each step [..., T, 1]
+    # Share of the write of step s (column) that is left at step t (row): 0 above the diagonal, where exp may overflow.
     between = (log_left - log_left.mT).tril().exp().tril()
     if program.rate is not None:
         rate = program.rate.permute(1, 2, 0).unsqueeze(-1)
@@ -253,8 +253,8 @@ def execute(program: Program, W: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def solve_unit_lower(system: Tensor, u: Tensor) -> Tensor:
-    """The solution x of ``(I + L) x = u`` in the dtype of u; L [..., T, T] is ``system`` below its diagonal."""
-    # Autocast leaves some of it in bfloat16, for which torch has no such solver on the CPU.
+    """Return x with ``(I + L) x = u`` in the dtype of u; L [..., T, T] is ``system`` below its diagonal."""
+    # Autocast leaves some inputs in bfloat16, for which torch has no such solver on the CPU.
     wide = torch.promote_types(torch.promote_types(system.dtype, u.dtype), torch.float32)
     x: Tensor = torch.linalg.solve_triangular(system.to(wide), u.to(wide), upper=False, unitriangular=True)
     return x.to(u.dtype)

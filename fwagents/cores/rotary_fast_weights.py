@@ -1,4 +1,4 @@
-"""Rotary fast weights: a gated delta rule whose addresses tell both what was seen and when."""
+"""Rotary fast weights: a gated delta rule whose keys encode both content and time."""
 
 import math
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ from fwagents.cores.programmer import Program
 from fwagents.kernels.program_reference import ProgramOptions
 
 Turned = Literal["half", "all", "none"]
-# By name, the first head that is turned, and the distance to the next; 0 for no other.
+# For each name: the first head that is turned, and the distance to the next; 0 for none.
 TURNED: dict[Turned, tuple[int, int]] = {"half": (1, 2), "all": (0, 1), "none": (0, 0)}
 
-# The factor of the initial projections to q and k. These are normalised, so a step of an optimizer turns them the
-# further the shorter they are before it: as short as torch makes them, a control task fell back at every other update.
+# Scale of the initial projections to q and k. Both are normalised, so an optimizer step rotates them more the shorter
+# they are before normalisation. With torch's own scale, the return on a control task fell at every other update.
 KEY_SCALE = 4.0
 
-# The factors of the initial taps and values of the induction head. Its taps leave little of other steps than the one it
-# begins with. Its query meets a key of its own length, where those of the other heads are nearly orthogonal, so with
-# values as large as theirs its read would drown theirs behind the layer norm.
+# Scales of the induction head's initial taps and values. Small taps suppress all steps but one. The head's queries
+# match its keys, while queries and keys of the other heads are nearly orthogonal, so with values of equal size its read
+# would dominate theirs after the layer norm.
 TAP_SCALE = 0.2
 VALUE_SCALE = 0.1
 
 
 class RotaryState(NamedTuple):
-    """Projections in the convolution's reach ``recent [B, c-1, 3H]``, fast weights ``W [B, heads, d, d]``, and the
+    """Latest projections for the convolution ``recent [B, c-1, 3H]``, fast weights ``W [B, heads, d, d]``, and the
     number of steps of the episode so far ``t [B, 1]``."""
 
     recent: Tensor
@@ -43,9 +43,9 @@ class RotaryFastWeights(GatedDeltaNet):
     With H units in h heads of d = H/h numbers, and t counted from the start of the episode::
 
         p(t)     = C x(t) + b                        3H rows for q, k and v, h for beta, h for alpha
-        q, k, v  = sum_{j<c} w_j * p(t-j)            a short causal convolution, each channel its own
+        q, k, v  = sum_{j<c} w_j * p(t-j)            a short causal depthwise convolution
         q, k     = Rot(t) q/|q|, Rot(t) k/|k|        in the heads that are turned; q/|q| and k/|k| in the others
-        alpha(t) = sigmoid(.), beta(t) = sigmoid(.)  one number a head
+        alpha(t) = sigmoid(.), beta(t) = sigmoid(.)  one number per head
         W(t)     = alpha W(t-1) + beta (v - alpha W(t-1) k) k^T
         r(t)     = W(t) q(t)                         concatenated over the heads
         y(t)     = g(t) * (M LN[r(t)] + m) + (1 - g(t)) * (U x(t) + u)      g(t) = sigmoid(G x(t) + c)
@@ -53,8 +53,8 @@ class RotaryFastWeights(GatedDeltaNet):
     It is ``GatedDeltaNet`` (Yang et al., 2024, arXiv:2412.06464) without silu, with rotary position codes (Su et al.,
     2021, arXiv:2104.09864) and with the output gate of Fast and Forgetful Memory (Morad et al., 2023,
     arXiv:2310.04128). Rot(t) turns the coordinates 2j and 2j + 1 by the angle t 2 pi / period_j.
-    A product of a turned query and a turned key depends on the number of steps between them, so a turned head answers
-    to "n steps ago" and a head that is not turned to "after the letter c".
+    A product of a turned query and a turned key depends on the number of steps between them, so a turned head can
+    address "n steps ago", and any other head "after the letter c".
 
     The periods run from ``min_period`` to ``max_period`` in equal steps of their logarithm and are not learned. The
     state counts t in float32 or better, which is exact for 16 million steps. The share of a turn, t / period_j modulo
@@ -63,8 +63,8 @@ class RotaryFastWeights(GatedDeltaNet):
     With ``induction`` the last head that is not turned begins as an induction head (Olsson et al., 2022,
     arXiv:2209.11895): q and k are the same projection, q of this step and k of the step before (without a convolution,
     both of this step). So before any training the head reads what followed the last time that the present input was
-    seen. An agent without it gets no hint of reward until it has found by chance that the answer stands under the same
-    key. One head is enough, and where inputs repeat it keeps only what followed last; so the others begin at random.
+    seen. Without it, an agent gains no reward until it finds by chance that the answer is stored under the same key.
+    One head is enough, and where inputs repeat it keeps only what followed last; so the other heads begin at random.
 
     Args:
         input_size: D.
@@ -74,11 +74,11 @@ class RotaryFastWeights(GatedDeltaNet):
         rotary: which heads are turned: "half" turns the second, the fourth and so on.
         min_period: steps of the fastest turn.
         max_period: steps of the slowest turn.
-        gate_bias: what alpha's bias starts from, one number for all heads or one for each; None spreads 2 to 8 evenly
+        gate_bias: initial bias of alpha, one number for all heads or one for each; None spreads 2 to 8 evenly
             over the heads, so that with four heads their memories halve in 5, 38, 280 and 2,000 steps.
         output_gate: put the output gate behind the read; without it y(t) = r(t).
         silu: put silu behind the convolution, as in ``GatedDeltaNet``.
-        delta_rule: replace what is stored under a key; False adds beta v k^T to it, and runs in plain torch.
+        delta_rule: replace the value stored under a key; False adds beta v k^T instead, and runs in plain torch.
         induction: begin the last head that is not turned as an induction head.
 
     Shapes:
@@ -134,7 +134,7 @@ class RotaryFastWeights(GatedDeltaNet):
         self.turns: list[list[float]] = (turned / periods).tolist()  # a step [heads, d/2]
 
     def is_turned(self, head: int) -> bool:
-        """Whether the queries and keys of a head, counted from 0, have the time code."""
+        """Return whether the queries and keys of a head, counted from 0, have the time code."""
         first, every = TURNED[self.rotary]
         return every > 0 and head >= first and (head - first) % every == 0
 
@@ -149,7 +149,7 @@ class RotaryFastWeights(GatedDeltaNet):
                 self._begin_as_induction(unturned[-1])
 
     def _begin_as_induction(self, head: int) -> None:
-        """Let the head's queries be its keys of one step later; without a convolution, of the same step."""
+        """Make the head's query equal to its key of one step later, or of the same step without a convolution."""
         H, d = self.hidden_size, self.hidden_size // self.num_heads
         q, k, v = (slice(n * H + head * d, n * H + (head + 1) * d) for n in range(3))
         for parameter in (self.projection.weight, self.projection.bias):
@@ -167,7 +167,7 @@ class RotaryFastWeights(GatedDeltaNet):
         return (*super().state_shapes, (1,))
 
     def rule(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
-        """The gated delta rule; without ``delta_rule`` beta scales what is added."""
+        """Return the gated delta rule's program; without ``delta_rule``, beta scales the added value."""
         program = super().rule(q, k, v, gates)
         if self.delta_rule or program.rate is None:
             return program
@@ -177,7 +177,7 @@ class RotaryFastWeights(GatedDeltaNet):
         return self.delta_rule and super()._compiles(*tensors)
 
     def stretch(self, x: Tensor, state: RotaryState) -> tuple[Tensor, RotaryState]:
-        """Steps without a reset in plain torch; see ``MemoryCore.stretch``."""
+        """Run steps without a reset in plain torch; see ``MemoryCore.stretch``."""
         program, recent = self.project(x, state)
         y, W = self.run(program, x, state.W)
         return y, RotaryState(recent, W, state.t + x.shape[0])
@@ -188,13 +188,13 @@ class RotaryFastWeights(GatedDeltaNet):
         return self.turned(program, state.t), recent
 
     def program_options(self) -> ProgramOptions:
-        """The rule, as the compiled scan is told it."""
+        """Return the rule in the form that the compiled scan takes."""
         first, every = TURNED[self.rotary]
         turns = tuple(1 / period for period in self.periods) if every else ()
         return super().program_options()._replace(turns=turns, first=first, every=every)
 
     def turned(self, program: Program, t: Tensor) -> Program:
-        """The program with turned queries and keys, ``t [B, 1]`` steps after the episode began."""
+        """Return the program with turned queries and keys, ``t [B, 1]`` steps after the episode began."""
         if self.rotary == "none":
             return program
         steps = torch.arange(1, program.query.shape[0] + 1, dtype=torch.float64, device=t.device)
@@ -206,7 +206,7 @@ class RotaryFastWeights(GatedDeltaNet):
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the coordinates 2j and 2j + 1 of x [..., d] by the angle j, of which cos and sin [..., d // 2] are given."""
+    """Rotate the coordinates 2j and 2j + 1 of x [..., d] by angle j, given by ``cos`` and ``sin`` [..., d // 2]."""
     pairs = x[..., : 2 * cos.shape[-1]]
     even, odd = pairs[..., 0::2], pairs[..., 1::2]
     turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)

@@ -40,7 +40,7 @@ class Stepper(Generic[StateT]):
 
     @torch.no_grad()
     def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
+        """Run one step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
         y, self._state = self.core.step(x, self._state, start)
         return y
 
@@ -52,7 +52,7 @@ class CompiledStepper(Stepper[StateT]):
 
     @torch.no_grad()
     def step(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """One step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
+        """Run one step: ``x [B, D]``, ``start`` bool [B] -> y [B, H]."""
         self.core._check_input(x)
         self.core._check(None, start, x.shape[:-1])
         if torch.is_autocast_enabled("cpu"):

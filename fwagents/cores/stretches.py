@@ -15,15 +15,15 @@ Integers = NDArray[np.intp]
 
 
 class Group(NamedTuple):
-    """n stretches that run side by side, for as many steps L as the longest of them.
+    """n stretches that run in parallel, for as many steps L as the longest has.
 
     Attributes:
-        steps: int64 [L * n], which steps of the flattened sequence [T * B] they take; a stretch that is over takes its
-            own last step again and again.
-        kept: int64, which of those L * n are no such repetition.
-        rows: int64 [n], the row of the batch that each is part of.
-        fresh: bool [n], True where it opens an episode; None if none does.
-        last: True if these are the ends of their rows; then all are of length L.
+        steps: int64 [L * n], indices of their steps in the flattened sequence [T * B]; a stretch that is over repeats
+            its last step.
+        kept: int64, indices of the L * n steps that are no repetition.
+        rows: int64 [n], each stretch's row of the batch.
+        fresh: bool [n], True where a stretch opens an episode; None if none does.
+        last: True if the stretches end their rows; then all have length L.
     """
 
     steps: Tensor
@@ -53,7 +53,7 @@ def groups(start: Tensor) -> list[Group]:
 
 
 def _of_similar_length(stretches: Integers, lengths: Integers, shortest: float) -> list[Integers]:
-    """Stretches in order of falling length, divided so that each is at least ``shortest`` of its part's first."""
+    """Divide stretches, sorted by falling length, into parts whose lengths are at least ``shortest`` of the first."""
     parts = []
     while len(stretches):
         count = int((lengths >= shortest * lengths[0]).sum())

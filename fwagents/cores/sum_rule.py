@@ -1,4 +1,4 @@
-"""Sum rule: a fast-weight programmer that adds up, which is linear attention."""
+"""Sum rule: a fast-weight programmer that only adds, which is linear attention."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fwagents.cores.programmer import FastWeightProgrammer, Program
 
-EPSILON = 1e-6  # keeps what is divided by off zero
+EPSILON = 1e-6  # keeps the divisor above zero
 
 
 class SumRule(FastWeightProgrammer):
@@ -20,9 +20,9 @@ class SumRule(FastWeightProgrammer):
         z(t) = z(t-1) + phi(k(t))
         y(t) = W(t) phi(q(t)) / z(t) . phi(q(t))
 
-    The outer products are Schmidhuber's; feature map and normaliser are those of the linear transformer, with which the
-    read is attention without a softmax: ``y(t) = sum_s a_ts v(s) / sum_s a_ts``, ``a_ts = phi(k(s)) . phi(q(t))``.
-    Schlag et al. (2021), arXiv:2102.11174, show that the two are one. Nothing is ever forgotten or overwritten.
+    The outer products are Schmidhuber's; feature map and normaliser are the linear transformer's. With them the read is
+    attention without a softmax: ``y(t) = sum_s a_ts v(s) / sum_s a_ts``, ``a_ts = phi(k(s)) . phi(q(t))``. Schlag et
+    al. (2021), arXiv:2102.11174, show that the two are equivalent. Nothing is ever forgotten or overwritten.
 
     Args:
         input_size: D.
@@ -32,16 +32,16 @@ class SumRule(FastWeightProgrammer):
         output_gate: put an ``OutputGate`` behind the read.
 
     Shapes:
-        state ``(recent [B, c-1, 3H], W [B, heads, H/heads + 1, H/heads])``, z being the last row of W; parameters those
-        of ``FastWeightProgrammer``.
+        state ``(recent [B, c-1, 3H], W [B, heads, H/heads + 1, H/heads])``, z is the last row of W; parameters as in
+        ``FastWeightProgrammer``.
     """
 
     extra_rows: ClassVar[int] = 1
 
     def rule(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Program:
-        """Values with a one behind them, which adds up to z."""
+        """Return a program whose values end in a 1, so that the last row of W is z."""
         return Program(F.elu(q) + 1, F.elu(k) + 1, torch.cat([v, torch.ones_like(v[..., :1])], -1))
 
     def divisor(self, read: Tensor) -> Tensor:
-        """z . q."""
+        """Return z . q, kept above zero."""
         return read[..., -1:] + EPSILON

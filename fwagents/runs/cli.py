@@ -14,7 +14,7 @@ import tyro
 from fwagents.runs.options import check_outputs, check_taken, check_values, flag, given
 
 T = TypeVar("T")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a user's share of it, the largest file that may be
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a used-up quota, a file at its size limit
 CORE_OPTIONS = ("inner_steps", "decay", "fast_lr")  # options of the core with their own flag
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 # Errors of ast.literal_eval for a text that is no literal or nests too deep.

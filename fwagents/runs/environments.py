@@ -91,7 +91,7 @@ class Environment:
         return found
 
     def _telling(self) -> tuple[Wrapper, ...]:
-        """The wrapper that shows one environment's last step, as ``make_vec_env`` does a batch's; none without it."""
+        """Return the wrapper that ``observe`` asks for, if any; ``make_vec_env`` does the same for a batch."""
         return (wrapper(f"{PREVIOUS_STEP}(observe={list(self.observe)})"),) if self.observe else ()
 
     @contextlib.contextmanager

@@ -13,13 +13,13 @@ from torch import nn
 ADAM = 4  # copies of the weights: themselves, their gradients and two moments
 FLOAT = 4  # bytes
 PER_STEP = 6 * FLOAT  # reward, value, log-probability, advantage, return, start
-PROCESS = 100 * 2**20  # bytes of an environment in a process of its own, at least
+PROCESS = 100 * 2**20  # least bytes of an environment in its own process
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def machine_memory() -> int | None:
-    """Bytes of memory that this machine has; None where the system does not say."""
+    """Return this machine's memory in bytes; None if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -27,10 +27,10 @@ def machine_memory() -> int | None:
 
 
 def require(parts: Mapping[str, float]) -> None:
-    """ValueError if more memory is needed than the machine has.
+    """Raise ValueError if more memory is needed than the machine has.
 
     Args:
-        parts: bytes, by what takes them.
+        parts: required bytes, by the name of their purpose.
     """
     needed, there = sum(parts.values()), machine_memory()
     if there is not None and needed > there:
@@ -42,7 +42,7 @@ def require(parts: Mapping[str, float]) -> None:
 
 
 def check_device(name: str) -> None:
-    """ValueError unless torch can compute on a device."""
+    """Raise ValueError unless torch can compute on a device."""
     try:
         if name != "auto":  # Stable-Baselines3's own word
             torch.zeros(1, device=name).item()
@@ -108,7 +108,7 @@ def space_bytes(space: spaces.Space[Any], least: int = 1) -> int:
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of a model's weights."""
+    """Return the bytes of a model's weights."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 

@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 MOST = 10**15  # far above every count or weight of a run
-MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))  # also of threads; torch crashes with a hundred thousand
+MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))  # also the most threads; torch crashes with 100,000
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def above(low: float) -> Within:
 
 Count = Annotated[int, at_least(1)]
 CountOrNone = Annotated[int, at_least(0)]
-Seed = Annotated[int, Within(0, 2**32 - 1)]  # what NumPy takes
+Seed = Annotated[int, Within(0, 2**32 - 1)]  # NumPy's range of seeds
 Share = Annotated[float, Within(0, 1)]
 Weight = Annotated[float, Within(0, 1000)]
 Norm = Annotated[float, above(0)]

@@ -55,7 +55,7 @@ BOUNDLESS = ("train/explained_variance",)
 
 
 class RayRun(Run):
-    """A run of ``fwagents agent --engine ray``; as ``Run``.
+    """A run of ``fwagents agent --engine ray``, with the arguments of ``Run``.
 
     Raises:
         ValueError: RLlib's agents lack an option, or the runners cannot share the environments evenly.

@@ -233,7 +233,7 @@ class Run:
         self.model.learn(
             self.args.total_timesteps - self.model.num_timesteps,
             callback=[*self.callbacks, LogCallback(self._log_interval), *self.checkpoints],
-            log_interval=cast(int, None),  # LogCallback does it
+            log_interval=cast(int, None),  # LogCallback writes the log
             reset_num_timesteps=False,
         )
 
@@ -273,7 +273,7 @@ class Run:
         if args.eval_freq > 0:
             seed = EVAL_SEED + args.seed
             env = self._fresh_env(args.eval_episodes, seed)
-            if args.normalize:  # the callback carries the statistics over
+            if args.normalize:  # SB3's callback copies the training statistics into it
                 env = normalized(env, args.norm_obs_keys, training=False, norm_reward=False)
             env = self.model._wrap_env(env, monitor_wrapper=False)  # as SB3 has wrapped the training environments
             self.callbacks.append(

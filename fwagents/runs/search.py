@@ -1,4 +1,4 @@
-"""Search for settings that train an agent well. Every core gets the same search, from the current settings on.
+"""Search for settings that train an agent well. Every core's search is the same and begins with its current settings.
 
 ``fwagents tune --env PartialCatch-v0 --core lstm --trials 50 --total-timesteps 200000``
 
@@ -157,7 +157,7 @@ def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def described_space(core: str) -> dict[str, Any]:
-    """The space as JSON."""
+    """Return the space as JSON."""
     return {
         name: {k: list(v) if k == "values" else v for k, v in part._asdict().items()}
         for name, part in space(core).items()

@@ -207,7 +207,7 @@ class Study:
         print(f"{len(rows)}/{count}: {shown}, best {highest}  {trial.params}", flush=True)
 
     def objective(self, trial: Trial) -> float:
-        """The mean over the seeds of the area under the curve.
+        """Return the mean over the seeds of the area under the curve.
 
         Raises:
             optuna.TrialPruned: training diverges, or the pruner stops the trial.

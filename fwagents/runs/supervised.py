@@ -208,12 +208,12 @@ def _check_output(args: SupervisedArgs) -> None:
 
 
 def _compared(config: Any) -> Any:
-    """The options on which a result depends."""
+    """Return the options on which a result depends."""
     return {name: value for name, value in config.items() if name not in NO_PART} if isinstance(config, dict) else None
 
 
 def _as_json(args: SupervisedArgs) -> dict[str, Any]:
-    """The options as config.json holds them."""
+    """Return the options as config.json holds them."""
     options: dict[str, Any] = json.loads(json.dumps(asdict(args), default=str))
     return options
 

@@ -10,7 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 from fwagents.cores import CORES
 from fwagents.inspection.attention import FAST_MEMORIES
 
-# Charts of the custom-scalars tab, what matters most first. A chart has one colour for each run, so two tags of a run
+# Charts of the custom-scalars tab, the most important first. A chart has one colour for each run, so two tags of a run
 # could not be told apart in it.
 CHARTS = {
     "How well it plays": {
@@ -32,7 +32,7 @@ CHARTS = {
         "learning rate": ["train/learning_rate"],
     },
 }
-# Columns of the table of runs: the latest of each.
+# Columns of the table of runs: the latest value of each tag.
 RESULTS = ("eval/success_rate", "eval/mean_reward", "rollout/ep_rew_mean", "time/fps")
 GUIDE = {
     "`eval/`": "greedy play, always the same episodes",
@@ -81,7 +81,7 @@ def describe_run(logger: Logger, compared: Mapping[str, Any], options: Mapping[s
         if name in compared
     }
     # Not by add_hparams, which would make a run of its own.
-    make: Any = hparams  # which has no types
+    make: Any = hparams  # hparams has no type hints
     for part in make(plain, dict.fromkeys(RESULTS, 0.0)):
         cast(Any, writer)._get_file_writer().add_summary(part)
     table = "".join(f"| {name} | `{value}` |\n" for name, value in told.items())
@@ -90,7 +90,7 @@ def describe_run(logger: Logger, compared: Mapping[str, Any], options: Mapping[s
 
 
 def _guide(told: Mapping[str, Any]) -> str:
-    """The tags that a run with these options has, as a table."""
+    """Return the tags of a run with these options, as a table."""
     tags = dict(GUIDE)
     if told.get("log_memory"):
         core: Any = CORES.get(str(told.get("core")), object)

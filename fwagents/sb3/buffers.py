@@ -21,7 +21,7 @@ class Chunks(NamedTuple):
     """A minibatch: n chunks of L steps, time first.
 
     Attributes:
-        observations: [L, n, ...], or a dict of such.
+        observations: [L, n, ...], or a dict of such tensors.
         actions: [L, n, ...].
         old_values: [L, n], from the rollout, like ``old_log_prob`` and ``advantages``.
         old_log_prob: [L, n].

@@ -157,7 +157,7 @@ class MultiInputExtractor(BaseFeaturesExtractor):
 
 
 def nearly_all_zeros(x: Tensor) -> bool:
-    """Whether ``linear_of_sparse`` is worth it for x [B, D], judged by its first rows; never while compiling."""
+    """Return whether ``linear_of_sparse`` pays for x [B, D], judged by its first rows; never while compiling."""
     if torch.compiler.is_compiling():  # checked first: len(x) would make the batch size a constant of the graph
         return False
     if len(x) < FEWEST_ROWS or x.device.type != "cpu" or x.requires_grad:

@@ -46,8 +46,8 @@ AGENT_CORE_KWARGS: Mapping[str, Mapping[str, Any]] = {
 class MemoryPolicy(RecurrentActorCriticPolicy):
     """A recurrent actor-critic policy on any memory core.
 
-    Runs in stock ``sb3_contrib.RecurrentPPO``. Encoder, core, then one linear layer each for policy and value, as in
-    Ba et al. (2016), section 4.4; every part can be replaced by SB3's own options.
+    It runs in the unchanged ``sb3_contrib.RecurrentPPO``. An encoder and a core feed one linear layer each for policy
+    and value, as in Ba et al. (2016), section 4.4; SB3's own options can replace every part.
 
     Args:
         observation_space: observation space.
@@ -102,7 +102,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         extractor = features_extractor_class or self.features_extractor_default
         _check_encoder(extractor, kwargs.get("features_extractor_kwargs") or {})
         if not kwargs.get("normalize_images", True) and issubclass(extractor, (ImageExtractor, MultiInputExtractor)):
-            # SB3 tells its own extractors so.
+            # SB3 does the same for its own extractors.
             given = kwargs.get("features_extractor_kwargs") or {}
             kwargs["features_extractor_kwargs"] = {"normalized_image": True, **given}
         # The parent would build LSTMs, and an optimizer around them; its own parent builds all the rest.
@@ -192,12 +192,12 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return distribution
 
     def heads(self, actor: Tensor, critic: Tensor) -> tuple[Distribution, Tensor]:
-        """Action distribution and values [B, 1], from ``Forward``'s ``actor`` and ``critic``, each [B, H]."""
+        """Return the action distribution, and values [B, 1], of ``Forward``'s ``actor`` and ``critic``, each [B, H]."""
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
         return distribution, self.value_head(critic)
 
     def value_head(self, critic: Tensor) -> Tensor:
-        """Values [..., 1] from ``Forward``'s ``critic`` [..., H]."""
+        """Return the values [..., 1] from ``Forward``'s ``critic`` [..., H]."""
         values: Tensor = self.value_net(self.mlp_extractor.forward_critic(critic))
         return values
 
@@ -208,7 +208,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
 
     @unchecked()
     def evaluate_chunks(self, chunks: "Chunks") -> tuple[Tensor, Tensor, Tensor | None]:
-        """Values, log-probabilities and entropy, each [L, n], of a minibatch; entropy None without a closed form."""
+        """Return a minibatch's values, log-probabilities and entropy (None without a closed form), each [L, n]."""
         shape = chunks.start.shape
         run = OverTime(self, chunks.states, chunks.start)
         distribution, values = Forward(self, flat_in_time(chunks.observations), run).heads()
@@ -216,7 +216,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         return values.view(shape), log_prob.view(shape), None if entropy is None else entropy.view(shape)
 
     def values_after(self, obs: Any, states: MemoryStates, start: Tensor) -> Tensor:
-        """Values [B] of observations [B, ...] that follow ``states``; ``start`` bool [B] as for the cores."""
+        """Return values [B] of observations [B, ...] that follow ``states``; ``start`` bool [B] as for the cores."""
 
         def run(name: str, features: Tensor) -> Tensor:
             return self.cores[name].step(features, getattr(states, name), start)[0]
@@ -233,12 +233,12 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             Forward(self, flat_in_time(chunks.observations), run).latents()
             states = buffer.states[number] = run.states
 
-    def evaluate_actions(  # type: ignore[override]  # as the parent's, which leaves out the None
+    def evaluate_actions(  # type: ignore[override]  # the parent's annotation leaves out None
         self, obs: Any, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Values, log-probabilities and entropy of ``actions``; arguments as ``RecurrentPPO`` gives them."""
+        """Return values, log-probabilities and entropy of ``actions``; arguments as ``RecurrentPPO`` gives them."""
         if isinstance(self.action_space, spaces.MultiBinary):
-            actions = actions.float()  # the buffer's are int8, of which torch takes no Bernoulli likelihood
+            actions = actions.float()  # torch computes no Bernoulli likelihood of the buffer's int8
         packed = {"actor": (self.lstm_actor, lstm_states.pi), "critic": (self.lstm_critic, lstm_states.vf)}
 
         def run(name: str, features: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Action for an observation, and the state to pass to the next call.
+        """Return the action for an observation, and the state to pass to the next call.
 
         Args:
             observation: one observation or a batch [n_envs, ...].
@@ -376,7 +376,7 @@ def map_observations(function: Callable[[Any], Any], obs: Any) -> Any:
 
 
 def flat_in_time(obs: Any) -> Any:
-    """Observations [T, B, ...], or a dict of them, as [T * B, ...]."""
+    """Return observations [T, B, ...], or a dict of them, as [T * B, ...]."""
     return map_observations(lambda x: x.flatten(0, 1), obs)
 
 

@@ -63,14 +63,14 @@ def agent_for(
 
 
 def scheduled(rate: float | Schedule, schedule: str) -> float | Schedule:
-    """A learning rate as SB3's algorithms take it.
+    """Return a learning rate in the form that SB3's algorithms take.
 
     Args:
-        rate: at the start; a function of the progress that remains stays as it is.
+        rate: learning rate at the start; a function of the remaining progress is returned unchanged.
         schedule: "constant", or "linear", which falls to a tenth of the rate over the run.
 
     Raises:
-        ValueError: the schedule is another.
+        ValueError: the schedule is neither of them.
     """
     if schedule not in ("linear", "constant"):
         raise ValueError(f"lr_schedule is {schedule!r}, expected 'linear' or 'constant'")
@@ -78,6 +78,6 @@ def scheduled(rate: float | Schedule, schedule: str) -> float | Schedule:
 
 
 def _arguments(algorithm: type[OnPolicyAlgorithm]) -> set[str]:
-    """Names of the arguments of the constructor, and of those that it hands the rest to."""
+    """Return the names of the arguments of the constructor and of its base classes' constructors."""
     makers = [vars(base)["__init__"] for base in algorithm.__mro__ if "__init__" in vars(base)]
     return {name for make in makers[:-1] for name in inspect.signature(make).parameters}  # the last is object's

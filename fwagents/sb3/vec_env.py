@@ -38,8 +38,8 @@ class GymnasiumVecEnv(VecEnv):
     environments is the loop over those whose episode has just ended.
 
     Args:
-        env: batched environment with ``autoreset_mode`` SAME_STEP, as in SB3's own. It may return the same array at
-            every step.
+        env: batched environment with ``autoreset_mode`` SAME_STEP, which is how SB3's classes reset. It may return the
+            same array at every step.
 
     Raises:
         ValueError: the batch has another autoreset mode, or SB3 does not support its observation space.
