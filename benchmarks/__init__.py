@@ -1,1 +1,1 @@
-"""Measurements of speed: one script a question, run as `python benchmarks/<name>.py`."""
+"""Measurements of speed: one script per question, run as `python benchmarks/<name>.py`."""

@@ -2,13 +2,13 @@
 
     python benchmarks/agent.py               writes results/agent-speed.json and the table in docs/performance.md
     python benchmarks/agent.py --quick       tiny sizes, to see that it runs; prints the results, writes nothing
-    python benchmarks/agent.py --report      only makes the table again from the results
+    python benchmarks/agent.py --report      only makes the table from the stored results
 
-Every agent takes its turn with one rollout and the update on it, in one process, so that all meet the same noise.
-Those with a memory have the same encoder (the screen, one linear layer, ReLU; ours skips a screen's zeros, the stock
-agents' is what a user of theirs would write), the same width, and one linear layer each for policy and value behind the
-memory; PPO has SB3's own MlpPolicy, two layers for the policy and two for the
-value. Nothing is timed if the agents are not right.
+The agents take turns in one process, one rollout and its update each, so that other load affects all alike. The agents
+with a memory have the same encoder (one linear layer on the screen, ReLU; ours skips a screen's zeros, the stock
+agents' is what their users would write), the same width, and one linear layer each for policy and value behind the
+memory. PPO has SB3's own MlpPolicy with two layers for the policy and two for the value. Nothing is timed unless the
+agents pass a check.
 """
 
 import json
@@ -78,7 +78,7 @@ class Args:
     envs: tuple[str, ...] = ("PartialCatch-v0", "PartialCatchLarge-v0")
     """environments"""
     num_envs: tuple[int, ...] = (64, 16)
-    """environments side by side"""
+    """number of parallel environments"""
     n_steps: int = 128
     """steps of each environment per rollout"""
     n_epochs: int = 4
@@ -88,14 +88,14 @@ class Args:
     hidden_size: int = 128
     """units of every layer and memory"""
     repeats: int = 9
-    """rollouts and updates of every agent, of which the median counts"""
+    """timed rollouts and updates of every agent; the median is reported"""
     output: Path = ROOT / "results" / "agent-speed.json"
     """where the results go"""
 
 
 @dataclass(frozen=True)
 class Agent:
-    """One of those that are timed; ``critic`` and ``core`` are empty where there is no memory."""
+    """One of the timed agents; ``critic`` and ``core`` are empty if it has no memory."""
 
     algorithm: str
     core: str
@@ -104,7 +104,7 @@ class Agent:
 
     @property
     def name(self) -> str:
-        """Algorithm and core."""
+        """Name of the algorithm and the core."""
         return f"{self.algorithm} {self.core}".strip()
 
 
@@ -117,7 +117,7 @@ VEC_ENVS: dict[str, Callable[..., VecEnv]] = {"native": make_vec_env, "DummyVecE
 
 
 class Clock(BaseCallback):
-    """Seconds from the beginning of the last rollout to its end, and the time it ended."""
+    """Note the times at which the last rollout began and ended."""
 
     def _on_rollout_start(self) -> None:
         self.begin = time.perf_counter()
@@ -210,7 +210,7 @@ def make(agent: Agent, args: Args, env: str, num_envs: int, device: str = "cpu")
 
 
 def check(args: Args, env: str, num_envs: int) -> None:
-    """SystemExit unless updates see what rollouts saw, and the native batch is the loop over environments."""
+    """Raise SystemExit unless updates reproduce their rollouts and the native batch equals the environments' loop."""
     for agent in AGENTS:
         if agent.algorithm == "MemoryPPO":
             model: Any = make(agent, args, env, num_envs)
@@ -232,7 +232,7 @@ def check(args: Args, env: str, num_envs: int) -> None:
 
 
 def cells(args: Args, env: str, num_envs: int, console: Console) -> list[dict[str, Any]]:
-    """Every agent in turn, and the rate of matrix products among them, after a round to warm up."""
+    """Time every agent in turn, and the rate of matrix products between them, after a warm-up round."""
     steps = args.n_steps * num_envs
     models = [(make(agent, args, env, num_envs), Clock()) for agent in AGENTS]
     rollouts: list[list[float]] = [[] for _ in models]
@@ -261,11 +261,11 @@ def cells(args: Args, env: str, num_envs: int, console: Console) -> list[dict[st
 
 
 def step_flops(model: OnPolicyAlgorithm, args: Args, env: str) -> float:
-    """Operations of one environment step: once forward in the rollout, forward and backward in every epoch.
+    """Count the operations per environment step: forward in the rollout, forward and backward in every epoch.
 
-    Every matrix of weights meets every step once; backward it takes twice as much again, or once where its input is the
+    Every weight matrix is applied once per step. Its backward pass costs twice as much, or as much if its input is the
     observation, which needs no gradient. Fast weights attend to the steps of their episode so far. In the epochs our
-    encoder skips the zeros of the screen, next to nothing being left, and they are not counted.
+    encoder skips the zeros of the screen, so nearly nothing of it is left to count.
     """
     matrices = [p for p in model.policy.parameters() if p.ndim == 2]
     (pixels,) = model.observation_space.shape or ()
@@ -274,7 +274,7 @@ def step_flops(model: OnPolicyAlgorithm, args: Args, env: str) -> float:
     backward = 2 * forward - encoder
     if isinstance(model.policy.features_extractor, DenseExtractor):
         forward, backward = forward - encoder, backward - encoder
-    # An episode has a step less than the screen has rows, so a step has half of those before it, less one.
+    # An episode has one step fewer than the screen has rows; on average, half of its other steps precede a step.
     keys = (pixels**0.5 - 2) / 2
     for core in model.policy.modules():
         if isinstance(core, FastWeights):
@@ -285,7 +285,7 @@ def step_flops(model: OnPolicyAlgorithm, args: Args, env: str) -> float:
 
 
 def ratios(measured: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Ours over theirs, with the environments that users of each have."""
+    """Yield the ratios of our speed to theirs, with the environments that users of each library have."""
     for (ours, theirs), target in TARGETS.items():
         for one in measured:
             for other in measured:
@@ -342,7 +342,7 @@ def report(results: dict[str, Any]) -> None:
 
 
 def ensure_section() -> None:
-    """Begin the document, or our part of it, if there is none."""
+    """Begin the document, or our section of it, if there is none."""
     old = DOCUMENT.read_text() if DOCUMENT.exists() else "# Performance\n"
     if f"<!-- {SECTION}: " not in old:
         markers = f"<!-- {SECTION}: written by a command, do not edit -->\n<!-- end of {SECTION} -->\n"

@@ -18,7 +18,7 @@ import tyro
 from measuring import ROOT, check_output, machine, paired_medians, publish, table, write_results, write_section
 
 DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "imports"
-# The modules that are imported, each in an interpreter of its own; the first is nothing.
+# The modules to import, each in its own interpreter; the first interpreter imports nothing.
 MODULES = ("", "fwagents", "torch", "fwagents.cores", "fwagents.envs", "fwagents.sb3")
 
 
@@ -35,7 +35,7 @@ class Args:
 
 
 def interpreter(module: str) -> Callable[[], Any]:
-    """Start one that imports a module and ends."""
+    """Return a function that starts an interpreter, which imports a module and ends."""
     command = [sys.executable, "-c", f"import {module}" if module else ""]
     return lambda: subprocess.run(command, check=True)
 

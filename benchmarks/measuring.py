@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def paired_medians(calls: Sequence[Callable[[], Any]], seconds: float, least: int = 3, most: int = 300) -> list[float]:
-    """Median seconds of each call, taken in turns so that all meet the same noise; one round first to warm up."""
+    """Return each call's median seconds. The calls take turns, so other load affects all; the first round warms up."""
     for call in calls:
         call()
     times: list[list[float]] = [[] for _ in calls]
@@ -40,9 +40,9 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def gemm_flops(n: int = 1024, seconds: float = 1.0) -> float:
-    """Floating-point operations per second of a float32 product of two n x n matrices, by the faster of torch's two.
+    """Return the operations per second of a float32 product of n x n matrices, by the faster of torch's two libraries.
 
-    ``torch.mm`` goes through MKL, which keeps to AVX2 on some processors that have AVX-512; oneDNN does not.
+    ``torch.mm`` uses MKL, which is limited to AVX2 on some processors that have AVX-512; oneDNN is not.
     """
     a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
     products: list[Callable[[], Any]] = [lambda: torch.mm(a, b, out=out)]
@@ -52,7 +52,7 @@ def gemm_flops(n: int = 1024, seconds: float = 1.0) -> float:
 
 
 def copy_bytes(n: int = 1 << 26) -> float:
-    """Bytes per second, read and written, of a copy far larger than the caches."""
+    """Return the bytes per second, read and written, of a copy far larger than the caches."""
     source, target = torch.randn(n), torch.empty(n)
     return 8 * n / paired_medians([lambda: target.copy_(source)], 1.0)[0]
 
@@ -73,14 +73,14 @@ def machine() -> dict[str, Any]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
+    """Return a Markdown table; the first column is text, the others are numbers."""
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def check_output(output: Path) -> None:
-    """Leave with exit code 2 if the results of another command are there, which these would replace."""
+    """Exit with code 2 if the file holds the results of another command, which would be replaced."""
     if not output.exists():
         return
     try:
@@ -97,7 +97,7 @@ def check_output(output: Path) -> None:
 
 
 def _options(command: Sequence[str]) -> tuple[str, list[str]]:
-    """Name of the script and its options, without the place of the results."""
+    """Return the script's name and its options, without ``--output``."""
     words = [word for word in command[2:] if not word.startswith("--output=")]
     while "--output" in words:
         place = words.index("--output")
@@ -106,11 +106,11 @@ def _options(command: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def publish(output: Path, report: Callable[[Any], None]) -> None:
-    """Write the documentation from the committed results; others stay where they are.
+    """Write the documentation from results in the folder ``results``; print the path of all others.
 
     Args:
-        output: where the results are.
-        report: writes the documentation.
+        output: file of the results.
+        report: function that writes the documentation.
     """
     if output.resolve().parent == ROOT / "results":
         report(json.loads(output.read_text()))
@@ -119,7 +119,7 @@ def publish(output: Path, report: Callable[[Any], None]) -> None:
 
 
 def write_results(path: Path, results: Any) -> None:
-    """Write results as JSON, whole or not at all."""
+    """Write results as JSON; the file is complete or unchanged."""
     with replacing(path) as file:
         file.write((json.dumps(results, indent=1) + "\n").encode())
 

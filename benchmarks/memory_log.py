@@ -3,9 +3,9 @@
     python benchmarks/memory_log.py            writes results/memory-log.json and a section of docs/performance.md
     python benchmarks/memory_log.py --quick    tiny sizes, to see that it runs; prints the results, writes nothing
 
-Both of a pair train the same agent from the same seed and end with the same weights, else nothing is reported. Seconds
-are the processor's, which other programs disturb less than those of the clock; drawing is timed by itself too, within a
-run, which they hardly disturb at all.
+Both runs of a pair train the same agent from the same seed and end with the same weights, else nothing is reported.
+Seconds are processor time, which other programs disturb less than wall-clock time. Drawing is also timed by itself
+within a run, which is disturbed least.
 """
 
 import json
@@ -30,7 +30,7 @@ ENV = "PartialCatch-v0"
 
 
 class Timed(MemoryLogCallback):
-    """Counts the processor seconds that drawing takes."""
+    """Count the processor seconds that drawing takes."""
 
     drawing = 0.0
 
@@ -60,7 +60,7 @@ def main(args: Args) -> None:
     else:
         check_output(args.output)
     torch.set_num_threads(1)
-    train(4_000, True)  # compiles, and warms up what both need
+    train(4_000, True)  # compiles and warms up the code that both runs need
     results: dict[str, Any] = {"machine": machine(), "env": ENV, "steps": args.total_timesteps, "pairs": []}
     for number in range(args.pairs):
         runs = {logged: train(args.total_timesteps, logged) for logged in ((True, False), (False, True))[number % 2]}
@@ -80,7 +80,7 @@ def main(args: Args) -> None:
 
 
 def train(steps: int, logged: bool) -> dict[str, Any]:
-    """A run from its first step to its last, with what train/agent.py trains this environment with."""
+    """Train from the first step to the last, with the settings of train/agent.py for this environment."""
     env = make_vec_env(ENV, 64, seed=0)
     kwargs = {"core": "fast_weights", "hidden_size": 128, "critic_core": "shared"}
     options: dict[str, Any] = {"n_steps": 15, "n_epochs": 1, "batch_size": None, "gamma": 1.0, "gae_lambda": 1.0}

@@ -1,9 +1,9 @@
-"""Time of the fast-weight programmers' compiled scan against ``torch.nn.LSTM``, and against the same core in torch.
+"""Time the fast-weight programmers' compiled scan against ``torch.nn.LSTM``, and against the same core in torch.
 
     python benchmarks/programmers.py           writes results/programmers-cpu.json
     python benchmarks/programmers.py --quick   a few cells, to look at; writes nothing
 
-Nothing is timed if the scan is not right.
+Nothing is timed unless the scan passes a check.
 """
 
 import copy
@@ -45,7 +45,7 @@ class Args:
     quick: bool = False
     """a few cells only; nothing is written"""
     threads: tuple[int, ...] = (1, 2)
-    """thread counts of the main grid; all else is timed on one"""
+    """thread counts of the main grid; everything else is timed on one thread"""
     seconds: float = 0.5
     """least time spent on a cell"""
     output: Path = ROOT / "results" / "programmers-cpu.json"
@@ -66,7 +66,7 @@ def main(args: Args) -> None:
 
 @contextmanager
 def in_torch() -> Iterator[None]:
-    """The core's torch form in place of the compiled scan."""
+    """Run the core's torch form in place of the compiled scan."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = "torch"
     try:
@@ -78,7 +78,7 @@ def in_torch() -> Iterator[None]:
 
 
 def check() -> None:
-    """SystemExit unless outputs and gradients are those of the torch form in float64."""
+    """Raise SystemExit unless outputs and gradients equal the torch form's in float64."""
     for T, B, H in ((63, 5, 64), (257, 4, 128), (24, 6, 256)):
         torch.manual_seed(0)
         core = RotaryFastWeights(D, H)
@@ -118,7 +118,7 @@ def cell(T: int, B: int, H: int, ours: float, theirs: float) -> dict[str, Any]:
 
 
 def scan_cell(T: int, B: int, H: int, seconds: float) -> dict[str, Any]:
-    """Forward and backward of a whole sequence, to the gradients of the weights, against an LSTM of the same width."""
+    """Time the forward and backward pass of a whole sequence against an LSTM of the same width."""
     core, lstm = RotaryFastWeights(D, H), nn.LSTM(D, H)
     x, gradient = torch.randn(T, B, D), torch.randn(T, B, H)
     calls = [lambda: core(x)[0].backward(gradient), lambda: lstm(x)[0].backward(gradient)]
@@ -126,7 +126,7 @@ def scan_cell(T: int, B: int, H: int, seconds: float) -> dict[str, Any]:
 
 
 def torch_cell(T: int, B: int, H: int) -> dict[str, Any]:
-    """Against the torch form of the same core."""
+    """Time the same passes against the torch form of the same core."""
     core = RotaryFastWeights(D, H)
     x, gradient = torch.randn(T, B, D), torch.randn(T, B, H)
 
@@ -138,7 +138,7 @@ def torch_cell(T: int, B: int, H: int) -> dict[str, Any]:
 
 
 def flatness_cell(H: int) -> dict[str, Any]:
-    """Time a step of a long sequence over that of a short one."""
+    """Time a step of a long sequence against a step of a short one."""
     core = RotaryFastWeights(D, H)
     data = {T: (torch.randn(T, 16, D), torch.randn(T, 16, H)) for T in (64, 4096)}
     short, long = paired_medians([lambda x=x, g=g: core(x)[0].backward(g) for x, g in data.values()], 3.0)
@@ -147,7 +147,7 @@ def flatness_cell(H: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def step_cell(B: int, H: int, seconds: float) -> dict[str, Any]:
-    """One step without autograd, as in a rollout, against ``LSTMCell``."""
+    """Time one step without autograd, as in a rollout, against ``LSTMCell``."""
     core, lstm = RotaryFastWeights(D, H), nn.LSTMCell(D, H)
     x, state = torch.randn(B, D), (torch.randn(B, H), torch.randn(B, H))
     stepper = core.stepper(B)

@@ -1,12 +1,12 @@
-"""RLlib against MemoryPPO on this machine, what crosses the network, and what a cluster would then do.
+"""Time RLlib against MemoryPPO on this machine, measure the network traffic, and predict the speed of a cluster.
 
     python benchmarks/rllib.py               writes results/rllib.json and the tables in docs/scaling.md
     python benchmarks/rllib.py --quick       tiny sizes, to see that it runs; prints the results, writes nothing
-    python benchmarks/rllib.py --report      only makes the tables again from the results
+    python benchmarks/rllib.py --report      only makes the tables from the stored results
 
-Every runner plays the same number of environments, so the batch grows with the runners. Of each size a few iterations
-warm up and the median of the others counts. Then both train with the environment's defaults until their latest 100
-episodes are good enough, or the budget is spent.
+Every runner plays the same number of environments, so the batch grows with the runners. For each number of runners, a
+few iterations warm up and the median of the others is reported. Then both train with the environment's defaults until
+their latest 100 episodes reach a threshold, or the budget is spent.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ CLUSTERS = (1, 2, 4, 8, 16, 64, 256, 1024)
 
 @dataclass
 class Args:
-    """Time RLlib, and say how it would scale."""
+    """Time RLlib, and predict how it scales."""
 
     quick: bool = False
     """tiny sizes; prints the results and writes nothing"""
@@ -41,34 +41,34 @@ class Args:
     env: str = "PartialCatch-v0"
     """the environment"""
     cores: int = 2
-    """of this machine; with more runners they share them"""
+    """CPU cores of this machine; more runners than cores share them"""
     runners: tuple[int, ...] = (1, 2, 4)
-    """env runners"""
+    """numbers of env runners"""
     envs_per_runner: int = 32
     """environments of each runner"""
     iterations: int = 60
-    """of each size, of which the median counts, after a third as many to warm up"""
+    """timed iterations for each number of runners, after a third as many to warm up; the median is reported"""
     learn_steps: int = 3_000_000
-    """budget of the learning runs, over which the learning rate falls; 0 for none"""
+    """budget of the learning runs in steps, over which the learning rate falls; 0 for no such runs"""
     learn_minutes: float = 6
-    """the same in minutes, for each"""
+    """budget of each learning run in minutes"""
     threshold: float = 0.9
     """mean return of the latest 100 episodes at which learning ends"""
     gigabits: float = 10.0
-    """of the learner's network, for the prediction"""
+    """bandwidth of the learner's network in Gbit/s, for the prediction"""
     output: Path = ROOT / "results" / "rllib.json"
     """where the results go"""
 
 
 class CostModel(NamedTuple):
-    """Seconds of an iteration with n runners, each on a core of its own.
+    """Seconds of an iteration with n runners, each on its own core.
 
     Attributes:
-        play: a runner's play, side by side with the others'.
-        gather: for each runner, what its sample and its copy of the weights cost the learner's process.
-        learn: for each runner, the update on what it played.
-        fixed: what every iteration costs.
-        network: for each runner, its bytes on the learner's wire.
+        play: time that the runners play, in parallel.
+        gather: time per runner to collect its sample and send it the weights.
+        learn: time per runner for the update on its sample.
+        fixed: time that every iteration takes.
+        network: time per runner for its bytes on the learner's network.
     """
 
     play: float
@@ -78,7 +78,7 @@ class CostModel(NamedTuple):
     network: float
 
     def parts(self, runners: int) -> dict[str, float]:
-        """Seconds of an iteration, by what they go to."""
+        """Return the seconds of each part of an iteration."""
         return {
             "play": self.play,
             "gather": self.gather * runners,
@@ -89,12 +89,12 @@ class CostModel(NamedTuple):
 
 
 def fit(rows: list[dict[str, float]], cores: int, network: float) -> CostModel:
-    """Least squares on measured iterations, no cost below zero.
+    """Fit the costs to measured iterations by non-negative least squares.
 
     Args:
-        rows: ``runners``, and median seconds of an iteration, ``all``, and of the update in it, ``learn``.
-        cores: of the machine, for which more runners queue.
-        network: seconds of a runner's bytes on the wire; there is none in what was measured.
+        rows: ``runners``, and the median seconds of an iteration, ``all``, and of its update, ``learn``.
+        cores: cores of the machine; more runners than cores take turns.
+        network: seconds per runner for its bytes on the network, which the measurements do not include.
     """
     from scipy.optimize import nnls
 
@@ -120,17 +120,17 @@ def break_even(model: CostModel, steps_per_runner: int, runners: int, steps_per_
     """Return the seconds per environment step from which ``runners`` runners are as fast as MemoryPPO in one process.
 
     Args:
-        model: of iterations with an environment whose steps take next to nothing.
-        steps_per_runner: in an iteration.
-        runners: at least 2.
-        steps_per_second: MemoryPPO's, with that environment.
+        model: costs of iterations with an environment whose steps take nearly no time.
+        steps_per_runner: steps of a runner in an iteration.
+        runners: number of runners, at least 2.
+        steps_per_second: MemoryPPO's speed with that environment.
     """
     costs = sum(model.parts(runners).values())
     return (costs - runners * steps_per_runner / steps_per_second) / (steps_per_runner * (runners - 1))
 
 
 def agent_args(args: Args, **options: Any) -> Any:
-    """The options of train/agent.py: the environment's defaults, and over them those given."""
+    """Return the options of train/agent.py: the environment's defaults, overridden by the given options."""
     from fwagents.runs.agent import Args as AgentArgs
     from fwagents.runs.agent import options_for
 
@@ -138,7 +138,7 @@ def agent_args(args: Args, **options: Any) -> Any:
 
 
 def time_rllib(args: Args, runners: int) -> dict[str, float]:
-    """Median seconds of an iteration, and of the update in it."""
+    """Return the median seconds of an iteration and of its update."""
     import ray
 
     from fwagents.runs.ray import RayRun, connect
@@ -146,7 +146,7 @@ def time_rllib(args: Args, runners: int) -> dict[str, float]:
     options = agent_args(args, engine="ray", num_workers=runners, num_envs=runners * args.envs_per_runner)
     connect(None, runners)
     algorithm = RayRun(options, {}, {}).config.build_algo()
-    # RLlib's own timers are moving averages, of which the first call, which compiles, is still most of it.
+    # RLlib's own timers are moving averages, which the first call, with the compilation, still dominates.
     learned: list[float] = []
     algorithm.learner_group.update = timed(algorithm.learner_group.update, learned)
     try:
@@ -164,7 +164,7 @@ def time_rllib(args: Args, runners: int) -> dict[str, float]:
 
 
 def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
-    """The function, which also notes how long each call took."""
+    """Return the function with a clock: each call appends its duration to ``seconds``."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         begin = time.perf_counter()
@@ -176,7 +176,7 @@ def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., A
 
 
 def time_memory_ppo(args: Args, num_envs: int) -> dict[str, float]:
-    """MemoryPPO on as many environments, in one process."""
+    """Time MemoryPPO on as many environments, in one process."""
     from fwagents.runs.run import Run
 
     options = agent_args(args, num_envs=num_envs)
@@ -193,7 +193,7 @@ def time_memory_ppo(args: Args, num_envs: int) -> dict[str, float]:
 
 
 def traffic(args: Args) -> dict[str, float]:
-    """Bytes per environment step that leave an env runner, with and without every state; bytes of the weights."""
+    """Return the bytes per environment step that an env runner sends, with and without all states, and the weights'."""
     from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
     from fwagents.rllib import KeepOpenings
@@ -214,7 +214,7 @@ def traffic(args: Args) -> dict[str, float]:
 
 
 def learn(args: Args, engine: str) -> dict[str, Any]:
-    """Train until the latest 100 episodes are good enough; steps and seconds."""
+    """Train until the latest 100 episodes reach the threshold; return the steps and seconds."""
     from stable_baselines3.common.callbacks import BaseCallback
 
     options = {"eval_freq": 0, "checkpoint_freq": 0, "total_timesteps": args.learn_steps}
@@ -226,7 +226,7 @@ def learn(args: Args, engine: str) -> dict[str, Any]:
         run = Made(agent_args(args, engine=engine, num_workers=2, log_dir=Path(folder), **options), {}, {})
 
         class Enough(Exception):
-            """Good enough, or no time left."""
+            """The threshold is reached, or the time is up."""
 
         class Watch(BaseCallback):
             best = -np.inf
@@ -283,7 +283,7 @@ def fitted(model: CostModel, row: dict[str, float], cores: int) -> dict[str, flo
 
 
 def report(results: dict[str, Any]) -> None:
-    """The tables of docs/scaling.md."""
+    """Write the tables of docs/scaling.md."""
     at, settings = results["machine"], results["settings"]
     write_section(
         DOCUMENT,

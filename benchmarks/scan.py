@@ -1,12 +1,12 @@
-"""Time of the fused scan, forward and backward, against ``torch.nn.LSTM`` and against the eager reference.
+"""Time the fused scan, forward and backward, against ``torch.nn.LSTM`` and against the eager reference.
 
     python benchmarks/scan.py                writes results/scan-cpu.json and the tables in docs/performance.md
     python benchmarks/scan.py --quick        a few cells, to look at; writes nothing
     python benchmarks/scan.py --start-up     only the first call of a process, added to the results
-    python benchmarks/scan.py --report       only makes the tables again from the results
-    python benchmarks/scan.py --device cuda  the same questions of a GPU, see scan_gpu.py; writes results/scan-cuda.json
+    python benchmarks/scan.py --report       only makes the tables from the stored results
+    python benchmarks/scan.py --device cuda  the same on a GPU, see scan_gpu.py; writes results/scan-cuda.json
 
-Nothing is timed if the scan is not right.
+Nothing is timed unless the scan passes a check.
 """
 
 import json
@@ -45,7 +45,7 @@ D = 100
 STEPS, BATCHES, SIZES = (11, 24, 64, 128, 256, 1024), (16, 128), (20, 50, 100, 128, 200, 256)
 STEP_BATCHES = (1, 16, 64, 256)
 EPISODE = 16
-EAGER_NUMBERS = 6e7  # of all the A that the eager form keeps; more do not fit, or take minutes
+EAGER_NUMBERS = 6e7  # elements of all A that the eager form keeps; more do not fit into memory, or take minutes
 FIRST_CALL = """
 import time, torch
 from fwagents.cores import FastWeights
@@ -70,7 +70,7 @@ class Args:
     report: bool = False
     """time nothing, make the tables from the results"""
     threads: tuple[int, ...] = (1, 2)
-    """thread counts of the main grid; all else is timed on one"""
+    """thread counts of the main grid; everything else is timed on one thread"""
     seconds: float = 0.5
     """least time spent on a cell, if it is small"""
     output: Path | None = None
@@ -101,7 +101,7 @@ def main(args: Args) -> None:
 
 
 def check() -> None:
-    """SystemExit unless outputs and gradients are those of the reference in float64."""
+    """Raise SystemExit unless outputs and gradients equal the reference's in float64."""
     for T, B, R, options in ((63, 5, 37, {}), (257, 4, 64, {"decay": 0.9}), (24, 6, 100, {"inner_steps": 3})):
         torch.manual_seed(0)
         core = FastWeights(D, R, **options)
@@ -154,7 +154,7 @@ def measure(args: Args, console: Console) -> dict[str, Any]:
 
 
 def sequence_cell(T: int, B: int, R: int, seconds: float, inner_steps: int = 1) -> dict[str, Any]:
-    """Forward and backward of a whole sequence, to the gradients of the weights."""
+    """Time the forward and backward pass of a whole sequence."""
     core, lstm = FastWeights(D, R, inner_steps=inner_steps), nn.LSTM(D, R)
     x, gradient = torch.randn(T, B, D), torch.randn(T, B, R)
     ours, theirs = paired_medians(
@@ -168,15 +168,15 @@ def cell(T: int, B: int, R: int, ours: float, theirs: float) -> dict[str, Any]:
 
 
 def scan_flops(T: int, B: int, R: int, inner_steps: int) -> float:
-    """Operations that the cell needs if every read attends to its whole past, or costs R^2 where that is less."""
+    """Count the cell's operations if every read attends to its whole past, or costs R^2 if that is less."""
     keys = min((T - 1) / 2, R)
-    products = 2 * D * R + 3 * R * R  # C x and its gradient; W h, its gradient and the weights'
+    products = 2 * D * R + 3 * R * R  # C x and its gradient; W h, its gradient and W's
     reads = inner_steps * (2 + 5) * keys * R  # two passes over the keys forward, five backward
     return 2.0 * T * B * (products + reads)
 
 
 def episode_cell(T: int, B: int, R: int, seconds: float) -> dict[str, Any]:
-    """An episode begins every 16 steps, in each row at another; the LSTM resets in a loop, or pads the episodes."""
+    """Time episodes of 16 steps that begin at another step in each row; the LSTM resets in a loop, or pads episodes."""
     core, lstm = FastWeights(D, R), nn.LSTM(D, R)
     x, gradient = torch.randn(T, B, D), torch.randn(T, B, R)
     start = (torch.arange(T).unsqueeze(1) + torch.arange(B)) % EPISODE == 0
@@ -211,7 +211,7 @@ def episode_cell(T: int, B: int, R: int, seconds: float) -> dict[str, Any]:
 
 
 def eager_cell(T: int, B: int, R: int) -> dict[str, Any]:
-    """Against our own reference in eager torch."""
+    """Time the scan against our own reference in eager torch."""
     core, eager = FastWeights(D, R), FastWeights(D, R, backend="torch")
     x, gradient = torch.randn(T, B, D), torch.randn(T, B, R)
     calls = [lambda: core(x)[0].backward(gradient), lambda: eager(x)[0].backward(gradient)]
@@ -220,7 +220,7 @@ def eager_cell(T: int, B: int, R: int) -> dict[str, Any]:
 
 
 def flatness_cell(R: int) -> dict[str, Any]:
-    """Time per step of a long sequence over that of a short one."""
+    """Time a step of a long sequence against a step of a short one."""
     core = FastWeights(D, R)
     data = {T: (torch.randn(T, 16, D), torch.randn(T, 16, R)) for T in (64, 4096)}
     short, long = paired_medians([lambda x=x, g=g: core(x)[0].backward(g) for x, g in data.values()], 6.0, least=5)
@@ -228,7 +228,7 @@ def flatness_cell(R: int) -> dict[str, Any]:
 
 
 def start_up() -> dict[str, Any]:
-    """Seconds that the first forward and backward pass of a process takes: compiling, then loading from the disk."""
+    """Time the first forward and backward pass of a process: with compilation, then with kernels loaded from disk."""
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"NUMBA_CACHE_DIR": cache}
         compiled, *loaded = (
@@ -240,7 +240,7 @@ def start_up() -> dict[str, Any]:
 
 @torch.no_grad()
 def step_cell(B: int, R: int, seconds: float) -> dict[str, Any]:
-    """One step without autograd, as in a rollout; also ``core.step``, which hands A over from step to step."""
+    """Time one step without autograd, as in a rollout; also ``core.step``, which passes A from step to step."""
     core, lstm = FastWeights(D, R), nn.LSTMCell(D, R)
     x, h, c = torch.randn(B, D), torch.randn(B, R), torch.randn(B, R)
     stepper, state = core.stepper(B), core.initial_state(B)

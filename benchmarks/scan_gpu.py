@@ -1,7 +1,7 @@
-"""The scan on a GPU; what ``benchmarks/scan.py --device cuda`` runs, which writes results/scan-cuda.json.
+"""Time the scan on a GPU: ``benchmarks/scan.py --device cuda`` runs this and writes results/scan-cuda.json.
 
-Against cuDNN's ``torch.nn.LSTM`` and the eager reference, forward and backward; as captured in a CUDA graph; and
-MemoryPPO on the GPU against itself on the CPU. Nothing is timed if the scan is not right.
+It times forward and backward against cuDNN's ``torch.nn.LSTM`` and the eager reference, also captured in a CUDA graph,
+and MemoryPPO on the GPU against the CPU. Nothing is timed unless the scan passes a check.
 """
 
 import gc
@@ -35,7 +35,7 @@ from measuring import (
 
 STEPS, BATCHES, SIZES = (16, 64, 256, 1024), (64, 512, 4096), (64, 128, 256)
 NUM_ENVS = (64, 512, 4096)
-EAGER_NUMBERS = 2e9  # of all the A that the eager form keeps, several times over
+EAGER_NUMBERS = 2e9  # elements of all A that the eager form keeps, several times over
 DEVICE = "cuda"
 Call = Callable[[], Any]
 
@@ -48,7 +48,7 @@ def main(quick: bool, report_only: bool, seconds: float, out: Path) -> None:
         if not torch.cuda.is_available():
             raise SystemExit("not timed: there is no CUDA device")
         check()
-        # Whole after every cell: who is cut off keeps what was measured.
+        # The results are written after every cell, so that an interrupted run keeps them.
         results = measure(quick, seconds, console, lambda results: None if quick else write_results(out, results))
         if quick:
             console.print(json.dumps(summary(results), indent=1))
@@ -57,7 +57,7 @@ def main(quick: bool, report_only: bool, seconds: float, out: Path) -> None:
 
 
 def check() -> None:
-    """SystemExit unless outputs and gradients are those of the reference in float64."""
+    """Raise SystemExit unless outputs and gradients equal the reference's in float64."""
     for T, B, R, options in ((63, 5, 37, {}), (257, 4, 128, {"decay": 0.9}), (70, 6, 256, {"inner_steps": 3})):
         torch.manual_seed(0)
         core = FastWeights(scan.D, R, **options).to(DEVICE)
@@ -72,7 +72,7 @@ def check() -> None:
 
 
 def measure(quick: bool, seconds: float, console: Console, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """All cells; ``keep`` is given what there is after each."""
+    """Measure all cells; ``keep`` gets the results so far after each cell."""
     grid = [(T, B, R) for T in STEPS for B in BATCHES for R in SIZES]
     if quick:
         grid = [(T, B, R) for T, B, R in grid if T <= 64 and B <= 512 and R == 128]
@@ -102,7 +102,7 @@ def gpu() -> dict[str, Any]:
 
 
 def limits() -> dict[str, float]:
-    """Float32 operations and bytes a second, of a large product (without TF32) and of a large copy."""
+    """Return the float32 operations per second of a large product (without TF32) and the bytes per second of a copy."""
     a, b = torch.randn(2, 8192, 8192, device=DEVICE)
     source = torch.randn(1 << 28, device=DEVICE)
     target = torch.empty_like(source)
@@ -117,7 +117,7 @@ def synchronise() -> None:
 
 
 def medians(calls: list[Call], seconds: float) -> list[float]:
-    """Median seconds of each call, until the device is done."""
+    """Return the median seconds of each call, including the device's work."""
 
     def finished(call: Call) -> Call:
         def run() -> None:
@@ -130,7 +130,7 @@ def medians(calls: list[Call], seconds: float) -> list[float]:
 
 
 def captured(call: Call) -> Call | None:
-    """The replay of a CUDA graph of the call; None where that cannot be captured, or finds no room."""
+    """Return the replay of a CUDA graph of the call; None if the call cannot be captured or memory runs out."""
     side = torch.cuda.Stream()
     graph = torch.cuda.CUDAGraph()
     try:
@@ -145,7 +145,7 @@ def captured(call: Call) -> Call | None:
 
 
 def sequence_cell(T: int, B: int, R: int, seconds: float, limit: dict[str, float]) -> dict[str, Any]:
-    """Forward and backward, in seconds; None where it does not fit into the memory, or was not tried."""
+    """Return the seconds of a forward and backward pass; None if it does not fit into memory, or was not tried."""
     core, lstm = FastWeights(scan.D, R).to(DEVICE), nn.LSTM(scan.D, R).to(DEVICE)
     eager = FastWeights(scan.D, R, backend="torch").to(DEVICE)
     x, gradient = torch.randn(T, B, scan.D, device=DEVICE), torch.randn(T, B, R, device=DEVICE)
@@ -172,15 +172,15 @@ def sequence_cell(T: int, B: int, R: int, seconds: float, limit: dict[str, float
     slow = timed(training(eager))[0] if T * B * R * R <= EAGER_NUMBERS else None
     cell = {"T": T, "B": B, "R": R, "seconds": ours, "against": theirs, "eager": slow}
     cell |= {"captured": None, "against_captured": None}
-    if DEVICE == "cuda" and ours is not None and T * B * R <= 1 << 25:  # where launches may count
+    if DEVICE == "cuda" and ours is not None and T * B * R <= 1 << 25:  # small enough for kernel launches to matter
         cell["captured"], cell["against_captured"] = timed(captured(training(core)), captured(training(lstm)))
     return cell | {"floor": floor(T, B, R, limit)}
 
 
 def floor(T: int, B: int, R: int, limit: dict[str, float]) -> dict[str, float]:
-    """Seconds that no program could do without: for what must be read and written, and for the operations.
+    """Return the least seconds that any program needs for its memory traffic, and for its operations.
 
-    x twice, y written and read, the gradient at y, the final A.
+    The traffic is x twice, y written and read, the gradient of y, and the final A.
     """
     numbers = T * B * (2 * scan.D + 3 * R) + B * R * R
     flops = scan.scan_flops(T, B, R, 1)
@@ -188,7 +188,7 @@ def floor(T: int, B: int, R: int, limit: dict[str, float]) -> dict[str, float]:
 
 
 def agent_cell(num_envs: int, repeats: int) -> dict[str, Any]:
-    """Environment steps a second of MemoryPPO on both devices, rollout and update together."""
+    """Return MemoryPPO's environment steps per second on both devices, rollout and update together."""
     args = agent.Args(num_envs=(num_envs,))
     speeds = {}
     for device in ("cpu", DEVICE):

@@ -1,4 +1,4 @@
-"""The common part of experiments with agents: players, budgets of the games, results as the sections read them.
+"""The common part of experiments with agents: players, budgets of the games, and functions that read results.
 
 Every core has the same search on PartialCatch-v0, with seeds that are reported nowhere.
 """
@@ -13,21 +13,21 @@ from fwagents.envs import reference_returns
 from fwagents.runs.cli import key_values
 
 CORES = ("fast_weights", "lstm", "gru", "irnn", "none")
-ALGORITHMS = {"memory_ppo": "memory_ppo", "memory_a2c": "a2c"}  # and their names in those of files
-# A gate keeps by its bias, as an IRNN does by W = I: a bias of 3 keeps 95 % a step.
+ALGORITHMS = {"memory_ppo": "memory_ppo", "memory_a2c": "a2c"}  # and their names in file names
+# A gate's bias makes a core keep its state, as W = I does in an IRNN: a bias of 3 keeps 95 % per step.
 KEEPING: dict[str, Setting] = {
     "lstm": {"core_kwargs": ["forget_bias=3.0"]},
     "gru": {"core_kwargs": ["update_bias=3.0"]},
     "irnn": {"core_kwargs": ["identity_scale=1.0"]},
 }
-# The players, by the label of their line: a core, and options of its own.
+# The players, by the label of their line: a core and its options.
 PLAYERS: dict[str, tuple[str, Setting]] = {
     "fast_weights": ("fast_weights", {}),
-    # Without its memory it is a layer-normalised RNN, which tells what the memory is worth.
+    # Without its memory the cell is a layer-normalised RNN, so the difference is the memory's worth.
     "no_reads": ("fast_weights", {"inner_steps": 0, "core_kwargs": ["identity_scale=1.0"]}),
     "lstm": ("lstm", {}),
     "gru": ("gru", {}),
-    # As fast weights, whose search could choose it; the IRNN's was with 0.5 I and could not.
+    # W = I, as for fast weights, whose search could choose it. The IRNN's search had W = 0.5 I.
     "irnn": ("irnn", KEEPING["irnn"]),
     "none": ("none", {}),
 }
@@ -37,7 +37,7 @@ GAMES = {
     "PartialCatch-v0": (1_500_000, 1.0, 50_000, 50.0),
     "PartialCatchLarge-v0": (4_000_000, 0.7, 200_000, 110.0),
 }
-# Times as long, with as few environments as the search chose.
+# A run's time as a multiple of the above, with the small number of environments that the search chose.
 SLOWER = {"lstm": 5.0, "gru": 4.5, "none": 2.0}
 UNSEARCHED = [
     ("PartialCatchLarge-v0", "memory_a2c", core) for core in ("lstm", "gru")
@@ -50,7 +50,7 @@ PAPER_CONSTANTS: Setting = {
     "fast_lr": 0.5,
     "core_kwargs": [RAW, "identity_scale=0.05"],
 }
-# A2C as it is known: with Adam and normalised advantages it would be MemoryPPO of one epoch, which is what won there.
+# A2C in its usual form: with Adam and normalised advantages it would equal the search's winner, MemoryPPO of one epoch.
 CLASSIC_A2C: Setting = {"use_rms_prop": True, "normalize_advantage": False}
 
 
@@ -60,7 +60,7 @@ def watched(steps: int, every: int) -> Setting:
 
 
 def kept_runs(results: Path, cell: Cell) -> list[Run]:
-    """A cell's runs, seed by seed, each with the name of its ``cell``; those with other options are left out.
+    """Return a cell's runs, seed by seed, each with its name as ``cell``; runs with other options are left out.
 
     Raises:
         ValueError: a file is damaged.
@@ -70,7 +70,7 @@ def kept_runs(results: Path, cell: Cell) -> list[Run]:
 
 
 def share(run: Run, mean_return: float) -> float:
-    """A return in an environment of ours as a share of what memory is worth there.
+    """Return a mean return in one of our environments as a share of the gain from memory.
 
     Returns:
         0 for the best memoryless return, 1 for the optimal one.
@@ -81,7 +81,7 @@ def share(run: Run, mean_return: float) -> float:
 
 
 def best_step_size(results: Path, trials: Sequence[Cell]) -> float | None:
-    """The step size whose trials have the highest curves, the smaller of two alike; None while any trial is missing.
+    """Return the step size with the highest curves, the smaller of two equal ones; None while a trial is missing.
 
     A curve counts as its share of the gain from memory, so that all difficulties have the same weight. A negative share
     counts as 0, since it does not matter how badly an untrained agent plays.
@@ -97,7 +97,7 @@ def best_step_size(results: Path, trials: Sequence[Cell]) -> float | None:
 
 
 def about(cells: Sequence[Cell], runs: Iterable[Run]) -> str:
-    """Say how many of the cells' runs are there, what made them, and which stopped before the end."""
+    """Say how many of the cells' runs exist, at which commits, on which machines, and which of them stopped early."""
     there, wanted = list(runs), sum(len(cell.seeds) for cell in cells)
     if not there:
         return f"None of {wanted} runs is there."

@@ -1,7 +1,7 @@
-"""The board of some cells: finds what is missing and runs it; it can be stopped or killed, and called again.
+"""The board of some cells: it makes their missing runs; it can be stopped or killed, and called again.
 
-All that is known is read from files, so nothing is lost with the process. Several boards may be at work: each run has
-a lock, which its process keeps for as long as it lives.
+The board reads its whole state from files, so nothing is lost with the process. Several boards may work at once: each
+run has a lock, which its process holds for as long as it lives.
 """
 
 import fcntl
@@ -30,20 +30,20 @@ ROOT = Path(__file__).parent.parent
 LOG = "log.txt"
 LOCK = "lock"
 POLL = 0.2  # seconds
-PATIENCE = 60.0  # seconds between two looks at what other boards run
+PATIENCE = 60.0  # seconds between two checks of other boards' runs
 TRIAL = ("validation_error", "validation_nll", "updates", "stopped", "seconds", "command", "commit")
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Something that one process does.
+    """The work of one process.
 
     Attributes:
-        name: its name on the screen, unlike any other.
+        name: its unique name on the screen.
         script: ``train/<script>.py``.
         options: options of the script.
-        urgency: the lowest runs first.
-        keep: keeps the result of the run in a folder, if it has ended, and returns what came out in a few words.
+        urgency: jobs run in ascending order of it.
+        keep: function of the run's folder that stores the result of a run that has ended, and returns a short summary.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Progress(NamedTuple):
 
     Attributes:
         ready: settings and seeds that can be tried now.
-        stage: the place of their stage.
-        left: trials that are missing, those of later stages included.
+        stage: the index of their stage.
+        left: number of missing trials, including later stages.
         best: the best setting; None while the grid is not over.
     """
 
@@ -74,7 +74,7 @@ class Budget(NamedTuple):
 
     Attributes:
         num_workers: processes at a time.
-        minutes: minutes after which it stops; None for when all is done.
+        minutes: minutes after which the board stops; None to work until everything is done.
     """
 
     num_workers: int = 2
@@ -82,11 +82,11 @@ class Budget(NamedTuple):
 
 
 class Board:
-    """Finds what is missing of some cells, and runs it.
+    """Find the missing runs of some cells, and make them.
 
     Args:
-        cells: the cells wanted; their trials come with them, and the grids that theirs start from.
-        results: folder of the results: grids in ``search``, searches in ``tuning``, runs where their cell says.
+        cells: the wanted cells; their trials, and the grids that their grids start from, are included.
+        results: folder of the results: grids in ``search``, searches in ``tuning``, runs at their cell's path.
         runs: folder of the runs.
         scripts: folder of the scripts that train.
         search_only: True leaves the reported runs for later.
@@ -104,7 +104,7 @@ class Board:
             self._add_grid(cell)
 
     def _add_grid(self, cell: Cell) -> None:
-        """Add the grid of a cell, if it has one, and those that it starts from."""
+        """Add the grid of a cell, if it has one, and the grids that it starts from."""
         if isinstance(cell.search, Grid):
             self.grids[cell] = cell.search
             if cell.search.of is not None:
@@ -113,11 +113,11 @@ class Board:
     # Results of the searches.
 
     def grid_path(self, cell: Cell) -> Path:
-        """The file that a cell's grid is kept in."""
+        """Return the path of the file that holds a cell's grid."""
         return self.results / "search" / f"{cell.name}.json"
 
     def tried(self, cell: Cell) -> list[Run]:
-        """The trials of its grid that were run for this cell, with this budget."""
+        """Return the grid's trials that were run for this cell with this budget."""
         kept = read_json(self.grid_path(cell))
         same = kept is not None and (kept["options"], kept["updates"]) == (cell.fixed, self.grids[cell].updates)
         return kept["trials"] if kept is not None and same else []
@@ -142,7 +142,7 @@ class Board:
         return Progress([], len(grid.stages), 0, best)
 
     def searches(self) -> list[Search]:
-        """The searches that are not over, and of their rivals those that lack trials."""
+        """Return the searches that are not over, and those of their rivals that lack trials."""
         wanted = dict.fromkeys(cell.search for cell in self.wanted if isinstance(cell.search, Search))
         needed = dict.fromkeys(each for search in wanted for each in (search, *search.rivals))
         return [
@@ -152,7 +152,7 @@ class Board:
         ]
 
     def options(self, cell: Cell) -> Setting | None:
-        """The options that a cell trains with; None while its search or its trials are not over."""
+        """Return the options that a cell trains with; None while its search or its trials are not over."""
         found: Setting = {}
         if cell in self.grids:
             best = self.progress(cell).best
@@ -173,7 +173,7 @@ class Board:
     # Missing runs.
 
     def missing(self, cell: Cell) -> list[Job] | None:
-        """The runs that a cell lacks; None while its search or its trials are not over."""
+        """Return the jobs of a cell's missing runs; None while its search or its trials are not over."""
         options = self.options(cell)
         if options is None:
             return None
@@ -181,13 +181,13 @@ class Board:
         return [self.run_of(cell, options, seed) for seed in seeds]
 
     def run_of(self, cell: Cell, options: Setting, seed: int) -> Job:
-        """The run of one seed; trials come before the others."""
+        """Return the job that runs one seed; trials come first."""
         urgency = (1 if cell in self.trials else 2, seed)
         keep = partial(cell.keep, self.results, seed)
         return Job(f"{cell.name} seed {seed}", cell.script, {**options, "seed": seed}, urgency, keep)
 
     def trial_of(self, cell: Cell, setting: Setting, seed: int, stage: int) -> Job:
-        """A trial of a cell's grid; it leaves the test set alone."""
+        """Return the job of a trial in a cell's grid; it does not read the test set."""
         options = {**cell.options, **setting, "updates": self.grids[cell].updates, "seed": seed}
         options.pop("test_curve", None)
         parts = [value if isinstance(value, list) else [f"{name}={value}"] for name, value in setting.items()]
@@ -197,7 +197,7 @@ class Board:
         return Job(name, cell.script, {**options, "test": False}, (0, stage), keep)
 
     def keep_trial(self, cell: Cell, setting: Setting, seed: int, run: Path) -> str | None:
-        """Keep the result of a trial if it has ended, beside those of the other trials."""
+        """Store the result of a trial that has ended with the other trials, and return a short summary."""
         result = read_json(run / RESULT)
         if result is None:
             return None
@@ -215,7 +215,7 @@ class Board:
         return in_words(result, "validation")
 
     def search_of(self, search: Search) -> Job | None:
-        """A search by itself, then with what the others found; None while the others are not so far."""
+        """Return the job of a search, first alone, then with its rivals' winners; None while rivals lack trials."""
         path = search.path(self.results)
         options: Setting = {
             **{"env": search.env, "core": search.core, "trials": search.trials, "total_timesteps": search.steps},
@@ -237,7 +237,7 @@ class Board:
         return Job(f"{search.name} search{part}", "tune", options, (0, 0), keep)
 
     def ready(self) -> list[Job]:
-        """Return what can run now: searches first, then trials, then seed after seed."""
+        """Return the jobs that can run now: searches first, then trials, then one seed after the other."""
         jobs = [job for search in self.searches() if (job := self.search_of(search)) is not None]
         for cell in self.grids:
             found = self.progress(cell)
@@ -248,7 +248,7 @@ class Board:
     # How long it takes.
 
     def left(self) -> Iterator[tuple[str, str, float]]:
-        """Yield what is missing: a name, what of it in words, and the minutes of one process that it takes at most."""
+        """Yield the missing work: a name, its kind in words, and the most minutes that it takes one process."""
         for search in self.searches():
             yield search.name, "search", search.seconds_left(self.results) / 60
         for cell in dict.fromkeys([*self.grids, *self.cells]):
@@ -262,7 +262,7 @@ class Board:
                 yield cell.name, (f"{trials} trials, " if trials else "") + f"{seeds} seeds", minutes
 
     def seconds(self, cell: Cell) -> float:
-        """Seconds that a run takes: the median by a supervised cell's own runs, else what the cell says."""
+        """Return the seconds of a run: the median of a supervised cell's own runs, else the cell's estimate."""
         if cell not in self.grids:
             return cell.seconds
         kept = [*self.tried(cell), *(read_json(cell.path(self.results, seed)) for seed in cell.seeds)]
@@ -270,40 +270,40 @@ class Board:
         return statistics.median(times) * cell.options["updates"] if times else cell.seconds
 
     def minutes_left(self) -> float:
-        """Minutes of one process that everything takes at most."""
+        """Return the most minutes that all missing work takes one process."""
         return sum(minutes for _, _, minutes in self.left())
 
-    # Running it.
+    # Running the jobs.
 
     def folder(self, job: Job) -> Path:
-        """The folder that a job's runs go to."""
+        """Return the folder of a job's runs."""
         return self.runs / job.script / job.name.replace(" ", "-")
 
     def newest_run(self, job: Job) -> Path | None:
-        """The newest run of a job's options, if there is one."""
+        """Return the newest run with a job's options, if there is one."""
         found = [path.parent for path in self.folder(job).glob(f"*/*/{CONFIG}")]
         same = [path for path in found if had(job.options, (read_json(path / CONFIG) or {}).get("args", {}))]
         return max(same, key=lambda path: (path / CONFIG).stat().st_mtime, default=None)
 
     def command(self, job: Job) -> list[str]:
-        """The command that runs or resumes the job."""
+        """Return the command that runs or resumes the job."""
         script = [sys.executable, from_root(self.scripts / f"{job.script}.py")]
         if job.script == "tune":  # the same command resumes a search
             return [*script, *as_arguments(job.options)]
         run = self.newest_run(job)
-        # One that ended when nobody looked will say so, and its result is then collected.
+        # If the run has already ended, the command fails at once, and its result is then collected.
         if run is not None and ((run / "checkpoint.pt").exists() or any((run / "checkpoints").glob("step_*.zip"))):
             return [*script, "--resume", from_root(run)]
         return [*script, *as_arguments(job.options), "--log-dir", from_root(self.folder(job))]
 
     def collect(self, job: Job) -> str | None:
-        """Keep the result of the job's run, if it has ended, and return what came out in a few words."""
+        """Store the result of the job's run, if it has ended, and return a short summary."""
         with self._alone():
             run = self.folder(job) if job.script == "tune" else self.newest_run(job)
             return None if run is None else job.keep(run)
 
     def work(self, budget: Budget) -> int:
-        """Run everything that is missing, and wait for what other boards run of it; returns the exit code."""
+        """Make all missing runs, and wait for those of other boards; return the exit code."""
         deadline = math.inf if budget.minutes is None else time.monotonic() + 60 * budget.minutes
         running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
         failed: set[str] = set()
@@ -340,14 +340,14 @@ class Board:
         return INTERRUPTED if interrupted else int(bool(failed))
 
     def _start(self, job: Job) -> "subprocess.Popen[bytes] | None":
-        """Start a job; None if another board's process is at it."""
+        """Start a job; return None if another board's process runs it."""
         folder = self.folder(job)
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / LOCK, "w") as lock, open(folder / LOG, "ab") as log:
             if not hold(lock):
                 return None
-            # A session of its own, so that Ctrl-C reaches it once, from here. It inherits the lock, so that nobody
-            # else works on the same run while it lives.
+            # The process has its own session, so that it gets Ctrl-C once, from here. It inherits the lock, so that
+            # no other board works on the same run while it lives.
             return subprocess.Popen(
                 self.command(job),
                 cwd=ROOT,
@@ -359,7 +359,7 @@ class Board:
             )
 
     def _finished(self, job: Job) -> bool:
-        """Keep what came out and say it; False if nothing did."""
+        """Store and print the result of a job; return False if it has none."""
         came = self.collect(job)
         if came is None:
             lines = (self.folder(job) / LOG).read_text().split("\n")
@@ -371,7 +371,7 @@ class Board:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Change results alone: trials and rows of one file are added by several boards."""
+        """Lock the results while the block runs: several boards add trials and rows to one file."""
         self.runs.mkdir(parents=True, exist_ok=True)
         with open(self.runs / LOCK, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -379,11 +379,11 @@ class Board:
 
 
 def winner(trials: Sequence[Run], settings: Sequence[Setting]) -> Setting:
-    """The setting of the lowest mean NLL on validation, as errors hardly differ on a plateau; what diverged is last.
+    """Return the setting with the lowest mean validation NLL, as errors hardly differ on a plateau; diverged ones last.
 
     Args:
-        trials: what was run.
-        settings: to choose from; what was never tried is left out.
+        trials: the trials that were run.
+        settings: settings to choose from; settings without a trial are left out.
     """
     found: dict[str, list[float]] = {}
     for trial in trials:
@@ -393,12 +393,12 @@ def winner(trials: Sequence[Run], settings: Sequence[Setting]) -> Setting:
 
 
 def key(setting: Setting) -> str:
-    """Equal for equal settings."""
+    """Return a text that is equal for equal settings."""
     return json.dumps(setting, sort_keys=True)
 
 
 def from_root(path: Path) -> str:
-    """A path as the commands, which run at the root, are given it; it is kept in the result."""
+    """Return a path relative to the root, where the commands run; results store it."""
     return os.path.relpath(path, ROOT)
 
 

@@ -1,6 +1,6 @@
 """The cell of an experiment: a core, its task, options and seeds, and the search that finds its other settings.
 
-A cell trains with what a ``Grid`` or a ``Search`` found, and with the step size that its trials chose.
+A cell trains with the setting that a ``Grid`` or a ``Search`` found, and with the step size that its trials chose.
 """
 
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ from fwagents.runs.folder import CONFIG, RESULT, read_json, write_result
 from fwagents.runs.search import BORROWED, COMMON
 
 Setting = dict[str, Any]
-Run = dict[str, Any]  # a result file
+Run = dict[str, Any]  # the content of a result file
 Stage = tuple[Setting, ...]
-SEEDS = (21, 22, 23, 24, 25)  # of agents
+SEEDS = (21, 22, 23, 24, 25)  # seeds of agents' runs
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Times:
 
 
 def applied(choice: Setting, best: Setting) -> Setting:
-    """The best setting so far with a stage's choice on top."""
+    """Return the best setting so far, overridden by a stage's choice."""
     values = {name: value.factor * best[name] if isinstance(value, Times) else value for name, value in choice.items()}
     return {**best, **values}
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A search on validation: every stage tries its settings on top of the best so far.
+    """A search on validation data: every stage tries its settings on top of the best setting so far.
 
     Attributes:
         stages: the settings.
@@ -79,7 +79,7 @@ class Search:
 
     @property
     def name(self) -> str:
-        """The name of its files."""
+        """The name of the search's files."""
         return f"{self.env}-{self.core}"
 
     @property
@@ -88,22 +88,22 @@ class Search:
         return [replace(self, core=core) for core in self.cores if core != self.core]
 
     def path(self, results: Path) -> Path:
-        """The file that it is kept in."""
+        """Return the path of the search's result."""
         return results / "tuning" / f"{self.name}.json"
 
     def tried(self, results: Path, borrowed: bool = False) -> int:
-        """Count its own trials that are there, or the winners of other cores that it has tried."""
+        """Count the search's own trials so far, or the winners of other cores that it has tried."""
         kept = read_json(self.path(results))
         if kept is None or (kept["steps"], tuple(kept["seeds"])) != (self.steps, self.seeds):
             return 0
         return sum((BORROWED in trial) == borrowed for trial in kept["trials"])
 
     def searched(self, results: Path) -> bool:
-        """Whether its own trials are over."""
+        """Return whether the search's own trials are over."""
         return self.tried(results) >= self.trials
 
     def winner(self, results: Path) -> Setting | None:
-        """The setting that it found; None while it is not over."""
+        """Return the setting that the search found; None while it is not over."""
         kept = read_json(self.path(results)) or {}
         borrowed = {rival.path(results).name for rival in self.rivals}
         wanted = (True, self.finalists, self.final_steps)
@@ -114,7 +114,7 @@ class Search:
         return setting
 
     def seconds_left(self, results: Path) -> float:
-        """Seconds of its trials that are missing, those of its rivals' winners, and the finalists' long runs."""
+        """Return the seconds of the missing trials, the trials of its rivals' winners, and the finalists' long runs."""
         own, lent = self.tried(results), self.tried(results, borrowed=True)
         finals = (self.finalists + 1) * self.final_steps / self.steps
         return self.seconds / self.trials * (max(0, self.trials - own) + max(0, len(self.rivals) - lent) + finals)
@@ -125,7 +125,7 @@ class Cell:
     """One model or agent that is trained.
 
     Attributes:
-        group: the experiment, or its part, that the cell stands in.
+        group: the experiment, or the part of one, that the cell belongs to.
         label: the name of its line there.
         name: the name of its files.
         options: options of the script.
@@ -134,7 +134,7 @@ class Cell:
         seconds: seconds that a run takes.
         search: the search whose best setting it trains with; None for the defaults.
         rate: factor on the learning rate that a search of ``fwagents tune`` found.
-        trials: cells on a tuning seed, with a step size each; it trains with the best one.
+        trials: cells on a tuning seed, with a step size each; the cell trains with the best step size.
     """
 
     group: str
@@ -150,16 +150,16 @@ class Cell:
 
     @property
     def fixed(self) -> Setting:
-        """The options without the budget, by which a search knows its cell."""
+        """The options without the budget, by which a search recognises its cell."""
         return {name: value for name, value in self.options.items() if name != "updates"}
 
     def path(self, results: Path, seed: int) -> Path:
-        """The file that a run is kept in."""
+        """Return the path of a run's result."""
         folder = "curves" if self.script == "agent" else self.script
         return results / folder / f"{self.name}-s{seed}.json"
 
     def kept(self, results: Path, seed: int, options: Setting | None = None) -> Run | None:
-        """The run that is kept; None if there is none, or if it has other options.
+        """Return the stored run; None if there is none, or if it has other options.
 
         Raises:
             ValueError: the file is damaged.
@@ -169,7 +169,7 @@ class Cell:
         return run if same else None
 
     def keep(self, results: Path, seed: int, run: Path) -> str | None:
-        """Keep the result of a run if it has ended, and return what came out in a few words."""
+        """Store the result of a run, if it has ended, and return a short summary."""
         result = read_json(run / RESULT)
         if result is None or (self.script == "agent" and "final_model" not in result):
             return None
@@ -182,21 +182,21 @@ class Cell:
 
 
 def had(options: Setting, config: Setting) -> bool:
-    """Whether a run's config has the options."""
+    """Return whether a run's config has the options."""
     return all(name in config and config[name] == value for name, value in options.items())
 
 
 def in_words(result: Run, what: str) -> str:
-    """The error of a supervised run, on validation or test."""
+    """Return the validation or test error of a supervised run, in words."""
     error = result[f"{what}_error"]
     came = result["stopped"] if error is None else f"{what} error {error:.2f} %"
     return f"{came} after {result['updates']:,} updates, {result['seconds']:.0f} s"
 
 
 def agent_result(run: Path, result: Run) -> Run:
-    """The result file of an agent's run: its curve, how it plays at the end, and what it takes to run it again.
+    """Return the result file of an agent's run: its curve, its final evaluation, and what is needed to repeat it.
 
-    One that stopped early, as training could not go on, says why; its curve goes on with how it played then.
+    If training stopped early, the file says why, and the curve continues with the last evaluation.
     """
     config = read_json(run / CONFIG)
     args, final = config["args"], result["final_model"]
@@ -222,7 +222,7 @@ def agent_result(run: Path, result: Run) -> Run:
 
 
 def as_options(winner: Setting) -> Setting:
-    """The winner of ``fwagents tune`` as options of ``fwagents agent``."""
+    """Return the winner of ``fwagents tune`` as options of ``fwagents agent``."""
     options = {name: value for name, value in winner.items() if name in COMMON or name in CORE_OPTIONS}
     core_kwargs = [f"{name}={value}" for name, value in winner.items() if name not in options]
     return {**options, "core_kwargs": core_kwargs} if core_kwargs else options

@@ -1,6 +1,6 @@
-"""Learning curves: who learns sooner, who plays better, with every core, searched alike (the paper's Figure 5).
+"""Learning curves: which core learns sooner and which plays better after equal searches (the paper's Figure 5).
 
-The winner of a core's search on PartialCatch-v0 also plays the larger game, there with a smaller step size.
+The winner of a core's search on PartialCatch-v0 also plays the larger game, with a smaller step size.
 """
 
 import math
@@ -36,10 +36,10 @@ ALGORITHM_NAMES = {"memory_ppo": "MemoryPPO", "memory_a2c": "MemoryA2C"}
 
 
 def learning_curves() -> list[Cell]:
-    """The paper's Figure 5, for every core and both algorithms; and fast weights with the paper's constants.
+    """Return the cells of Figure 5 for every core and both algorithms, and fast weights with the paper's constants.
 
     On the larger game under MemoryA2C, LSTM and GRU have the game's defaults: with the 8 environments that their
-    searches chose, these ten runs alone take an hour and a half, and the defaults have served them better.
+    searches chose, these ten runs alone take an hour and a half, and the defaults gave better results.
     """
     return [
         Cell(
@@ -63,11 +63,11 @@ def learning_curves() -> list[Cell]:
 
 
 def other_settings() -> list[Cell]:
-    """Cores with other settings, on the smaller game.
+    """Return cells with other settings, on the smaller game.
 
-    LSTM and GRU with the defaults of train/agent.py, for what their search chose is fragile, and with gates that begin
-    by keeping besides; an IRNN that begins with W = 0.5 I, as the paper's; fast weights with one of the paper's
-    constants at a time, to see whether one alone stalls them.
+    LSTM and GRU have the defaults of train/agent.py, since the settings that their search chose are fragile, and also
+    gates that begin by keeping. An IRNN begins with W = 0.5 I, as in the paper. Fast weights have one of the paper's
+    constants at a time, to see whether one alone keeps them from learning.
     """
     env, (steps, _, every, seconds) = next(iter(GAMES.items()))
     return [
@@ -93,7 +93,7 @@ def other_settings() -> list[Cell]:
 
 
 def weaker() -> list[Cell]:
-    """A weaker fast memory where fast weights lose most to S = 0: is its strength what holds them up?"""
+    """Return a cell with a weaker fast memory where fast weights lose most to S = 0: is its strength the cause?"""
     env, algo = "PartialCatchLarge-v0", "memory_a2c"
     (cell,) = (cell for cell in learning_curves() if cell.name == f"{env}-fast_weights-{ALGORITHMS[algo]}")
     options = {**cell.options, "fast_lr": 0.01}
@@ -102,14 +102,14 @@ def weaker() -> list[Cell]:
     ]
 
 
-# A game of associations, as in the suite but with many answers a rollout, gone through often, and little entropy, which
-# holds an agent at guessing. Chosen by hand with fast weights, on seed 101.
+# A game of associations as in the suite, but with many answers per rollout, many epochs and a small entropy bonus,
+# since a large one keeps an agent guessing. The setting was chosen by hand with fast weights, on seed 101.
 RECALL, RECALL_PAIRS = "KeyValueRecall-v0", 2
 RECALL_SETTING: Setting = {
     **{"algo": "memory_ppo", "num_envs": 256, "n_epochs": 16, "ent_coef": 0.003},
     **watched(1_000_000, 50_000),
 }
-# By label: which player of the suite it is, and what of its memory is another.
+# By label: the player of the suite, and the options of its memory that differ.
 RECALLING: dict[str, tuple[str, Setting]] = {
     "strong_small": ("fast_weights", {**STRONG, "core_kwargs": ["identity_scale=0.05"]}),
     "fast_weights": ("fast_weights", {}),
@@ -121,7 +121,7 @@ RECALLING: dict[str, tuple[str, Setting]] = {
 
 
 def recall() -> list[Cell]:
-    """Does an agent's fast memory serve where something is to be associated? Step sizes are the suite's."""
+    """Return cells that test an agent's fast memory on a game of associations, with the suite's step sizes."""
     cells = {label: suite_cell(RECALL, RECALL_PAIRS, player) for label, (player, _) in RECALLING.items()}
     return [
         replace(
@@ -167,22 +167,22 @@ def section(results: Path, folder: Path) -> str:
 
 
 def bands(curves: Curves) -> dict[str, tuple[Scores, Scores, Scores]]:
-    """Mean, lower and upper end of the interval [evaluations], by label."""
+    """Return the mean, and the lower and upper end of its interval [evaluations], by label."""
     scores = {label: curves.curves(label)[:, None] for label in curves.runs}
     points, bounds = intervals(scores, lambda s: s.mean((0, 1)))
     return {label: (points[label], bounds[label][0], bounds[label][1]) for label in scores}
 
 
 def larger(x: Scores, y: Scores) -> float:
-    """Share of the pairs of one of ``x`` and one of ``y`` [seeds, 1] with the larger in x, where equal ones count half.
+    """Return the share of pairs from ``x`` and ``y`` [seeds, 1] in which x is larger; equal pairs count half.
 
-    rliable's ``probability_of_improvement`` for one task, which takes eighty times as long.
+    The result equals rliable's ``probability_of_improvement`` for one task, which takes eighty times as long.
     """
     return float(((x > y.T) + 0.5 * (x == y.T)).mean())
 
 
 def improvements(curves: Curves) -> dict[str, Estimate]:
-    """Probability that a seed of the first line, fast weights, has the larger area than one of each other line."""
+    """Return the probability that a seed of the first line, fast weights, has a larger area than each other line's."""
     others = [label for label in curves.runs if label != curves.first]
     if curves.first not in curves.runs or not others:
         return {}
@@ -196,7 +196,8 @@ def improvements(curves: Curves) -> dict[str, Estimate]:
 
 
 def rows(curves: Curves) -> list[tuple[str, ...]]:
-    """Label, area, steps to the level of each seed, final return, and how surely fast weights have the larger area."""
+    """Return rows of label, area, each seed's steps to the level, final return, and fast weights' probability of a
+    larger area."""
     areas = means({label: curves.areas(label) for label in curves.runs})
     finals = means({label: curves.finals(label) for label in curves.runs})
     improved = improvements(curves)
@@ -213,7 +214,7 @@ def rows(curves: Curves) -> list[tuple[str, ...]]:
 
 
 def draw(path: Path, steps: Sequence[int], bands: Mapping[str, tuple[Any, Any, Any]], level: float, title: str) -> None:
-    """Mean return against environment steps, with the lower and upper end of its interval, and the level to reach."""
+    """Draw mean return against environment steps, with its interval and the level to reach."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     millions = [step / 1e6 for step in steps]
     for label, (mean, low, high) in bands.items():
@@ -223,6 +224,6 @@ def draw(path: Path, steps: Sequence[int], bands: Mapping[str, tuple[Any, Any, A
     axes.axhline(level, color="grey", linewidth=1)
     axes.set_xlim(0, millions[-1])
     finish(axes, "environment steps, millions", "mean return", title)
-    axes.get_legend().remove()  # there is no empty corner in such a figure
+    axes.get_legend().remove()  # the figure has no empty corner for it
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     save_both(figure, path)

@@ -1,4 +1,4 @@
-"""The parts of every section of the documents that results go into: tables, and figures beside the document."""
+"""Building blocks of the documents' sections: tables, and links to figures."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,12 +17,12 @@ def put_section(page: Path, name: str, title: str, text: str) -> None:
 
 
 def listed(values: Iterable[float], form: str = ".2f") -> str:
-    """Each seed's value, as text; empty if there is none."""
+    """Return each seed's value, as text; empty if there is none."""
     return ", ".join(f"{value:{form}}" for value in values)
 
 
 def picture(figures: Path, name: str, words: str) -> str:
-    """A figure's place in the document that its folder stands beside; empty if there is no such figure."""
+    """Return Markdown for a figure in the folder beside the document; empty if there is no such figure."""
     if not (figures / f"{name}.svg").exists():
         return ""
     light, dark = f"{figures.name}/{name}.svg", f"{figures.name}/{name}-dark.svg"

@@ -1,4 +1,4 @@
-"""Environments that others wrote: the same agents, one setting and one budget for all cores of each."""
+"""Environments from other packages: in each, all cores have the same setting and budget."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from experiments.document import table
 from experiments.estimates import Curves, means
 from experiments.figures import NAMES
 
-# Environments that others wrote, by the name that they are known under: how train/agent.py is told of them, and how it
-# trains there, every core alike. Chosen by hand, with LSTM and fast weights on seed 101.
+# Environments from other packages, by their usual name: the options that select them, and the training options, equal
+# for every core. The options were chosen by hand, with LSTM and fast weights on seed 101.
 _CARDS: Setting = {
     **{"num_envs": 64, "n_epochs": 4, "critic_core": "shared", "vf_coef": 0.05, "ent_coef": 0.01},
     **{"total_timesteps": 300_000},
@@ -37,7 +37,7 @@ ELSEWHERE: dict[str, Setting] = {
 
 
 def elsewhere() -> list[Cell]:
-    """Does it hold in environments that we did not write? One setting and one budget for all cores of each."""
+    """Return a cell for every core in every environment; in each, all cores have the same setting and budget."""
     return [
         Cell(
             group="elsewhere",

@@ -18,7 +18,7 @@ Scores = NDArray[np.float64]
 
 
 class Estimate(NamedTuple):
-    """A number and its 95 % interval, by stratified bootstrap over the seeds; NaN where there is but one."""
+    """A number and its 95 % interval, by stratified bootstrap over the seeds; NaN if there is only one seed."""
 
     value: float
     low: float
@@ -43,43 +43,43 @@ class Curves:
         self.runs = {label: runs for label, runs in found.items() if runs}
 
     def all(self) -> list[Run]:
-        """Every line's."""
+        """The runs of every line."""
         return [run for runs in self.runs.values() for run in runs]
 
     def steps(self) -> list[int]:
-        """Where the curves were measured, to a few steps: each after whole steps of all its environments."""
+        """Return the steps at which the first run was evaluated; those of other runs differ by a few."""
         steps: list[int] = next(iter(self.runs.values()))[0]["steps"]
         return steps
 
     def curves(self, label: str) -> Scores:
-        """Mean returns [seeds, evaluations]."""
+        """Return the mean returns [seeds, evaluations]."""
         return np.array([run["mean_return"] for run in self.runs[label]])
 
     def areas(self, label: str) -> Scores:
-        """Means over the run of each seed's curve [seeds]."""
+        """Return each seed's mean of its curve [seeds]."""
         return self.curves(label).mean(1)
 
     def finals(self, label: str) -> Scores:
-        """Mean returns of the trained agents over fresh episodes [seeds]."""
+        """Return the trained agents' mean returns over fresh episodes [seeds]."""
         return np.array([run["final"]["mean_return"] for run in self.runs[label]])
 
     def reached(self, label: str) -> list[int | None]:
-        """Steps at which each seed was first seen at the level that counts as solved; None for never."""
+        """Return the steps at which each seed first reached the level that counts as solved; None for never."""
         return [reached(run) for run in self.runs[label]]
 
 
 def reached(run: Run) -> int | None:
-    """Steps at which a run was first seen at the level that counts as solved; None for never."""
+    """Return the steps at which a run first reached the level that counts as solved; None for never."""
     return next((at for at, value in zip(run["steps"], run["mean_return"], strict=True) if value >= SOLVED), None)
 
 
 def intervals(scores: dict[str, Any], function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """rliable's point and interval estimates, always the same."""
+    """Return rliable's point and interval estimates, with a fixed seed."""
     from rliable.library import get_interval_estimates
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # about how rliable calls the library under it
-        # Whatever generator it is given, rliable draws from the global one.
+        warnings.simplefilter("ignore", FutureWarning)  # rliable calls a dependency in a deprecated way
+        # rliable draws from NumPy's global generator, whichever generator it is given.
         state = np.random.get_state()  # noqa: NPY002
         np.random.seed(0)  # noqa: NPY002
         try:
@@ -90,7 +90,7 @@ def intervals(scores: dict[str, Any], function: Callable[..., Any]) -> tuple[dic
 
 
 def means(scores: dict[str, Scores]) -> dict[str, Estimate]:
-    """Mean over seeds of numbers [seeds], by label."""
+    """Return the mean over seeds of numbers [seeds], by label."""
     points, bounds = intervals({k: v[:, None] for k, v in scores.items()}, lambda s: np.array([s.mean()]))
     ends = {k: bounds[k][:, 0].tolist() if len(v) > 1 else [math.nan, math.nan] for k, v in scores.items()}
     return {k: Estimate(float(points[k][0]), *ends[k]) for k in scores}

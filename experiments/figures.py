@@ -1,4 +1,4 @@
-"""The common part of the figures of docs/results.md: a look for each series; PNG and SVG, light and dark."""
+"""The common part of the figures of docs/results.md: a style for each series; PNG and SVG, light and dark."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from matplotlib.text import Text
 
 from fwagents.figures.style import PALETTES, Palette, save
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; markers and lines differ as well.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; markers and lines differ as well.
 STYLES = {
     "fast_weights": ("fast weights", "#0072B2", "o", "-"),
     "multilevel": ("fast weights, multi-level", "#000000", "*", "-"),
@@ -37,7 +37,7 @@ STYLES = {
     "strong_small": ("fast weights, a rate of 1, W = 0.05 I at first", "#8877DD", "p", "-"),
 }
 NAMES = {label: style[0] for label, style in STYLES.items()}
-# In tables only.
+# Names that appear in tables only.
 NAMES |= {"fast_weights_rate": "fast weights, a rate of 0.5", "fast_weights_raw": "fast weights, h stored as it is"}
 NAMES |= {
     "fast_weights_small": "fast weights, W = 0.05 I at first",
@@ -46,8 +46,8 @@ NAMES |= {
 NAMES |= {"lstm_defaults": "LSTM, defaults", "gru_defaults": "GRU, defaults", "irnn_half": "IRNN, W = 0.5 I at first"}
 NAMES |= {"no_reads_small": "no fast memory, W = 0.05 I at first"}
 NAMES |= {"lstm_keeping": "LSTM, defaults, forget bias 3", "gru_keeping": "GRU, defaults, update bias 3"}
-INKS = {"#000000", *(palette.ink for palette in PALETTES.values())}  # of either theme, and of whoever asks for black
-SMALLEST = 0.01  # percent; below it the axis is linear, where it reaches down to zero
+INKS = {"#000000", *(palette.ink for palette in PALETTES.values())}  # each theme's ink, and plain black
+SMALLEST = 0.01  # percent; an axis that reaches zero is linear below this value
 WITH_ZERO = 0.1  # percent; errors below it need an axis with a zero
 
 # The mean of the seeds and its standard error, by size (or pairs); the error is None for a single seed.
@@ -61,7 +61,7 @@ def errors(
     title: str,
     paper: Mapping[str, Mapping[int, float]] | None = None,
 ) -> None:
-    """Test errors against a size, with standard errors; the paper's as hollow marks."""
+    """Draw test errors against a size, with standard errors; the paper's errors are hollow marks."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     ticks = sorted({x for points in ours.values() for x in points})
     for label, points in ours.items():
@@ -94,7 +94,7 @@ def errors(
 
 
 def dots(axes: Axes, at: Mapping[float, Sequence[float]], colour: str) -> None:
-    """Every value at each place."""
+    """Draw every value at each place."""
     dots = [(place, value) for place, values in at.items() for value in values]
     axes.scatter(*zip(*dots, strict=True) if dots else ((), ()), color=colour, s=9, alpha=0.6)
 
@@ -109,7 +109,7 @@ def finish(axes: Axes, xlabel: str, ylabel: str, title: str) -> None:
 
 
 def save_both(figure: plt.Figure, path: Path) -> None:
-    """Light, and dark as ``<name>-dark``; as PNG and SVG, the same bytes every time."""
+    """Save a figure light, and dark as ``<name>-dark``, as PNG and SVG with reproducible bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for suffix, palette in (("", PALETTES["light"]), ("-dark", PALETTES["dark"])):
         _paint(figure, palette)
@@ -119,7 +119,7 @@ def save_both(figure: plt.Figure, path: Path) -> None:
 
 
 def _paint(figure: plt.Figure, palette: Palette) -> None:
-    """Give a figure a theme's ground and ink; colours that tell lines apart suit both."""
+    """Give a figure a theme's background and ink; the colours of its lines suit both themes."""
     for part in figure.findobj():
         if isinstance(part, (Figure, Axes)):
             part.set_facecolor(palette.ground)

@@ -1,8 +1,8 @@
 """Make every picture of the documentation, light and dark: of an agent, of both supervised tasks, of TensorBoard,
 and the figure of ``docs/idea.md``.
 
-``python -m experiments.gallery`` trains what is missing into runs/gallery/, about a quarter of an hour, then draws.
-Runs of your own can be given in their place. TensorBoard is photographed with Chromium, which has to be on the PATH.
+``python -m experiments.gallery`` trains missing runs into runs/gallery/, for about a quarter of an hour, then draws.
+Other runs can be given instead. Screenshots of TensorBoard are made with Chromium, which must be on the PATH.
 """
 
 import subprocess
@@ -43,21 +43,21 @@ class Args:
     output: OutputFolder = Path("docs/pictures")
     """Folder that the pictures go to."""
     agent: Path | None = None
-    """Run of train/agent.py, with --log-memory; None for the one in --log-dir, trained if it is not there."""
+    """Run of train/agent.py, with --log-memory; None for the run in --log-dir, which is trained if it is missing."""
     retrieval: Path | None = None
     """Run of train/retrieval.py; None as above."""
     glimpses: Path | None = None
     """Run of train/glimpses.py; None as above."""
     log_dir: OutputFolder = Path("runs/gallery")
-    """Where what is missing is trained."""
+    """Folder for the runs that are trained here."""
     seed: Seed = 3
     """Seed of the episode, the strings and the choice of images."""
     board: bool = True
-    """Photograph TensorBoard; --no-board without Chromium."""
+    """Make screenshots of TensorBoard; --no-board if there is no Chromium."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Find or train the runs, draw them, photograph TensorBoard."""
+    """Find or train the runs, draw them, make screenshots of TensorBoard."""
     args = parse(Args, argv)
     try:
         for path in pictures(args):
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def pictures(args: Args) -> Iterator[Path]:
-    """Every picture, once it is there."""
+    """Make every picture; yield its path once it is written."""
     from experiments import idea
     from experiments.photographs import photograph_board
 
@@ -90,7 +90,7 @@ def finished(log_dir: Path, script: str) -> Path:
 
 
 def draw(script: str, run_dir: Path, args: Args) -> Iterator[Path]:
-    """The pictures of a run that are shown."""
+    """Draw the pictures of a run that the documentation shows."""
     from fwagents.files import replacing
 
     with tempfile.TemporaryDirectory() as drawn:

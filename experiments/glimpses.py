@@ -1,4 +1,4 @@
-"""MNIST by glimpses: Table 2 of Ba et al. (2016), with a GRU, and fast weights plain and as the paper has them."""
+"""MNIST by glimpses: Table 2 of Ba et al. (2016), with a GRU, and fast weights in plain and in multilevel form."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ TABLE_2 = {
     "multilevel": {50: 7.21, 100: 1.30, 200: 0.85},
 }
 GLIMPSES_SEARCH = rates("cosine", "linear")
-# The paper's constants. Milliseconds an update at 50, 100 and 200 features, on one of two busy cores.
+# The paper's constants. Milliseconds per update at 50, 100 and 200 features, on one of two busy CPU cores.
 GLIMPSES_START: Setting = {"decay": 0.95, "fast_lr": 0.5}
 GLIMPSES_MEMORY: Stage = tuple(
     {"decay": decay, "fast_lr": rate} for decay, rate in [(0.9, 0.5), (0.95, 0.25), (0.95, 1.0)]
@@ -50,7 +50,7 @@ EPOCH = 430  # updates
 
 
 def glimpses_cells() -> list[Cell]:
-    """A cell for every model and number of features."""
+    """Return a cell for every model and number of features."""
     return [
         cell(
             "glimpses",

@@ -16,9 +16,9 @@ PAIRS = (8, 16, 26)  # beside the 4 of Table 1
 
 
 def harder_cells() -> list[Cell]:
-    """A cell for every core and number of pairs.
+    """Return a cell for every core and number of pairs.
 
-    Learning rates are the ones found for four pairs; the decay of fast weights is searched again.
+    Learning rates are those of the search with four pairs; the decay of fast weights is searched again.
     """
     return [
         cell(
@@ -69,5 +69,5 @@ def section(folder: Path, figures: Path) -> str:
 
 
 def without_keys(pairs: Iterable[int]) -> str:
-    """List the errors of answering with the most frequent digit, for each number of pairs."""
+    """Return the errors of always answering the most frequent digit, for each number of pairs, as text."""
     return ", ".join(f"{RetrievalTask(count).keyless_error:.1f}" for count in pairs)

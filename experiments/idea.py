@@ -61,7 +61,7 @@ class Memory(NamedTuple):
     gated: bool
 
 
-DECAY = 0.95  # where the input does not choose it
+DECAY = 0.95  # of memories whose decay the input does not choose
 HEADS, SIZE = 2, 32  # an agent's heads have as many units
 CLOCK = torch.cat([torch.ones(14), torch.zeros(SIZE - 14)])  # nonzero in the pairs that turn fastest
 FIRST = "1  one state is key, value and query"
@@ -75,7 +75,7 @@ MEMORIES = (
 
 @torch.no_grad()
 def state_weights() -> Tensor:
-    """The weight of each step's state in the read of each question [questions, steps], by Ba et al.'s cell."""
+    """Return each state's weight in the read of each question [questions, steps], for Ba et al.'s cell."""
     core, x = cell()
     start = torch.zeros(x.shape[:2], dtype=torch.bool)
     start[0] = True
@@ -83,7 +83,7 @@ def state_weights() -> Tensor:
 
 
 def cell() -> tuple[FastWeights, Tensor]:
-    """Ba et al.'s cell as an agent has it before training, and one-hot symbols [steps, questions, D]."""
+    """Return Ba et al.'s cell as an untrained agent has it, and one-hot symbols [steps, questions, D]."""
     x = torch.zeros(len(EPISODE) + 1, len(QUESTIONS), len(SYMBOLS), dtype=torch.float64)
     for row, question in enumerate(QUESTIONS):
         for t, symbols in enumerate((*EPISODE, "?" + (question.letter or ""))):
@@ -94,9 +94,9 @@ def cell() -> tuple[FastWeights, Tensor]:
 
 @torch.no_grad()
 def value_weights(memory: Memory) -> Tensor:
-    """The weight of each step's value in the read of each question [questions, steps], by a programmer.
+    """Return each value's weight in the read of each question [questions, steps], for a programmer.
 
-    Values enter a read linearly. With the rows of the identity in their place, a read is its weights.
+    A read is linear in the values. With the rows of the identity as values, a read is its weights.
     """
     core, x = programmer(memory)
     program, _ = core.project(x, core.initial_state(len(QUESTIONS)))
@@ -108,7 +108,7 @@ def value_weights(memory: Memory) -> Tensor:
 
 @torch.no_grad()
 def programmer(memory: Memory) -> tuple[RotaryFastWeights, Tensor]:
-    """A core that takes its inputs for its projections, and the inputs [steps, questions, D].
+    """Return a core whose projections are its inputs, and the inputs [steps, questions, D].
 
     A letter is a key of the first head. The second head has the same key at every step. Both heads store the number.
     """
@@ -146,18 +146,18 @@ def programmer(memory: Memory) -> tuple[RotaryFastWeights, Tensor]:
 
 
 def one_hot(symbols: str, symbol: str) -> Tensor:
-    """A vector [SIZE] that is 1 at the symbol's place."""
+    """Return a vector [SIZE] that is 1 at the symbol's index."""
     return F.one_hot(torch.tensor(symbols.index(symbol)), SIZE).float()
 
 
 def weights() -> dict[str, Tensor]:
-    """The weights of every row of the figure by its title; those of the first are scaled to at most 1."""
+    """Return the weights of every row of the figure by its title; the first row's are scaled to at most 1."""
     states = state_weights()
     return {FIRST: states / states.max(), **{memory.title: value_weights(memory) for memory in MEMORIES}}
 
 
 def draw(theme: Theme = "light") -> Figure:
-    """A row for each memory, a column for each question, a bar for the weight of each step."""
+    """Draw a row for each memory, a column for each question, and a bar for the weight of each step."""
     with themed(theme) as palette:
         figure = Figure(figsize=(4.4, 6.6), layout="constrained")
         rows = weights()
@@ -175,7 +175,7 @@ def draw(theme: Theme = "light") -> Figure:
 
 
 def _bars(axes: Axes, heights: list[float], place: int | None, palette: Palette) -> None:
-    """Bars over the steps; the step that holds the answer stands out."""
+    """Draw bars over the steps; the step that holds the answer has its own colour."""
     steps = range(len(EPISODE))
     axes.bar(steps, heights, color=[palette.lines[0] if t == place else palette.lines[1] for t in steps], width=0.75)
     axes.axhline(0, color=palette.ink, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""The number of inner steps: what more reads of the fast memory are worth, on retrieval and to an agent."""
+"""The number of inner steps: the effect of more reads of the fast memory, on retrieval and in an agent."""
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,20 +19,20 @@ from experiments.supervised import cell
 from fwagents.runs.folder import read_json
 
 PAGE = "inner-steps.md"
-# Reads of the fast memory, and milliseconds that one more takes at R = 20 and 50.
+# Reads of the fast memory per time step. READ_MS: milliseconds of each read at R = 20 and 50.
 INNER_STEPS = (0, 1, 2, 3, 5, 8, "adaptive")
-PER_STEP = (2, 3, 5, 8)  # those that may have a layer norm for each step
+PER_STEP = (2, 3, 5, 8)  # numbers of reads that are also run with a layer norm for each
 READ_MS = {20: 0.6, 50: 1.2}
 INNER_UPDATES = {20: 12_000, 50: 8_000}
-ADAPTIVE_MS = 5  # times as many
+ADAPTIVE_MS = 5  # reads that an adaptive memory's time is estimated by
 INNER_FACTORS = (1.0, 0.5, 0.25)
 
 
 def retrieval_cells() -> list[Cell]:
     """Return the retrieval cells. Their settings were found for one step, except how much of h is stored.
 
-    More reads multiply the fast rate, and with |h|^2 in it A drowns what asks: so rates are tried with h as it is and
-    normalised.
+    More reads multiply the effect of the fast rate, and |h|^2 scales A so much that its read dominates the input: so
+    rates are tried with h as it is and normalised.
     """
     cells = []
     for size, steps in product(READ_MS, INNER_STEPS):
@@ -67,7 +67,7 @@ def agent_cells() -> list[Cell]:
             name=f"{env}-steps-{steps}{'-per-step' if per_step else ''}",
             options={
                 **{"env": env, "core": "fast_weights", "algo": "memory_ppo", "inner_steps": steps},
-                # In place of those that the search found, so with its W at first.
+                # These options replace the search's own, so its initial W is repeated.
                 **({"core_kwargs": ["identity_scale=1.0", "norm_per_step=True"]} if per_step else {}),
                 **watched(total, every),
             },
@@ -79,7 +79,7 @@ def agent_cells() -> list[Cell]:
         for env, (total, rate, every, seconds) in GAMES.items()
         for per_step in (False, True)
         for steps in (PER_STEP if per_step else INNER_STEPS)
-        if steps not in (0, 1)  # which the learning curves have
+        if steps not in (0, 1)  # the learning curves have these
     ]
 
 
@@ -88,7 +88,7 @@ CELLS: list[Cell] = [*retrieval_cells(), *AGENTS]
 NORMS = {"": "one norm", "-per-step": "a norm each"}
 ADAPTIVE = "adaptive"
 INNER_SEEDS = SEEDS[:3]
-Found = dict[str, dict[int | str, list[Any]]]  # by place and norm: each S, each seed's
+Found = dict[str, dict[int | str, list[Any]]]  # by place and norm: a value of each seed for each S
 
 
 def retrieval_runs(results: Path, size: int, steps: int | str, norm: str) -> list[Run]:
@@ -106,12 +106,12 @@ def agents_runs(results: Path, env: str, steps: int | str, norm: str) -> list[Ru
 
 
 def errors(*place: Any) -> list[float]:
-    """Test errors on retrieval, percent."""
+    """Return test errors on retrieval, in percent."""
     return [run["test_error"] for run in retrieval_runs(*place)]
 
 
 def rates(results: Path, size: int, steps: int | str, norm: str) -> list[str]:
-    """Fast rates, each with how h is stored."""
+    """Return the fast rates, each with the form in which h is stored."""
     cores = [run["core_kwargs"] for run in retrieval_runs(results, size, steps, norm)]
     if steps == 0:
         return ["nothing stored"] * len(cores)
@@ -119,12 +119,12 @@ def rates(results: Path, size: int, steps: int | str, norm: str) -> list[str]:
 
 
 def areas(*place: Any) -> list[float]:
-    """Areas under the learning curves."""
+    """Return the areas under the learning curves."""
     return [statistics.fmean(run["mean_return"]) for run in agents_runs(*place)]
 
 
 def taken(results: Path) -> str:
-    """Say how often adaptive memories read."""
+    """Say how many reads adaptive memories take."""
     found = {
         f"R = {n}": [run["inner_steps_taken"] for run in retrieval_runs(results, n, ADAPTIVE, "")] for n in READ_MS
     }
@@ -164,7 +164,7 @@ def section(results: Path, folder: Path) -> str:
 
 
 def apart() -> str:
-    """Tabulate how far apart the states of different keys are after S reads."""
+    """Return a table of the distances between the states of different keys after S reads."""
     columns = [(size, normalised) for size in READ_MS for normalised in (False, True)]
     head = [f"R = {size}, h {'normalised' if normalised else 'as it is'}" for size, normalised in columns]
     numbers = [steps for steps in INNER_STEPS if isinstance(steps, int)]
@@ -174,12 +174,12 @@ def apart() -> str:
 
 
 def one_of_each(values: Iterable[str]) -> str:
-    """Seeds of a cell share a setting."""
+    """Return the distinct values as text, since seeds of a cell share a setting."""
     return "; ".join(dict.fromkeys(values))
 
 
 def listing(lines: Found, show: Callable[[list[Any]], str]) -> str:
-    """A row for each S, a column for each line."""
+    """Return a table with a row for each S and a column for each line."""
     rows = [
         (str(steps), *((show(found[steps]) or "not run") if steps in found else "" for found in lines.values()))
         for steps in INNER_STEPS
@@ -190,9 +190,9 @@ def listing(lines: Found, show: Callable[[list[Any]], str]) -> str:
 def draw(
     path: Path, panels: Mapping[str, Mapping[str, Mapping[int | str, Sequence[float]]]], order: Sequence[int | str]
 ) -> None:
-    """Medians against inner steps, with every seed as a dot: a panel for each measure, a line for each setting.
+    """Draw medians against inner steps, with every seed as a dot: a panel for each measure, a line for each setting.
 
-    What is no number, an adaptive memory, stands apart from the line.
+    An adaptive memory has no fixed number of steps and is drawn apart from the line.
     """
     figure, row = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     looks = [style[1:] for style in STYLES.values() if style[1] not in INKS]

@@ -1,4 +1,4 @@
-"""Characters of a text at equal parameters. Seven passes through the text; a trial is a fifth of a run."""
+"""Character-level language modelling at equal parameters. A run is seven passes through the text, a trial a fifth."""
 
 import statistics
 from pathlib import Path
@@ -8,8 +8,8 @@ from experiments.document import paragraphs, table
 from experiments.figures import NAMES
 from experiments.supervised import Results, cell, no_worse, provenance, rates, settings, verdicts
 
-# Milliseconds an update, 32 rows of 64 characters, on one core. The paper's rate does not learn with so many units; see
-# fwagents/settings.py.
+# Milliseconds per update, 32 rows of 64 characters, on one CPU core. The paper's rate does not learn with so many
+# units; see fwagents/settings.py.
 LANGUAGE_MS = {"fast_weights": 90.0, "lstm": 26.0, "gru": 56.0}
 LANGUAGE_PARAMETERS = 250_000
 LANGUAGE_START: Setting = {"decay": 0.95, "fast_lr": 0.03}
@@ -19,7 +19,7 @@ LANGUAGE_MEMORY: Stage = tuple(
 
 
 def language_cells() -> list[Cell]:
-    """A cell for every core."""
+    """Return a cell for every core."""
     stages = rates("cosine", "linear")[:2]
     return [
         cell(

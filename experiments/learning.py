@@ -1,4 +1,4 @@
-"""Does the agent learn, every time? Every run is the command that a user would type, with the defaults."""
+"""Does the agent learn with every seed? Every run is the command that a user would type, with the defaults."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from experiments.cell import Cell, Run, Setting
 from experiments.document import table
 from fwagents.runs.folder import CONFIG, RESULT, read_json
 
-SEEDS = (10, 11, 12, 13, 14)  # on which nothing was tuned
+SEEDS = (10, 11, 12, 13, 14)  # no setting was tuned on these seeds
 FILE = "learning.json"
 FAST: Setting = {"core": "fast_weights"}
 LSTM: Setting = {"core": "lstm"}
@@ -27,19 +27,19 @@ SETTINGS: dict[str, Setting] = {
 
 @dataclass(frozen=True, eq=False)
 class Learner(Cell):
-    """A cell whose runs are rows of one file; the defaults may change, and a run stays valid."""
+    """A cell whose runs are rows of one file; a run stays valid if the defaults change later."""
 
     def path(self, results: Path, seed: int) -> Path:
-        """The file of all rows."""
+        """Return the path of the file with all rows."""
         return results / FILE
 
     def kept(self, results: Path, seed: int, options: Setting | None = None) -> Run | None:
-        """The row of a seed; None if there is none."""
+        """Return the row of a seed; None if there is none."""
         rows: list[Run] = read_json(self.path(results, seed)) or []
         return next((row for row in rows if (row["setting"], row["seed"]) == (self.label, seed)), None)
 
     def keep(self, results: Path, seed: int, run: Path) -> str | None:
-        """Add the row of a run if the run has ended: its command, its time, how it plays over 1,000 fresh episodes."""
+        """Add the row of a run that has ended: its command, its time, and its return over 1,000 fresh episodes."""
         result, command = read_json(run / RESULT), (read_json(run / CONFIG) or {}).get("command")
         if result is None or "final_model" not in result:
             return None

@@ -1,4 +1,4 @@
-"""TensorBoard's own page, photographed: its server on a folder of runs, and a browser without a window."""
+"""Screenshots of TensorBoard's own page, from its server on a folder of runs and a headless browser."""
 
 import io
 import os
@@ -19,29 +19,29 @@ from PIL import Image
 from fwagents.files import replacing
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Name, what stands behind the address, and the pixels that show it.
+# Name, the fragment of the address, and the size of the window in pixels.
 PAGES = (
     ("time-series", "#timeseries", (1440, 2060)),
     ("images", "#images", (1200, 700)),
     ("charts", "#custom_scalars", (1200, 1040)),
     ("histograms", "#histograms", (1200, 460)),
 )
-PATIENCE = 300.0  # seconds for the server to have read the runs, and for a photograph
-DRAWING = 30_000  # milliseconds of the page's own time to fetch and draw everything
+PATIENCE = 300.0  # most seconds for the server to read the runs, and for a screenshot
+DRAWING = 30_000  # milliseconds of the page's virtual time to fetch and draw everything
 
 
 def photograph_board(log_dir: Path, output: Path) -> Iterator[Path]:
-    """Photograph the pages of TensorBoard, light and dark.
+    """Make screenshots of TensorBoard's pages, light and dark.
 
     Args:
         log_dir: the runs to show.
-        output: folder that the photographs go to.
+        output: folder for the screenshots.
 
     Yields:
-        Every photograph, once it is there.
+        The path of every screenshot, once it is written.
 
     Raises:
-        FileNotFoundError: there is no browser; the message names those that would do.
+        FileNotFoundError: there is no browser; the message names suitable ones.
         TimeoutError: the server or the browser took too long.
     """
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
@@ -50,7 +50,7 @@ def photograph_board(log_dir: Path, output: Path) -> Iterator[Path]:
     with _server(log_dir) as address:
         for name, page, size in PAGES:
             for theme, dark in (("light", "false"), ("dark", "true")):
-                # As SVG, since on a canvas a worker may draw a curve after the photograph.
+                # Curves are drawn as SVG, since a worker may draw on a canvas only after the screenshot.
                 url = f"{address}?darkMode={dark}&forceSVG=true{page}"
                 path = output / f"tensorboard-{name}-{theme}.png"
                 with replacing(path) as file:
@@ -60,11 +60,11 @@ def photograph_board(log_dir: Path, output: Path) -> Iterator[Path]:
 
 @contextmanager
 def _server(log_dir: Path) -> Iterator[str]:
-    """TensorBoard at an address of its own, once it has read the runs."""
+    """Start TensorBoard on a free port and yield its address once it has read the runs."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    # The folder by its name alone: the page shows what it was called by.
+    # The folder is given by its name alone, since the page shows the path that it was given.
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", log_dir.resolve().name, "--port", str(port)]
     server = subprocess.Popen(
         command, cwd=log_dir.resolve().parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -92,14 +92,14 @@ def _get(url: str) -> str:
 
 
 def _photograph(browser: str, url: str, size: tuple[int, int]) -> bytes:
-    """A page as PNG, in few enough colours to be small."""
+    """Return a screenshot of a page as PNG, with few colours so that the file is small."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "page.png"
         command = [
             *(browser, "--headless=new", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}/profile"),
             "--run-all-compositor-stages-before-draw",
             *(f"--window-size={size[0]},{size[1]}", f"--virtual-time-budget={DRAWING}", f"--screenshot={picture}"),
-            *(["--no-sandbox"] if os.geteuid() == 0 else []),  # it refuses to run as root otherwise
+            *(["--no-sandbox"] if os.geteuid() == 0 else []),  # Chromium refuses to run as root otherwise
             url,
         ]
         try:

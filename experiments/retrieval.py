@@ -30,39 +30,39 @@ TABLE_1 = {
     "associative_lstm": {20: 60.13, 50: 1.62, 100: 0.0},
     "fast_weights": {20: 1.81, 50: 0.0, 100: 0.0},
 }
-# Updates to a test NLL under 0.1 at R = 50, read off Figure 2.
+# Updates until the test NLL is below 0.1 at R = 50, read off the paper's Figure 2.
 FIGURE_2: dict[str, int | None] = {
     "irnn": None,
     "lstm": 630_000,
     "associative_lstm": 470_000,
     "fast_weights": 50_000,
 }
-LEVEL = 0.1  # nats, of Figure 2
-# Small nets that begin with large steps may never find the way.
+LEVEL = 0.1  # the test NLL to reach in Figure 2, in nats
+# The search begins with a warmup, since small nets may never learn if their first steps are large.
 RETRIEVAL_SEARCH = rates("warmup", "cosine")
 # Decay 0.9 and rate 0.5 are the paper's for this task (appendix A).
 RETRIEVAL_START: Setting = {"decay": 0.95, "fast_lr": 1.0}
 RETRIEVAL_MEMORY: Stage = tuple(
     {"decay": decay, "fast_lr": rate} for decay, rate in [(0.9, 0.5), (0.9, 1.0), (0.95, 0.5)]
 )
-# The paper's 0.5 I (section 4) leaves the IRNN at remembering two pairs of four for far longer than the identity does.
+# With the paper's 0.5 I (section 4) the IRNN remembers only two pairs of four for far longer than with the identity.
 RETRIEVAL_IRNN_START: Setting = {"core_kwargs": ["identity_scale=1.0"]}
 RETRIEVAL_IRNN: Stage = ({"core_kwargs": ["identity_scale=0.5"]},)
 RETRIEVAL_OWN: dict[str, Own] = {
     "fast_weights": (RETRIEVAL_START, (RETRIEVAL_MEMORY,)),
     "irnn": (RETRIEVAL_IRNN_START, (RETRIEVAL_IRNN,)),
 }
-# Milliseconds an update at R = 10, 20, 50 and 100, strings of 11 characters, on one of two busy cores.
+# Milliseconds per update at R = 10, 20, 50 and 100, strings of 11 characters, on one of two busy CPU cores.
 RETRIEVAL_MS = {
     "fast_weights": (1.3, 1.4, 2.1, 4.5),
     "irnn": (1.5, 1.9, 2.1, 3.8),
     "lstm": (1.6, 2.0, 3.6, 9.2),
     "associative_lstm": (3.8, 5.1, 11.0, 23.0),
 }
-# Updates and seeds of the trials at each size; small nets leave the plateau later, one seed long before another (of 10
-# units, none does).
+# Updates and seeds of the trials at each size. Small nets leave the plateau later, at very different times from seed to
+# seed; nets of 10 units never do.
 RETRIEVAL_TRIALS = {10: (30_000, (100,)), 20: (30_000, (100, 101)), 50: (15_000, (100,)), 100: (10_000, (100,))}
-IRNN_TRIAL = 30_000  # updates: it leaves the plateau later still
+IRNN_TRIAL = 30_000  # updates of an IRNN's trials: it leaves the plateau even later
 RETRIEVAL_UPDATES = 100_000
 # An update of the associative LSTM takes three to five times as long as one of fast weights or of the IRNN, so its
 # trials and runs have this share of the updates.
@@ -71,12 +71,12 @@ SIZES = tuple(RETRIEVAL_TRIALS)
 
 
 def share_of(core: str, updates: int) -> int:
-    """So many updates, or what a slow core gets of them."""
+    """Return the number of updates for a core: all of ``updates``, or a slow core's share."""
     return round(SHARES.get(core, 1.0) * updates)
 
 
 def retrieval_cells() -> list[Cell]:
-    """A cell for every core and size; the runs at R = 50 are those of Figure 2."""
+    """Return a cell for every core and size; Figure 2 shows the runs at R = 50."""
     return [
         cell(
             "retrieval",
@@ -152,13 +152,13 @@ def section(folder: Path, figures: Path) -> str:
 
 
 def reached(results: Results, name: str) -> list[int | None]:
-    """Updates at which the test NLL of each seed was first seen below the level; None for never."""
+    """Return the updates at which each seed's test NLL was first below the level; None for never."""
     curves = [run["curve"] for run in results.runs[name]]
     return [next((u for u, nll in zip(c["update"], c["test_nll"], strict=True) if nll < LEVEL), None) for c in curves]
 
 
 def curves(path: Path, ours: Mapping[str, Sequence[tuple[list[int], list[float]]]], level: float, title: str) -> None:
-    """Test NLL against updates, a line for each seed, and the level to be reached."""
+    """Draw test NLL against updates, with a line for each seed and the level to reach."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for label, seeds in ours.items():
         name, colour, _, line = STYLES[label]

@@ -1,8 +1,8 @@
-"""Rotary fast weights: whether an agent's default memory meets its targets, and what each of its parts is for.
+"""Rotary fast weights: whether an agent's default memory meets its targets, and the effect of each of its parts.
 
-The targets were set before the runs, from probes on other seeds. Every row has the core as it is by default; the step
-size is the one that wins the memory suite's trials, or the environment's own setting. The ablations leave out one part
-at a time.
+The targets were set before the runs, from trial runs on other seeds. Every row has the core with its default options;
+the step size wins the memory suite's trials, or is the environment's own setting. The ablations leave out one part at a
+time.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,11 +29,11 @@ class Target:
 
     Attributes:
         what: the row's name.
-        wanted: what was to be reached, in words.
-        others: what other cores reach there, in words.
-        cell: who trains where.
-        value: a run's number, or None where it never got there.
-        met: whether the numbers of all seeds meet the target.
+        wanted: the target, in words.
+        others: other cores' results, in words.
+        cell: the cell that is measured.
+        value: function that returns a run's number, or None if the run never reached the level.
+        met: function that tells whether the numbers of all seeds meet the target.
     """
 
     what: str
@@ -45,12 +45,12 @@ class Target:
 
 
 def final(run: Run) -> float:
-    """The mean return at the end."""
+    """Return the mean return of the final evaluation."""
     return float(run["final"]["mean_return"])
 
 
 def middle(values: list[float | None]) -> float:
-    """The median, where never is later than any step."""
+    """Return the median, with None, for never, later than any step."""
     return median(float("inf") if value is None else value for value in values)
 
 
@@ -67,26 +67,26 @@ def at_least(level: float, seeds: int | None = None) -> Callable[[list[float | N
 
 
 def cell(name: str, options: Setting, seconds: float) -> Cell:
-    """A cell of the targets; it names all settings, so that a run with others is not taken for it."""
+    """Return a cell of the targets; it names all settings, so that runs with other settings do not count."""
     own = {} if options["env"] in SUITE else defaults_for(options["env"], CORE)
     every = {"core": CORE, "checkpoint_freq": 100_000, "final_episodes": 1000, "eval_freq": 0}
     return Cell("rotary", "rotary", f"rotary-{name}", {**own, **every, **options}, seconds=seconds, seeds=SEEDS)
 
 
-# The memory suite's minibatch is the whole rollout. In the long mazes that leaves two hundred updates in all, and an
-# agent only learns to walk: with minibatches of eight episodes' length it has eight times as many. Found on seed 102.
+# The memory suite's minibatch is the whole rollout. In the long mazes that gives only two hundred updates, in which an
+# agent just learns to walk. Minibatches as long as eight episodes give eight times as many. Found on seed 102.
 MINIBATCHES = {"TMaze-v0": 8}
 
 
 def of_suite(env: str, difficulty: int, steps: int, seconds: float) -> Cell:
-    """A game of the memory suite, with the step size that its trials choose."""
+    """Return a cell of a game in the memory suite, with the step size that its trials choose."""
     options = {**suite_cell(env, difficulty, "rotary").options, "total_timesteps": steps, "final_episodes": 1000}
     if env in MINIBATCHES:
         options["batch_size"] = MINIBATCHES[env] * options["n_steps"]
     return replace(cell(f"{env}-{difficulty}", options, seconds), trials=suite_trials(env, "rotary"))
 
 
-# Cells of more than one row.
+# Cells that more than one row uses.
 CATCH = cell("catch", {"env": "PartialCatch-v0", **watched(1_000_000, 20_000)}, 90.0)
 PAIRS = of_suite("KeyValueRecall-v0", 4, 300_000, 60.0)
 DELAY = of_suite("RepeatPrevious-v0", 16, 300_000, 60.0)
@@ -94,7 +94,7 @@ DELAY = of_suite("RepeatPrevious-v0", 16, 300_000, 60.0)
 _LONG: Setting = {"final_episodes": 200}
 POLE = cell("cart-pole", {"env": "CartPoleNoVel-v1", "total_timesteps": 50_000, **_LONG}, 60.0)
 
-# The settings at which other cores solve RepeatPrevious: an answer a step, no action changes what comes later.
+# The settings at which other cores solve RepeatPrevious: every step is an answer, and no action affects later ones.
 _CARDS: Setting = {"gamma": 0.0, "gae_lambda": 0.0, "learning_rate": 3e-3, "ent_coef": 0.03, "total_timesteps": 200_000}
 _PREVIOUS: Setting = {**ELSEWHERE["POPGym RepeatPrevious Easy"], **_CARDS}
 _FIRST: Setting = {**ELSEWHERE["POPGym RepeatFirst Easy"], **_CARDS}
@@ -214,8 +214,8 @@ TARGETS: tuple[Target, ...] = (
     ),
 )
 
-# By label: what is left out, and the options that leave it out. Without its memory a layer on the present input is all
-# that the core is, which the core "none" is too.
+# By label: the part that is left out, and the options that do so. Without its memory the core is a layer on the present
+# input, as the core "none" is.
 PARTS: dict[str, tuple[str, Setting]] = {
     "whole": ("nothing", {}),
     "unread": ("the memory", {"core": "none"}),
@@ -255,7 +255,7 @@ CELLS = list({each.name: each for each in (*(target.cell for target in TARGETS),
 
 
 def said(value: float | None) -> str:
-    """A number of a run as the table has it."""
+    """Return a number of a run as the table shows it."""
     if value is None:
         return "never"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"

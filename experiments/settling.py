@@ -1,4 +1,4 @@
-"""Effect of more reads on a key, before any training: how well the settled state still tells the keys apart."""
+"""Effect of more reads before any training: how well the settled state still distinguishes the keys."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ STRINGS, SEEDS = 200, (0, 1, 2)
 
 
 def told_apart(hidden_size: int, inner_steps: int, fast_lr: float, normalize_storage: bool) -> float:
-    """Return the distance between states that read the same string up to a question, each with another of its keys.
+    """Return the distance between states after the same string, each with another of its keys as the question.
 
     Args:
         hidden_size: R.

@@ -1,4 +1,4 @@
-"""The memory suite: how much each core can remember, every environment from easy to hard, at one budget.
+"""The memory suite: how much each core can remember, in every environment from easy to hard, at one budget.
 
 Every core tries the same step sizes in every game.
 """
@@ -17,15 +17,15 @@ from experiments.document import listed, paragraphs, picture, table
 from experiments.figures import NAMES, STYLES, dots, finish, save_both
 from fwagents.envs import SUITE, reference_returns
 
-# Steps of a rollout by difficulty, in each game of the memory suite (fwagents.envs.SUITE): an episode, in the maze one
-# of the shortest way and as much again.
+# Steps of a rollout by difficulty, in each game of the memory suite (fwagents.envs.SUITE): one episode; in the maze,
+# twice the shortest episode.
 ROLLOUT: dict[str, Callable[[int], int]] = {
     "TMaze-v0": lambda length: 2 * (length + 1),
     "KeyValueRecall-v0": lambda pairs: 2 * pairs + 3,
     "RepeatPrevious-v0": lambda delay: delay + 16,
     "MemoryChain-v0": lambda length: length + 1,
 }
-# The difficulties that are run. The hardest of two games are left out: nobody would learn them at this budget.
+# The difficulties that are run. The hardest of two games are left out: no core would learn them at this budget.
 DIFFICULTIES: dict[str, tuple[int, ...]] = {
     "TMaze-v0": (5, 10, 20, 40, 80),
     "KeyValueRecall-v0": (1, 2, 4, 8),
@@ -33,17 +33,17 @@ DIFFICULTIES: dict[str, tuple[int, ...]] = {
     "MemoryChain-v0": (5, 10, 20, 40, 80),
 }
 ROLLOUTS = {env: {n: ROLLOUT[env](n) for n in difficulties} for env, difficulties in DIFFICULTIES.items()}
-# A discount of 0, for no action changes what comes later; but in the maze, where a long way should be worth less.
+# The discount is 0, since no action changes later steps; only the maze has another, so that a long way is worth less.
 SUITE_SETTING: Setting = {
     **{"num_envs": 64, "n_epochs": 4, "ent_coef": 0.03, "max_grad_norm": 0.5, "gamma": 0.0, "gae_lambda": 0.0},
     **{"critic_core": "shared", "vf_coef": 0.05},
     **{"total_timesteps": 300_000, "eval_freq": 0, "checkpoint_freq": 100_000},
 }
-# The agents' fast rate of 0.03 was found where nothing is to be associated; the rate of 1 is retrieval's.
+# The agents' fast rate of 0.03 was found in a game without associations; the rate of 1 is from the retrieval task.
 STRONG: Setting = {"decay": 0.95, "fast_lr": 1.0}
 SUITE_PLAYERS = {**PLAYERS, "strong": ("fast_weights", STRONG), "rotary": ("rotary_fast_weights", {})}
 SUITE_OWN: dict[str, Setting] = {"TMaze-v0": {"gamma": 0.98, "gae_lambda": 1.0}}
-# The step sizes that every core tries, where, and on which seed: no search on one game knows what serves on another.
+# The step sizes that every core tries, at which difficulties, and on which seed: the best one differs between games.
 STEP_SIZES = (0.001, 0.003)
 TRIED_AT: dict[str, tuple[int, ...]] = {
     "TMaze-v0": (10, 20),
@@ -55,7 +55,7 @@ TRIAL_SEED = 101
 
 
 def suite_cell(env: str, difficulty: int, player: str) -> Cell:
-    """One player at one difficulty, without trials."""
+    """Return the cell of one player at one difficulty, without trials."""
     core, more = SUITE_PLAYERS[player]
     return Cell(
         group="suite",
@@ -73,7 +73,7 @@ def suite_cell(env: str, difficulty: int, player: str) -> Cell:
 
 
 def suite_trials(env: str, player: str) -> tuple[Cell, ...]:
-    """One player with every step size, at two difficulties."""
+    """Return the cells of one player with every step size, at two difficulties."""
     return tuple(
         replace(
             cell,
@@ -87,7 +87,7 @@ def suite_trials(env: str, player: str) -> tuple[Cell, ...]:
 
 
 def memory_suite() -> list[Cell]:
-    """A cell for every player in every environment of the suite, from easy to hard, at one budget."""
+    """Return a cell for every player in every environment of the suite, from easy to hard, at one budget."""
     return [
         replace(suite_cell(env, difficulty, player), trials=suite_trials(env, player))
         for env, difficulties in DIFFICULTIES.items()
@@ -101,21 +101,21 @@ MAZE = "TMaze-v0"
 
 
 def guessing(env: str) -> float:
-    """Right answers of the best without memory, at any difficulty; in the maze, where steps count too, right turns."""
+    """Return the best memoryless player's share of right answers (in the maze, of right turns), at any difficulty."""
     return 0.5 if env == MAZE else (1 + reference_returns(env).memoryless) / 2
 
 
 def right(run: Run) -> float:
-    """Share of right answers at the end; in the maze, of right turns, which are 0 for who never arrives.
+    """Return the share of right answers at the end; in the maze, of right turns, 0 for a player that never arrives.
 
-    A return is a share of 1 for right answers and -1 for wrong ones, but in the maze, where steps count as well.
+    Right answers sum to a return of 1, wrong ones to -1; in the maze, steps count as well.
     """
     final = run["final"]
     return float(final["success_rate"] if run["config"]["env"] == MAZE else (1 + final["mean_return"]) / 2)
 
 
 def step_sizes(runs: Iterable[list[Run]]) -> str:
-    """The step sizes that the runs trained with, each one of those that were tried."""
+    """Return the step sizes that the runs trained with, as text."""
     return listed({run["config"]["learning_rate"] for run in chain.from_iterable(runs)}, "g")
 
 
@@ -147,10 +147,10 @@ def section(results: Path, folder: Path) -> str:
 def draw(
     path: Path, panels: Mapping[str, tuple[str, float, Mapping[str, Mapping[int, Sequence[float]]]]], title: str
 ) -> None:
-    """Right answers against difficulty: means, with every seed as a dot, and a panel for each environment.
+    """Draw right answers against difficulty: means, with every seed as a dot, and a panel for each environment.
 
-    A panel is its parameter's name, the share that guessing comes to, and values by label and difficulty. Lines stand a
-    little beside each other, as many lie at 1.
+    A panel has its parameter's name, the share that guessing reaches, and values by label and difficulty. The lines are
+    shifted a little, since many lie at 1.
     """
     rows = -(-len(panels) // 2)
     size = (9, 3.2 * rows + 0.4)

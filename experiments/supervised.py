@@ -1,8 +1,8 @@
-"""The common part of the supervised tables: cells with one search for all, and results as tables and claims.
+"""The common part of the supervised tables: cells with equal searches, and results as tables and claims.
 
-Every cell of a table gets the same search on validation, with seeds that are reported nowhere: learning rates far
-apart, those beside the best, then the other schedule. Fast weights and the IRNN have constants of their own, which a
-last stage tries.
+Every cell of a table gets the same search on validation data, with seeds that are reported nowhere: learning rates far
+apart, then the neighbours of the best, then the other schedule. For fast weights and the IRNN a last stage tries their
+own constants.
 """
 
 import statistics
@@ -17,17 +17,17 @@ from fwagents.runs.folder import read_json
 
 SEEDS = (0, 1, 2)
 NOT_RUN = "not run"
-# A claim, what was measured, and whether it holds; None where a run is missing.
+# A claim, the measured value, and whether the claim holds; None if a run is missing.
 Claim = tuple[str, str, bool | None]
-# Where a core's search begins, and what it tries last.
+# The setting that a core's search begins with, and the stages that it tries last.
 Own = tuple[Setting, tuple[Stage, ...]]
 NOTHING: Own = ({}, ())
 
 
 def rates(first: str, second: str) -> tuple[Stage, ...]:
-    """Stages: learning rates far apart with one schedule, those beside the best, then the other schedule.
+    """Return the stages: learning rates far apart with one schedule, neighbours of the best, then the other schedule.
 
-    No constant rate is among them: trials are shorter than the runs that they choose for, and it flatters them.
+    A constant schedule is not tried: trials are shorter than the reported runs, which gives it an advantage.
     """
     return (
         tuple({"learning_rate": rate, "lr_schedule": first} for rate in (5e-4, 2e-3, 8e-3)),
@@ -47,7 +47,7 @@ class Results:
     Args:
         folder: the folder of the results.
         cells: the cells.
-        measure: what of a run is reported.
+        measure: the number of a run that is reported.
     """
 
     def __init__(self, folder: Path, cells: Iterable[Cell], measure: str = "test_error") -> None:
@@ -58,20 +58,20 @@ class Results:
             self.runs[name] = [run for path in paths if (run := read_json(path)) is not None]
 
     def errors(self, name: str) -> list[float]:
-        """The number that is reported of each seed: a test error in percent, or bits."""
+        """Return each seed's reported number: a test error in percent, or bits."""
         return [run[self.measure] for run in self.runs[name] if run[self.measure] is not None]
 
     def mean(self, name: str) -> float | None:
-        """Their mean; None where a seed is missing."""
+        """Return the mean over the seeds; None if a seed is missing."""
         errors = self.errors(name)
         return statistics.fmean(errors) if len(errors) == len(self.cells[name].seeds) else None
 
     def points(self, names: dict[int, str]) -> dict[int, tuple[float, float | None]]:
-        """Means and standard errors of what was run, by size."""
+        """Return means and standard errors of the existing runs, by size."""
         return {x: (statistics.fmean(e), standard_error(e)) for x, name in names.items() if (e := self.errors(name))}
 
     def text(self, name: str) -> str:
-        """Mean and standard error; and how many seeds, where it is not three."""
+        """Return mean and standard error, and the number of seeds if it is not three, as text."""
         errors, seeds = self.errors(name), len(self.cells[name].seeds)
         if not errors:
             return NOT_RUN
@@ -83,18 +83,18 @@ class Results:
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """The standard error of the mean; None for a single value."""
+    """Return the standard error of the mean; None for a single value."""
     return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def at_most(results: Results, name: str, target: float, words: str) -> Claim:
-    """Whether a mean, to the two decimals that the paper prints, is at most a target."""
+    """Return the claim that a mean, to the two decimals that the paper prints, is at most a target."""
     mean = results.mean(name)
     return words, results.text(name), None if mean is None else round(mean, 2) <= target
 
 
 def no_worse(results: Results, name: str, others: Sequence[str], words: str) -> Claim:
-    """Whether a cell's mean is at most that of every other."""
+    """Return the claim that a cell's mean is at most every other cell's."""
     means = [results.mean(other) for other in [name, *others]]
     if None in means:
         return words, NOT_RUN, None
@@ -104,7 +104,7 @@ def no_worse(results: Results, name: str, others: Sequence[str], words: str) -> 
 
 
 def verdicts(claims: Iterable[Claim], unit: str = "%") -> str:
-    """Claims as a table."""
+    """Return claims as a table."""
     words = {True: "yes", False: "no", None: NOT_RUN}
     return table(
         ("claim", f"measured, {unit}", "holds"), [(claim, shown, words[holds]) for claim, shown, holds in claims]
@@ -119,7 +119,7 @@ def compared(
     paper: dict[str, Any],
     head: str,
 ) -> str:
-    """A table of test errors with the paper's beside ours, where it has any at that size."""
+    """Return a table of test errors, with the paper's error beside ours if it has one at that size."""
     printed = [size for size in sizes if any(size in row for row in paper.values())]
     columns = [c for size in sizes for c in ([f"{head} {size}", "paper"] if size in printed else [f"{head} {size}"])]
     rows = []
@@ -135,7 +135,7 @@ def compared(
 
 
 def settings(results: Results, names: Iterable[str]) -> str:
-    """A table of what the searches chose and what the runs took, as far as they are there."""
+    """Return a table of the searches' choices and the runs' costs, as far as they exist."""
     head = (
         "cell",
         "learning rate",
@@ -167,7 +167,7 @@ def settings(results: Results, names: Iterable[str]) -> str:
 
 
 def provenance(results: Results, group: str) -> str:
-    """Say how many runs are there, and what made them."""
+    """Say how many runs exist, at which commits and versions of torch."""
     cells = [cell for cell in results.cells.values() if cell.group == group]
     runs = [run for cell in cells for run in results.runs[cell.name]]
     commits = sorted({str(run["commit"]) for run in runs})

@@ -7,11 +7,11 @@ from experiments.cell import Cell
 from experiments.document import table
 from fwagents.runs.folder import read_json
 
-CELLS: list[Cell] = []  # the searches are those of other experiments' cells
+CELLS: list[Cell] = []  # the searches belong to other experiments' cells
 
 
 def row(search: dict[str, Any]) -> tuple[str, ...]:
-    """A search in figures; the area is that of the long runs, where there were some."""
+    """Return a search as a row of the table; the area is from the long runs, if there were any."""
     winner, finalists = search["winner"], search.get("finalists", ())
     shown = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"

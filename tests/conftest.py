@@ -1,4 +1,4 @@
-"""Shared by all tests."""
+"""Settings and fixtures of all tests."""
 
 import multiprocessing
 import os
@@ -8,22 +8,22 @@ import tempfile
 import pytest
 import torch
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every run that they interrupt.
+# A shell that starts the tests in the background makes them ignore Ctrl-C, and with them every run that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Triton reads this when it is imported: without a GPU its kernels run on the CPU.
 os.environ["TRITON_INTERPRET"] = "0" if torch.cuda.is_available() else "1"
 
-# Processes that tests start begin with what is slow to import.
+# Processes that tests start have the slowest imports done.
 multiprocessing.set_forkserver_preload(["fwagents.sb3.checkpoints", "fwagents.tasks.training", "sb3_contrib"])
 
-# The tests run side by side, a process a core; threads of their own would only get in each other's way.
+# The tests run in parallel, one process per CPU core, so more threads would only slow each other down.
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _temporary(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Stable-Baselines3 makes a temporary folder for every model that learns, and leaves it there."""
+    """Redirect the temporary folders that Stable-Baselines3 makes for every model that learns, and never removes."""
     tempfile.tempdir = str(tmp_path_factory.mktemp("temporary"))
 
 
@@ -34,7 +34,7 @@ def _seeded() -> None:
 
 @pytest.fixture
 def float64():
-    """Double precision as torch's default, for what must hold to rounding."""
+    """Make double precision torch's default, for equalities that hold up to rounding."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)

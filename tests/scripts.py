@@ -1,4 +1,4 @@
-"""Scripts run as a user runs them, but in this process: to start Python and import torch takes seconds."""
+"""Run scripts as a user does, but in this process, because starting Python and importing torch takes seconds."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ FORKS = multiprocessing.get_context("forkserver")
 
 
 class Done(NamedTuple):
-    """What a script left behind, by the names of ``subprocess.CompletedProcess``."""
+    """The result of a script, with the attributes of ``subprocess.CompletedProcess``."""
 
     returncode: int
     stdout: str
@@ -24,7 +24,7 @@ class Done(NamedTuple):
 
 
 class Started:
-    """``train/<script>`` in a process of its own, by the names of ``subprocess.Popen``; it can be killed."""
+    """``train/<script>`` in its own process, with the attributes of ``subprocess.Popen``; it can be killed."""
 
     def __init__(self, script, *args, cwd):
         (out, its_out), (err, its_err) = FORKS.Pipe(duplex=False), FORKS.Pipe(duplex=False)
@@ -66,12 +66,12 @@ def _go(script, words, cwd, out, err):
 
 
 def run(script, *args, cwd):
-    """Run ``train/<script>``, or the script at an absolute path, with these arguments in a folder."""
+    """Run ``train/<script>``, or a script at an absolute path, with these arguments in the folder ``cwd``."""
     return run_path(str(TRAIN / script), *args, cwd=cwd)
 
 
 def run_path(path, *args, cwd):
-    """Run a script with these arguments in a folder, from which its path is."""
+    """Run a script with these arguments in the folder ``cwd``; its path may be relative to that folder."""
     out, err = io.StringIO(), io.StringIO()
     before = os.getcwd(), sys.argv, [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     os.chdir(cwd)
@@ -94,7 +94,7 @@ def run_path(path, *args, cwd):
 
 
 class Finished:
-    """A command that is one of our scripts, run in this process, by the names of ``subprocess.Popen``."""
+    """A command that is one of our scripts, run in this process, with the attributes of ``subprocess.Popen``."""
 
     def __init__(self, command, cwd, stdout, **_):
         done = run_path(*command[1:], cwd=cwd)

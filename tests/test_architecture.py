@@ -1,4 +1,4 @@
-"""Who may import whom, and how light the package is to import."""
+"""Which modules may import which, and how light the package is to import."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 APART = {"train", "experiments", "benchmarks", "tests"}
-# What the files of a folder may not import.
+# The modules that the files of a folder may not import.
 WALLS = {
     "envs": {"torch", "stable_baselines3", "sb3_contrib", "fwagents", *APART},
     "fwagents": {"fwagents.envs", "envs", *APART},
@@ -24,12 +24,12 @@ WALLS = {
     "fwagents/settings.py": {"torch", "gymnasium", "stable_baselines3"},
     "fwagents/tasks": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.kernels"},
 }
-# A window belongs to no agent, and this package's environments have one already.
+# The one exception: ``fwagents watch`` uses the window of this package's environments.
 OPENINGS = {"fwagents/commands/watch.py": "fwagents.envs.render"}
 
 
 def imported(path: Path) -> set[str]:
-    """Every absolute module name that a file imports, at any depth of the code."""
+    """Return every absolute module name that a file imports, at any depth of the code."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -64,7 +64,7 @@ def test_nothing_stands_on_the_runs_but_the_commands():
 
 
 def test_imports_are_absolute():
-    """The walls see no others."""
+    """The rules above check absolute imports only."""
     for path in (ROOT / "fwagents").rglob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text()))
         assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level], path
@@ -76,7 +76,7 @@ def test_no_folder_joins_another_by_the_path(folder):
         assert "sys.path" not in path.read_text(), path
 
 
-# In the order in which one process imports them, each beside the ones before it.
+# The modules in the order in which one process imports them, each on top of the earlier ones.
 LIGHT = [
     ("fwagents", ["torch", "gymnasium", "numpy"]),
     ("fwagents.commands", ["tyro", "torch", "numpy"]),

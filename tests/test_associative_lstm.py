@@ -1,4 +1,4 @@
-"""The associative LSTM against its equations in plain complex numbers, and against cases worked by hand."""
+"""The associative LSTM against its equations in plain complex numbers, and against cases computed by hand."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def plain_bound(z):
 
 
 def plain(core, x, h, c):
-    """The docstring's equations for one row: x [T, D], h complex [n], c complex [S, n] -> outputs [T, n], c."""
+    """Compute the docstring's equations for one row: x [T, D], h complex [n], c complex [S, n] -> y [T, n], c."""
     C, W, b = (p.detach().numpy() for p in (core.weight_ih, core.weight_hh, core.bias))
     K, orders = core.num_heads, core.permutations.numpy()
     ys = []
@@ -48,7 +48,7 @@ def test_equals_the_equations_in_plain_numbers(copies, heads, dtype):
     core = AssociativeLSTM(3, 10, num_copies=copies, num_heads=heads).to(dtype)
     with torch.no_grad():
         for p in core.parameters():
-            p.mul_(4)  # keys and values inside the unit circle, and outside
+            p.mul_(4)  # keys and values lie inside and outside the unit circle
     x = torch.randn(7, 2, 3, dtype=dtype)
     state = AssociativeLSTMState(torch.randn(2, 10, dtype=dtype), torch.randn(2, copies, 10, dtype=dtype))
     y, last = core(x, state)
@@ -61,7 +61,7 @@ def test_equals_the_equations_in_plain_numbers(copies, heads, dtype):
 
 
 def told(units, copies):
-    """A memory that does what its input says: x is a key to write, a key to read, a value, write?, read?"""
+    """Return a memory that its input controls: x is a key to write, a key to read, a value, write?, read?"""
     n = units
     core = AssociativeLSTM(6 * n + 2, 2 * n, num_copies=copies, num_heads=1)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def read(key):
 
 
 def test_a_case_worked_by_hand():
-    """Two units, two copies; the second sees the key's units the other way round."""
+    """There are two units and two copies; the second copy swaps the key's units."""
     core = told(2, copies=2)
     core.permutations.copy_(torch.tensor([[0, 1], [1, 0]]))
     key, value = torch.tensor([[1, 1j]]), torch.tensor([[0.6 + 0.8j, -0.5]])
@@ -108,11 +108,11 @@ def test_one_item_is_read_back_exactly(copies):
 
 @pytest.mark.parametrize("copies", [1, 2, 8])
 def test_noise_falls_as_copies_grow(copies):
-    """Keys of random phase: unit j of an item not asked for comes out as a mean of S numbers of random phase.
+    """With keys of random phase, unit j of every other item is read as a mean of S numbers of random phase.
 
-    Its variance is |value|^2 / S, and more where two copies have the same unit of the key in place j.
+    Its variance is |value|^2 / S, and larger where two copies have the same unit of the key at index j.
     """
-    rows, units, items, modulus = 600, 32, 10, 0.05  # so small that bound leaves the sum alone
+    rows, units, items, modulus = 600, 32, 10, 0.05  # so small that ``bound`` does not change the sum
     core = told(units, copies)
     keys = torch.polar(torch.ones(items, rows, units), 2 * torch.pi * torch.rand(items, rows, units))
     values = torch.polar(torch.full((items, rows, units), modulus), 2 * torch.pi * torch.rand(items, rows, units))
@@ -125,7 +125,7 @@ def test_noise_falls_as_copies_grow(copies):
 
 
 def test_bound():
-    """3 + 4i has modulus 5; what lies on or inside the unit circle stays."""
+    """3 + 4i has modulus 5; numbers on or inside the unit circle stay."""
     z = torch.tensor([3 + 4j, 0.3 - 0.4j, 1j, -2, 0])
     np.testing.assert_allclose(bound(z), [0.6 + 0.8j, 0.3 - 0.4j, 1j, -1, 0], rtol=1e-15)
     z = torch.tensor([3 + 4j, 0.3 - 0.4j, 1.01j, -0.99, 0], requires_grad=True)
@@ -134,7 +134,7 @@ def test_bound():
 
 
 def test_gradients():
-    """Keys and values on both sides of the bound, through several steps and heads, to inputs, weights and state."""
+    """Check gradients of inputs, weights and state, with keys and values on both sides of the bound."""
     core = AssociativeLSTM(2, 4, num_copies=2, num_heads=2)
     names, weights = zip(*core.named_parameters(), strict=True)
     weights = [(3 * p).detach().requires_grad_() for p in weights]

@@ -1,4 +1,4 @@
-"""benchmarks/agent.py runs and says what a reader needs."""
+"""benchmarks/agent.py runs, and its results have all facts that a reader needs."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ def test_a_quick_run_has_every_figure(tmp_path):
     for cell in cells:
         assert cell["steps_per_second"] >= cell["slowest"] > 0
         total = cell["rollout_seconds"] + cell["update_seconds"]
-        # A single turn: the parts add up to the whole.
+        # With a single turn, the parts add up to the whole.
         assert abs(total * cell["steps_per_second"] / (16 * 4) - 1) < 1e-6
         assert cell["share_of_peak"] == cell["flops_per_step"] * cell["steps_per_second"] / cell["gemm_flops"]
     pairs = {(r["ours"], r["theirs"]) for r in results["ratios"]}
@@ -29,7 +29,7 @@ def test_a_quick_run_has_every_figure(tmp_path):
         ("MemoryPPO fast_weights", "PPO"),
     }
     assert len(results["ratios"]) == 2 * len(pairs) * 2
-    # The PPO's weights by hand: twice 256 -> 8 -> 8, and the heads; forward in the rollout, and in 4 epochs both ways.
+    # PPO's weights by hand: twice 256 -> 8 -> 8, and the heads; forward in the rollout, both ways in each of 4 epochs.
     seen, unseen = 2 * 256 * 8, 2 * 8 * 8 + 8 * 3 + 8
     (flops,) = {c["flops_per_step"] for c in cells if c["agent"] == "PPO"}
     assert flops == 2 * (seen + unseen) + 4 * (2 * seen * 2 + 2 * unseen * 3)

@@ -1,4 +1,4 @@
-"""The benchmark of the scan on a GPU, on tiny sizes and where need be without one."""
+"""The benchmark of the scan on a GPU, with tiny sizes; without a GPU it runs on the CPU."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-# In a process of its own: its modules have names that others have too.
+# The benchmark runs in its own process, since the names of its modules are not unique.
 TINY = """
 import sys
 from pathlib import Path

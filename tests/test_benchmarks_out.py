@@ -1,4 +1,4 @@
-"""A benchmark replaces no results but its own, and the documentation shows the committed ones alone."""
+"""A benchmark replaces only its own results, and the documentation shows only committed results."""
 
 import json
 from pathlib import Path

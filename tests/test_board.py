@@ -1,4 +1,4 @@
-"""experiments/board.py on supervised cells: what is missing is run once, in order; a script stands in for training."""
+"""experiments/board.py on supervised cells: missing runs are made once, in order. A script replaces training."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from .scripts import Finished
 ROOT = Path(__file__).parent.parent
 TRAIN = ROOT / "train"
 
-# Stands in for train/retrieval.py: notes how it was called, and answers at once with an NLL that the options give.
+# Replaces train/retrieval.py: it records its arguments and at once writes an NLL that depends on the options.
 SCRIPT = """
 import json, pathlib, sys, time
 
@@ -65,7 +65,7 @@ result = {
 
 @pytest.fixture
 def train(monkeypatch):
-    """The modules by their names."""
+    """Import the modules by their names."""
     from experiments import __main__, board, cell, supervised
 
     monkeypatch.setattr(board, "POLL", 0.02)
@@ -74,7 +74,7 @@ def train(monkeypatch):
 
 
 class Bench:
-    """Tables over a few cells, run by the script above."""
+    """A board of a few cells, run by the script above."""
 
     def __init__(self, train, folder, cells):
         (folder / "retrieval.py").write_text(SCRIPT)
@@ -89,7 +89,7 @@ class Bench:
         return self.board(only, search_only).work(self.train.board.Budget(**budget))
 
     def left(self, **choice):
-        """Missing runs by cell: in words, and the minutes that they take."""
+        """Return the missing runs by cell: in words, and the minutes that they take."""
         return {name: (what, pytest.approx(minutes)) for name, what, minutes in self.board(**choice).left()}
 
     @property
@@ -98,7 +98,7 @@ class Bench:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def settings(self, begin=0):
-        """What every call since was asked for, as (learning rate, schedule, decay, updates, seed)."""
+        """Return the options of every call since ``begin``: (learning rate, schedule, decay, updates, seed)."""
         names = ("--learning-rate", "--lr-schedule", "--decay", "--updates", "--seed")
         return [
             tuple(call[call.index(name) + 1] if name in call else None for name in names)
@@ -140,7 +140,7 @@ HARDER = [
 
 
 def test_searches_come_first_then_the_seeds_with_the_winner_each_once(bench):
-    """0.5 diverges and comes last; twice 0.00125 and decay 0.8 have the lowest NLL; the harder cell begins there."""
+    """0.5 diverges and is the worst; twice 0.00125 and decay 0.8 have the lowest NLL; the harder cell begins there."""
     assert bench.work(num_workers=1) == 0
     assert bench.settings() == [*TRIALS, *HARDER[:2], REPORTED[0], HARDER[2], REPORTED[1]]
     assert all("--no-test" in call for call in bench.journal[:10])
@@ -253,7 +253,7 @@ def test_what_is_left_and_how_long_it_takes(bench):
     assert bench.board().minutes_left() == pytest.approx(reported + both)
     assert bench.left(only=("harder",))[first] == ("8 trials, 0 seeds", searched), "only its search is needed"
     assert bench.left(search_only=True)[first] == ("8 trials, 0 seeds", searched)
-    # The script says that it took 1/500 of a second an update.
+    # The script reports 1/500 of a second per update.
     bench.cells[0] = replace(bench.cells[0], seconds=100.0)
     assert bench.work(only=("retrieval",)) == 0
     assert bench.board().seconds(bench.cells[0]) == pytest.approx(100 * 2.0 / 1000)
@@ -263,7 +263,7 @@ def test_what_is_left_and_how_long_it_takes(bench):
 
 
 def test_two_boards_share_the_work(bench):
-    """What one has begun the other leaves alone, waits for, and goes on from."""
+    """A board does not start the other board's runs: it waits for them and uses their results."""
     (bench.folder / "wait").touch()
     boards = [Thread(target=bench.work, kwargs={"num_workers": n, "only": ("retrieval",)}) for n in (1, 3)]
     for count, board in zip((1, 3), boards, strict=True):
@@ -280,7 +280,7 @@ def test_two_boards_share_the_work(bench):
 
 
 def test_with_the_real_script(train, tmp_path, monkeypatch):
-    """One trial and one seed of a tiny net."""
+    """The real script runs one trial and one seed of a tiny net."""
     monkeypatch.setattr(train.board, "subprocess", SimpleNamespace(Popen=Finished, DEVNULL=None))
     options = {"core": "fast_weights", "hidden_size": 4, "pairs": 2, "train_strings": 300, "validation_strings": 50}
     options |= {"test_strings": 50, "batch_size": 8, "test_curve": True, "core_kwargs": ["norm_per_step=True"]}
@@ -300,12 +300,12 @@ def test_with_the_real_script(train, tmp_path, monkeypatch):
 
 
 def cells():
-    """Those of every experiment."""
+    """Return the cells of every experiment."""
     return [cell for name in EXPERIMENTS for cell in import_module(f"experiments.{name}").CELLS]
 
 
 def test_the_cells_are_commands_that_exist(train):
-    """Every option is one of the script's; the search is one for all; some have constants of their own to try."""
+    """Every option exists in its script; all cells have the same search; some also try their own constants."""
     found = [cell for cell in cells() if isinstance(cell.search, train.cell.Grid)]
     assert len({cell.name for cell in cells()}) == len(cells())
     for cell in found:
@@ -345,13 +345,13 @@ def test_every_experiment_has_its_place_in_the_documentation():
 
 @pytest.mark.parametrize("words", [["python", "-m", "experiments", "--dry-run"], ["make", "results", "ARGS=--dry-run"]])
 def test_a_dry_run_writes_nothing(words, tmp_path):
-    """In a copy of the repository, where every file stays as it was."""
+    """The run is made in a copy of the repository, in which no file may change."""
     root = tmp_path / "copy"
     without = shutil.ignore_patterns(".*", "runs", "tests", "__pycache__", "*.egg-info")
     shutil.copytree(ROOT, root, ignore=without)
     (root / ".venv" / "bin").mkdir(parents=True)
     python = root / ".venv" / "bin" / "python"
-    # An installation from here would point the environment that runs these tests at the copy.
+    # This stub refuses pip, since an editable installation of the copy would replace the tested one.
     python.write_text(f'#!/bin/sh\n[ "$2" != pip ] || exit 1\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     for stamp in (".train", ".dev"):
@@ -365,7 +365,7 @@ def test_a_dry_run_writes_nothing(words, tmp_path):
 
 
 def test_what_has_run_is_reported_and_what_has_not_is_not(train, tmp_path, monkeypatch):
-    """The section of the experiment asked for, and no other; nothing if a run failed."""
+    """Only the requested experiment's section is written; nothing is written if a run failed."""
     codes, calls = [0, 130], []
     monkeypatch.setattr(train.board.Board, "work", lambda *_: codes.pop(0))
     monkeypatch.setattr(
@@ -401,7 +401,7 @@ def test_a_mistake_is_one_clear_line(args, message, train, capsys):
 
 
 def test_the_lock_outlives_the_one_who_took_it(train, tmp_path):
-    """A run that was left behind keeps others out until it ends."""
+    """A run that outlives its board keeps the lock until it ends."""
     import fcntl
 
     with open(tmp_path / "lock", "w") as lock:

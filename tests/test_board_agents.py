@@ -1,4 +1,4 @@
-"""experiments/board.py on agents: searches first, then seeds with the winners; scripts stand in for training."""
+"""experiments/board.py on agents: searches first, then seeds with the winners. Scripts replace training."""
 
 import json
 from dataclasses import fields, replace
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import gymnasium as gym
 import pytest
 
-import fwagents.envs  # noqa: F401  # registers them
+import fwagents.envs  # noqa: F401  # registers the environments
 from experiments import EXPERIMENTS
 from fwagents.runs.agent import Args
 from fwagents.runs.search import COMMON, CORES
@@ -19,7 +19,7 @@ from .scripts import Finished
 ROOT = Path(__file__).parent.parent
 TRAIN = ROOT / "train"
 
-# Notes how it was called, and adds a trial each time until there are as many as wanted.
+# Records its arguments, and adds a trial at each call until there are as many as wanted.
 TUNE = """
 import json, pathlib, sys
 
@@ -46,7 +46,7 @@ output.write_text(json.dumps({
 }))
 """
 
-# A run of two evaluations of three episodes each, which a step size moves by ten times its distance from 0.003.
+# Writes a run of two evaluations of three episodes; returns fall by ten times the step size's distance from 0.003.
 AGENT = """
 import json, pathlib, sys, time
 import numpy as np
@@ -88,7 +88,7 @@ stopped = {"stopped": "loss is nan"} if "--eval-freq" in words else {}
 
 @pytest.fixture
 def train(monkeypatch):
-    """The modules by their names."""
+    """Import the modules by their names."""
     from experiments import __main__, agents, board, cell, suite
 
     monkeypatch.setattr(board, "POLL", 0.02)
@@ -97,7 +97,7 @@ def train(monkeypatch):
 
 
 class Bench:
-    """Two cells, one of which needs a search."""
+    """A board of two cells, one of which needs a search."""
 
     def __init__(self, train, folder):
         (folder / "tune.py").write_text(TUNE)
@@ -156,7 +156,7 @@ def test_the_search_comes_first_then_every_seed_with_its_winner_once(bench):
 
 
 def test_every_search_then_tries_what_the_others_found(bench):
-    """Those of cores that have no cell here among them; and only what comes after that is run with."""
+    """Rivals include cores without a cell here. Seeds run only with the winner of the last part."""
     search = replace(bench.search, cores=("lstm", "gru", "irnn"))
     bench.cells = [replace(bench.cells[0], search=search, seeds=(1,))]
     assert bench.board.minutes_left() == pytest.approx((3 * 120 * 12 / 4 + 30) / 60)
@@ -174,7 +174,7 @@ def test_every_search_then_tries_what_the_others_found(bench):
 
 
 def test_a_cell_trains_with_the_step_size_of_the_best_trial(bench):
-    """Trials come first and once, for all the cells that share them; the step size of the search goes unused."""
+    """Trials come first and once for all cells that share them; the search's own step size is not used."""
     game = {"env": "KeyValueRecall-v0", "env_kwargs": ["pairs=2"], "core": "lstm", "algo": "memory_a2c"}
     cells = [replace(bench.cells[0], name=f"cell-{n}", options=game, seeds=(1,)) for n in (1, 2)]
     trials = tuple(
@@ -194,7 +194,7 @@ def test_a_cell_trains_with_the_step_size_of_the_best_trial(bench):
 
 
 def test_the_best_step_size_counts_shares_of_what_memory_is_worth(bench):
-    """TMaze of length 5: 1.95 without memory, 4 with it; KeyValueRecall of one pair: -0.8 and 1."""
+    """The best returns without and with memory are 1.95 and 4 in this TMaze, -0.8 and 1 in this KeyValueRecall."""
     games = {"TMaze-v0": ["length=5"], "KeyValueRecall-v0": ["pairs=1"]}
     trials = [
         bench.train.cell.Cell(
@@ -272,7 +272,7 @@ def test_what_is_not_installed_is_left_out(train, monkeypatch, capsys):
 
 
 def test_with_the_real_scripts(train, tmp_path, monkeypatch):
-    """A search of one trial, then one seed of a tiny net."""
+    """The real scripts run a search of one trial, then one seed of a tiny net."""
     monkeypatch.setattr(train.board, "subprocess", SimpleNamespace(Popen=Finished, DEVNULL=None))
     pytest.importorskip("optuna")
     search = train.cell.Search(
@@ -313,7 +313,7 @@ def test_the_cells_are_commands_that_exist(train):
 
 
 def test_the_suite_s_cells_are_its_difficulties(train):
-    """And a rollout is an episode: the last step of it ends the game, whatever is done, but in the maze."""
+    """A rollout is an episode: except in the maze, its last step ends the game, whatever the actions are."""
     from fwagents.envs import SUITE
 
     assert set(train.suite.ROLLOUTS) == set(SUITE)
@@ -329,7 +329,7 @@ def test_the_suite_s_cells_are_its_difficulties(train):
 
 
 def test_a_run_of_learning_is_a_row_of_its_file(train, tmp_path):
-    """Once for every seed, with what the run says of its end; the rows that are there stay."""
+    """Every seed has one row, with the run's final results; existing rows stay."""
     from experiments.learning import CELLS
 
     kept = json.loads((ROOT / "results" / "learning.json").read_text())

@@ -1,4 +1,4 @@
-"""The console script: its list, its mistakes, its help and its completion."""
+"""The console script: its list of commands, its errors, its help and its completion."""
 
 import importlib
 import signal
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def _signals():
-    """A command leaves signals ignored behind, since its process ends with it."""
+    """Restore the signal handlers: a command leaves signals ignored, since its process usually ends with it."""
     before = [signal.getsignal(number) for number in SIGNALS]
     yield
     for number, handler in zip(SIGNALS, before, strict=True):

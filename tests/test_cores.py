@@ -1,4 +1,4 @@
-"""One contract for every core: properties that hold whatever is inside it."""
+"""One contract for every core: properties that hold whatever its equations are."""
 
 import json
 import pickle
@@ -49,7 +49,7 @@ def core(request) -> MemoryCore:
 
 
 def randomised(core: MemoryCore) -> MemoryCore:
-    """No weight left at a special value that could hide a mistake."""
+    """Return the core with random weights: special initial values such as 0 could hide a mistake."""
     with torch.no_grad():
         for p in core.parameters():
             p.add_(0.3 * torch.randn_like(p))
@@ -94,7 +94,7 @@ def test_sequence_equals_steps(core, with_starts):
 
 
 def test_packed_stream_equals_its_episodes_apart(core):
-    """Outputs, final state, and the gradients of inputs and weights; row 0 holds episodes of 4, 1 and 4 steps."""
+    """Compare outputs, final state, and gradients of inputs and weights; row 0 has episodes of 4, 1 and 4 steps."""
     x = torch.randn(T, B, D, requires_grad=True)
     start = starts(4, 5, row=0)
     weight = torch.randn(T, B, H)
@@ -119,11 +119,11 @@ def test_packed_stream_equals_its_episodes_apart(core):
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 1.0])
 def test_many_episodes_equal_steps_with_their_gradients(core, rate):
-    """Episodes of many lengths: of inputs, weights, first and final state."""
+    """Compare the gradients of inputs, weights, first and final state, with episodes of many lengths."""
     steps, rows = 24, 5
     x, state = torch.randn(steps, rows, D, requires_grad=True), random_state(core, rows)
     start = torch.rand(steps, rows) < rate
-    start[6::6] = True  # without its layer norm the fast memory soon grows beyond all bounds
+    start[6::6] = True  # without its layer norm the fast memory soon overflows
     weight = torch.randn(steps, rows, H)
     leaves = [x, *state, *(p for p in core.parameters() if p.requires_grad)]
 
@@ -175,16 +175,16 @@ def test_gradients_reach_the_initial_state(core):
     y, _ = core(x, state)
     gradients = torch.autograd.grad(y.square().sum(), state, materialize_grads=True)
     for name, gradient in zip(state._fields, gradients, strict=True):
-        if name == "t":  # a count of steps, which nothing learns
+        if name == "t":  # a count of steps, which has no gradient
             continue
         reached = gradient.flatten(1).abs().amax(1) > 0
         assert not reached.any() if isinstance(core, NoMemory) else reached.all()
 
 
 def test_gradcheck(core):
-    """Analytic gradients of every input and weight against finite differences, a start inside the sequence.
+    """Compare gradients of all inputs and weights with finite differences, with a start inside the sequence.
 
-    Along random directions: whole Jacobians of the larger cores take a minute.
+    The gradients are checked along random directions, since whole Jacobians of the larger cores take a minute.
     """
     core.eval()
     x, state = torch.randn(4, 2, D, requires_grad=True), random_state(core, 2)
@@ -260,7 +260,7 @@ def test_make_core_names_what_is_wrong(error, message, args, kwargs):
 
 @pytest.mark.parametrize(("name", "options"), FAMILY, ids=str)
 def test_numpy_numbers_are_numbers(name, options):
-    """Sizes and options, as the sum or product of a shape gives them; what the core holds are Python's own."""
+    """Sizes and options may be NumPy's, as a sum or product of a shape is; the core stores Python numbers."""
     as_numpy = {
         n: np.int64(v) if type(v) is int else np.float32(v) if type(v) is float else v for n, v in options.items()
     }
@@ -284,7 +284,7 @@ def test_what_is_no_positive_integer_is_named(value):
 
 
 class Decay(MemoryCore[HiddenState]):
-    """h(t) = rate h(t-1) + x(t), a step at a time."""
+    """h(t) = rate h(t-1) + x(t), one step at a time."""
 
     state_type = HiddenState
     state_shapes = ((2,),)
@@ -322,7 +322,7 @@ class DecayInOneScan(Decay):
 
 @pytest.mark.parametrize("kind", [Decay, DecayInStretches, DecayInOneScan])
 def test_a_core_of_ones_own_needs_one_method(kind):
-    """Whichever it has, the others follow."""
+    """The base class derives the other two methods from any one."""
     core = kind()
     x, start = torch.ones(4, 1, 2), torch.tensor([[True], [False], [True], [False]])
     expected = [1.0, 1.5, 1.0, 1.5]
@@ -353,18 +353,18 @@ def test_equals_the_peer(name, peer):
 
 @pytest.mark.parametrize(("name", "bias"), [("lstm", {"forget_bias": 40.0}), ("gru", {"update_bias": 40.0})])
 def test_a_gate_that_is_biased_to_keep_keeps(name, bias):
-    """Without input to its cell an LSTM, and a GRU anyhow, then holds its state, whatever it is shown."""
+    """An LSTM without input to its cell, and a GRU in any case, then keep their state for all inputs."""
     core = make_core(name, D, H, **bias)
     with torch.no_grad():
         if name == "lstm":
-            core.rnn.bias_ih_l0[:H] = -40.0  # the input gate is shut
+            core.rnn.bias_ih_l0[:H] = -40.0  # closes the input gate
     state = core.state_type(*(torch.randn(B, H) for _ in core.state_shapes))
     _, after = core(torch.randn(T, B, D), state, starts())
     torch.testing.assert_close(after[-1], state[-1])
 
 
 def test_irnn_starts_as_the_identity():
-    """Positive inputs add up undamped where W = I and C = I; the ReLU stops what falls below zero."""
+    """With W = I and C = I, positive inputs add up without decay; the ReLU cuts negative sums."""
     core = make_core("irnn", 2, 2, identity_scale=1.0)
     with torch.no_grad():
         core.rnn.weight_ih_l0.copy_(torch.eye(2))
@@ -381,7 +381,7 @@ def test_initial_weights_are_the_papers():
 
 
 def torchs_lstm_runs_in(dtype):
-    """Whether torch's own LSTM trains on inputs of this dtype under bfloat16 autocast; not every CPU has its kernel."""
+    """Return whether torch's LSTM trains on this dtype under bfloat16 autocast; not all CPUs have the kernel."""
     with torch.autocast("cpu", torch.bfloat16):
         try:
             torch.nn.LSTM(D, H).float()(torch.randn(4, B, D).to(dtype))
@@ -393,11 +393,11 @@ def torchs_lstm_runs_in(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("with_starts", [False, True])
 def test_bfloat16_autocast_gives_nearly_the_same(core, dtype, with_starts):
-    """Outputs of sequence, steps and stepper, and the weights' gradients, with inputs as an encoder gives them."""
+    """Compare the outputs of sequence, steps and stepper, and the weights' gradients, with inputs from an encoder."""
     core.float()
     if isinstance(core, LSTM) and not torchs_lstm_runs_in(dtype):
         pytest.skip("torch.nn.LSTM does not run under bfloat16 autocast on this CPU")
-    steps = 4  # rounding grows from step to step
+    steps = 4  # rounding errors grow from step to step
     x, start = torch.randn(steps, B, D).to(torch.bfloat16), starts(2, row=1)[:steps] if with_starts else None
     names, weights = zip(*((n, p) for n, p in core.named_parameters() if p.requires_grad), strict=True)
 
@@ -408,7 +408,7 @@ def test_bfloat16_autocast_gives_nearly_the_same(core, dtype, with_starts):
 
     def near(found, expected, what):
         assert found.isfinite().all(), what
-        if getattr(core, "inner_steps", None) == "adaptive":  # rounding may decide how often it reads
+        if getattr(core, "inner_steps", None) == "adaptive":  # rounding may change the number of reads
             return
         assert (found - expected).norm() <= 0.2 * expected.norm() + 1e-3, what
 

@@ -1,4 +1,4 @@
-"""The README and the pages of docs/: their Python runs, and what their commands and links name exists."""
+"""The README and the pages of docs/: their Python runs, and the targets of their commands and links exist."""
 
 import dataclasses
 import importlib
@@ -21,7 +21,7 @@ def blocks(language, page):
 
 
 def commands():
-    """Every command line of every page, comments left out, with its page."""
+    """Yield every command line of every page, without comments, with its page."""
     return [
         (page, line.split("  #")[0].strip())
         for page in PAGES
@@ -33,7 +33,7 @@ def commands():
 
 @pytest.fixture
 def _cores_as_before():
-    """One of the pages adds a core."""
+    """Remove the core that one of the pages adds."""
     before = dict(CORES)
     yield
     CORES.clear()
@@ -43,11 +43,11 @@ def _cores_as_before():
 @pytest.mark.usefixtures("_cores_as_before")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)])
 def test_python_runs(page, tmp_path, monkeypatch):
-    """Top to bottom, each page by itself."""
+    """Each page runs by itself, from top to bottom."""
     if "from ray" in PAGES[page]:
-        pytest.importorskip("ray.rllib")  # `make test-ray` has it
+        pytest.importorskip("ray.rllib")  # only `make test-ray` has Ray
     monkeypatch.chdir(tmp_path)
-    learn = MemoryPPO.learn  # a page's budget is a minute's; what it comes to is measured in the slow test below
+    learn = MemoryPPO.learn  # a page trains for a minute; the slow test below measures the result
     monkeypatch.setattr(MemoryPPO, "learn", lambda agent, steps: learn(agent, min(steps, 5_000)))
     namespace: dict = {"__name__": page}
     for block in blocks("python", page):
@@ -81,14 +81,14 @@ def test_make_targets_and_extras_exist(page):
 
 
 def options(words, monkeypatch):
-    """The options of a command, an experiment or a benchmark: the fields of its class Args."""
+    """Return the options of a command, an experiment or a benchmark: the fields of its class Args."""
     program, name = words[:2]
     if program == "fwagents":
         Args = importlib.import_module(f"fwagents.commands.{name}").Args
     elif name == "-m":
         Args = importlib.import_module(f"{words[2]}.__main__" if words[2] == "experiments" else words[2]).Args
     else:
-        monkeypatch.syspath_prepend(str((ROOT / name).parent))  # as Python does
+        monkeypatch.syspath_prepend(str((ROOT / name).parent))  # as Python does for a script
         Args = runpy.run_path(str(ROOT / name))["Args"]
     return {field.name.replace("_", "-") for field in dataclasses.fields(Args)} | {"help"}
 
@@ -104,7 +104,7 @@ def test_commands_have_the_options(page, line, monkeypatch):
 
 
 def test_commands_are_of_a_kind_that_is_tested():
-    """Those of RL Zoo run in test_zoo.py."""
+    """The commands of RL Zoo run in test_zoo.py."""
     known = ("make ", "fwagents ", "python benchmarks/", "python -m fwagents.zoo ", "python -m rl_zoo3.")
     for page, line in commands():
         assert line.startswith(
@@ -122,7 +122,7 @@ def test_every_environment_has_its_row_of_returns(name):
 
 
 def anchors(text):
-    """What links may name in a page: its headings as sites and code hosts write them."""
+    """Return the anchors of a page: its headings in the form that sites and code hosts use."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""docs/cores.md and docs/your-own-core.md: every core has its row, what is said of states is so, and the code runs."""
+"""docs/cores.md and docs/your-own-core.md: every core has its row, the stated sizes are true, and the code runs."""
 
 import re
 from pathlib import Path
@@ -30,6 +30,6 @@ def test_every_core_can_be_named_on_the_command_line(monkeypatch):
 
 
 def test_a_core_of_ones_own_takes_40_lines():
-    """That it runs is tested with all pages."""
+    """test_docs.py runs the page's code."""
     (first, *_) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert first.count("\n") <= 40

@@ -1,4 +1,4 @@
-"""Exported policies against the originals: ONNX over whole episodes, weights bit for bit."""
+"""Exported policies against the originals: ONNX over whole episodes, weights bitwise."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ from fwagents.sb3 import MemoryPPO
 from .sb3.tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv
 
 SETTLING = {"tolerance": 0.005, "max_inner_steps": 5, "fast_lr": 0.5}  # rows settle at different steps
-# Every core, and with it every kind of observation, of action, and of critic; fast weights in each way to read.
+# Every core, and with the cores every kind of observation, action and critic; fast weights with every kind of read.
 AGENTS = {
     "fast_weights": ("fast_weights", "vector", "discrete", "separate", {"inner_steps": 2}),
     "adaptive": ("fast_weights", "vector", "discrete", "shared", {"inner_steps": "adaptive", **SETTLING}),
@@ -55,7 +55,7 @@ def agent(name, **policy_kwargs):
     options = {"core": core, "critic_core": critic, "hidden_size": 8, "core_kwargs": core_kwargs, **policy_kwargs}
     model = MemoryPPO(POLICIES[obs], env, n_steps=8, seed=0, policy_kwargs=options)
     with torch.no_grad():
-        model.policy.action_net.weight.mul_(30)  # so that actions differ, and log-probabilities matter
+        model.policy.action_net.weight.mul_(30)  # so that actions and log-probabilities differ
     return model, env
 
 
@@ -67,7 +67,7 @@ def normalization(env):
 
 @pytest.fixture(scope="module", params=AGENTS)
 def exported(request, tmp_path_factory):
-    """A core's agent, its environment, its normalizer (where observations are vectors) and the folder it is in."""
+    """Return a core's agent, its environment, its normalizer (for vector observations) and its folder."""
     torch.manual_seed(0)
     model, env = agent(request.param)
     normalizer = own = None
@@ -83,7 +83,7 @@ def test_every_core_is_here():
 
 
 def test_adaptive_rows_settle_at_different_steps():
-    """Else the export of settling would not be seen."""
+    """Otherwise the export of the adaptive loop would not be tested."""
     torch.manual_seed(0)
     core = agent("adaptive")[0].policy.actor_core
     taken = core.inner_steps_taken(torch.randn(12, 8, core.input_size))
@@ -91,7 +91,7 @@ def test_adaptive_rows_settle_at_different_steps():
 
 
 def test_onnx_over_whole_episodes(exported):
-    """Step and sequence, observations normalised where they are vectors, against the policy in torch."""
+    """Compare the step and the sequence graph with the policy in torch; vector observations are normalised."""
     model, env, normalizer, folder = exported
     normalize = None if normalizer is None else normalizer.normalize_obs
     for found in compare(
@@ -104,7 +104,7 @@ def test_onnx_over_whole_episodes(exported):
 
 
 def test_a_batch_in_onnx_is_its_rows(exported):
-    """Also from a memory that is not empty; a start clears it."""
+    """The memory need not be empty; a start clears it."""
     model, _, _, folder = exported
     step = OnnxPlayer(folder / "step.onnx")
     space = model.policy.observation_space
@@ -171,7 +171,7 @@ def test_weights_load_without_pickle(name, tmp_path, monkeypatch):
     def refused(*_, **__):
         raise AssertionError("a pickle was read")
 
-    with monkeypatch.context() as patch:  # no longer: the compiled kernels are kept as pickles
+    with monkeypatch.context() as patch:  # only here, since the compiled kernels are stored as pickles
         for function in ("load", "loads", "Unpickler"):
             patch.setattr(pickle, function, refused)
         loaded = load_policy(tmp_path / "agent")
@@ -215,7 +215,7 @@ SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 
 
 def bounds(dtype, shape):
-    """Pairs of arrays in order, over the whole of a dtype; of floats with infinities."""
+    """Draw pairs of arrays with low <= high, over the whole range of a dtype, including infinities."""
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
         entries = st.floats(width=8 * dtype.itemsize, allow_nan=False)
@@ -224,7 +224,7 @@ def bounds(dtype, shape):
     else:
         entries = st.integers(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     count = int(np.prod(shape, dtype=int))
-    # A half of them have the same bounds everywhere.
+    # Half of the pairs have the same bounds everywhere.
     pairs = st.one_of(
         st.tuples(entries, entries).map(lambda pair: [pair] * count),
         st.lists(st.tuples(entries, entries), min_size=count, max_size=count),
@@ -237,7 +237,7 @@ def bounds(dtype, shape):
 def ordered_box(dtype, pair):
     low, high = pair
     at_top, at_bottom = (np.isinf(low) & (low > 0), np.isinf(high) & (high < 0))
-    low[at_top], high[at_bottom] = 0, 0  # which Gymnasium does not take
+    low[at_top], high[at_bottom] = 0, 0  # Gymnasium does not accept these bounds
     low, high = (np.asarray(order(low, high)) for order in (np.minimum, np.maximum))
     return spaces.Box(low, high, dtype=np.dtype(dtype).type)
 
@@ -282,7 +282,7 @@ SPACES = st.recursive(
 
 
 def same_space(a, b):
-    """Exactly: Gymnasium's == is of bounds that are close."""
+    """Return whether two spaces are equal exactly; Gymnasium's == compares bounds only approximately."""
     assert type(a) is type(b)
     assert a.dtype == b.dtype
     if isinstance(a, spaces.Dict):
@@ -330,16 +330,16 @@ ACTIONS = {
 
 @pytest.mark.parametrize("space", ACTIONS.values(), ids=ACTIONS)
 def test_every_kind_of_action_after_learning(space, tmp_path):
-    """In the same script: the last minibatch's graph is in no copy."""
+    """The agent is exported right after learning: no copy holds the last minibatch's graph."""
     torch.manual_seed(0)
     env = RandomEnv(OBSERVATION_SPACES["vector"], space)
     if space.dtype == np.int32:
-        env.step = lambda action: (env.observation_space.sample(), 0.0, True, False, {})  # agents act in floats
+        env.step = lambda action: (env.observation_space.sample(), 0.0, True, False, {})  # agents' actions are floats
     options = {"core": "none", "critic_core": "shared", "hidden_size": 8}
     model = MemoryPPO("MemoryPolicy", env, n_steps=8, seed=0, policy_kwargs=options).learn(8)
     copy.deepcopy(model.policy)
     with torch.no_grad():
-        model.policy.action_net.weight.mul_(300)  # so that actions differ, and some are clipped
+        model.policy.action_net.weight.mul_(300)  # so that actions differ and some are clipped
     export_onnx(model.policy, tmp_path / "step.onnx")
     step = OnnxPlayer(tmp_path / "step.onnx")
     obs = np.random.default_rng(0).uniform(-1, 1, (5, 5)).astype(np.float32)
@@ -415,7 +415,7 @@ def test_a_field_that_must_have_a_value_is_not_null(name, tmp_path):
     ids=str,
 )
 def test_what_a_description_asks_for_is_not_made_before_it_is_known_to_fit(changes, tmp_path):
-    """None of these would fit into the memory of any machine."""
+    """None of these descriptions fits into the memory of any machine."""
     save_policy(agent("sum_rule")[0].policy, tmp_path / "agent")
     described = json.loads((tmp_path / "agent.json").read_text())
     (tmp_path / "agent.json").write_text(json.dumps({**described, **changes}))

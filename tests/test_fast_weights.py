@@ -1,4 +1,4 @@
-"""The fast-weight cell against the paper's equations: by hand, in plain Python, and one form against the other."""
+"""The fast-weight cell against the paper's equations: by hand, in plain Python, and matrix against attention form."""
 
 import math
 
@@ -20,7 +20,7 @@ def constant(core: FastWeights, *, w: float, c: float) -> FastWeights:
 
 
 def test_golden_values_without_layer_norm():
-    """One unit, W = 1/2, C = 1, decay 1/2, fast_lr 1, inputs 1, 1; every number worked out by hand.
+    """One unit, W = 1/2, C = 1, decay 1/2, fast_lr 1, inputs 1, 1; every number is computed by hand.
 
     t=1: boundary 1, A(0) = 0, so h = 1 and A = 1.
     t=2: boundary 1/2 + 1 = 3/2; h_0 = 3/2; h_1 = 3/2 + 1 * 3/2 = 3; A = 1/2 + 9 = 19/2.
@@ -38,7 +38,7 @@ def test_golden_values_without_layer_norm():
 
 
 def test_golden_values_of_method_2():
-    """As above with the identity in place of the boundary: t=2: h_0 = 3/2; h_1 = 3/2 + 1 * 3/2 = 3; h_2 = 3 + 3 = 6."""
+    """The case above with the identity as boundary: t=2: h_0 = 3/2; h_1 = 3/2 + 1 * 3/2 = 3; h_2 = 3 + 3 = 6."""
     x = torch.ones(2, 1, 1)
     core = FastWeights(1, 1, decay=0.5, fast_lr=1.0, layer_norm=False, inner_steps=2, boundary="identity")
     y, _ = constant(core, w=0.5, c=1.0)(x)
@@ -72,7 +72,7 @@ def test_normalized_storage_writes_the_direction():
 
 
 def plain_python(core: FastWeights, inputs: list[list[float]]) -> list[list[float]]:
-    """Equations 1-5 of the paper over Python floats, written apart from the package."""
+    """Compute equations 1-5 of the paper with Python floats, independently of the package."""
     R = core.hidden_size
     W, C, b = core.weight_hh.tolist(), core.weight_ih.tolist(), core.bias.tolist()
     gain, shift = core.norm.weight.tolist(), core.norm.bias.tolist()
@@ -132,7 +132,7 @@ options = st.fixed_dictionaries(
     seed=st.integers(0, 2**16),
 )
 def test_matrix_form_equals_attention_form(options, T, B, R, start_rate, zero_state, seed):
-    """Outputs, final state and every gradient, with starts and from a state that is not zero."""
+    """Compare outputs, final state and every gradient, with starts and from a non-zero state."""
     torch.manual_seed(seed)
     core = FastWeights(3, R, backend="torch", **options)
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_matrix_form_equals_attention_form(options, T, B, R, start_rate, zero_st
         core.backend = backend
         y, last = core(x, state, start)
         outputs = [y, *last]
-        # Without a layer norm a memory can feed on itself until the numbers overflow, and then nothing is equal.
+        # Without a layer norm the reads of a memory can grow until they overflow, and then nothing is equal.
         assume(all(o.abs().max() < 1e6 for o in outputs))
         loss = sum((o * c).sum() for o, c in zip(outputs, cotangents, strict=True))
         wanted = [x, *state, *core.parameters()]
@@ -178,7 +178,7 @@ def test_the_read_is_attention_to_the_past():
 )
 @pytest.mark.parametrize("normalize_storage", [False, True])
 def test_settling_on_chosen_states_is_a_step(options, normalize_storage):
-    """With all that a sequence has stored, oldest first, and its own boundary, it is the sequence's next step."""
+    """With a sequence's stored states, oldest first, and its next boundary, ``settle`` gives the next step."""
     core = FastWeights(3, 5, decay=0.7, normalize_storage=normalize_storage, backend="torch", **options)
     with torch.no_grad():
         for p in core.parameters():

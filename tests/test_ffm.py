@@ -18,7 +18,7 @@ def sigmoid(z):
 def test_equals_the_sum_over_the_past():
     core = FFM(D, H, memory_size=M, context_size=C, max_period=9.0)
     with torch.no_grad():
-        core.alpha[0] *= -1  # its modulus counts
+        core.alpha[0] *= -1  # only the modulus has an effect
     x, S = torch.randn(8, B, D), torch.randn(B, M, C, 2)
     y, last = core(x, FFMState(S))
     weight, bias = core.gates.weight.detach().numpy(), core.gates.bias.detach().numpy()
@@ -38,7 +38,7 @@ def test_equals_the_sum_over_the_past():
 
 
 def test_what_is_forgotten_when():
-    """At the start the slowest trace falls to a hundredth in max_period steps, and that context turns once in them."""
+    """Initially the slowest trace decays to a hundredth in max_period steps, the period of the slowest context."""
     core = FFM(D, H, memory_size=3, context_size=2, max_period=50)
     shape = core.initial_state(1).S.shape
     S = torch.zeros(shape)

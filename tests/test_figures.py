@@ -1,4 +1,4 @@
-"""Figures: what they show is what they were given, and one can read it."""
+"""Figures show the data that they are given, and are readable."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def traced(core="fast_weights", rows=2, size=6, core_kwargs=None, **options):
 
 
 def strings(theme, heads=1):
-    """Weights of the first head; the second has three times those, with the characters the other way round."""
+    """Draw strings with the first head's weights; the second head has three times these, in reverse order."""
     weights = np.array([[[0, 1, 3, 0]], [[2, 2, 0, 0]], [[0, 0, 0, 0.0]]])
     weights = weights if heads == 1 else np.concatenate([weights, 3 * weights[..., ::-1]], 1)
     return figures.retrieval_strings(["a1?a", "b2?b", "c3?c"], weights, ["1", "2", "3"], ["1", "2", "4"], theme=theme)
@@ -55,7 +55,7 @@ FIGURES = {
 
 
 def luminance(colour):
-    """WCAG 2's relative luminance."""
+    """Return the relative luminance as WCAG 2 defines it."""
     parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     return float(np.dot([0.2126, 0.7152, 0.0722], parts))
 
@@ -91,12 +91,12 @@ def test_everything_is_labelled_and_legible(name, theme):
 
 @pytest.mark.parametrize("theme", figures.PALETTES)
 def test_ramps_are_told_by_lightness_alone(theme):
-    """Whoever sees no colours sees the order."""
+    """The order is visible without colours."""
     palette = figures.PALETTES[theme]
     steps = np.diff([luminance(colour) for colour in palette.ramp])
     assert (steps < 0).all() or (steps > 0).all()
     for colour in palette.lines:
-        assert contrast(colour, palette.ground) >= 3  # WCAG 2, of graphics
+        assert contrast(colour, palette.ground) >= 3  # the limit of WCAG 2 for graphics
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_ramps_are_told_by_lightness_alone(theme):
     ],
 )
 def test_attention_is_what_was_recorded(core, options, own):
-    """A panel for each head, named; the size of a part is |weight| |written|; the own write is there if it is read."""
+    """Each head has a named panel; a part's size is |weight| |written|; a step's own write shows if it is read."""
     found = traced(core, core_kwargs=options)
     figure = figures.attention_matrix(found, 1)
     heads = found.keys.shape[2]
@@ -177,7 +177,7 @@ def test_strings_have_a_line_for_each_head():
 def test_attended_patches_are_drawn_where_they_are():
     whole, patches = glimpses("light").axes
     drawn = [(patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width()) for patch in whole.patches]
-    assert drawn == [(0, 0, 4), (0, 0, 2)]  # the strongest on top
+    assert drawn == [(0, 0, 4), (0, 0, 2)]  # the strongest is drawn last
     assert [text.get_text() for text in patches.texts] == ["25%", "75%", "0%", "looks"]
     np.testing.assert_array_equal(patches.images[2].get_array(), np.arange(64).reshape(8, 8)[2:4, 2:4])
     assert "nothing" in glimpses("light", np.zeros(4)).axes[0].get_xlabel()

@@ -1,4 +1,4 @@
-"""Full disks: whatever is being written, the error names the file, and nothing half-written is left."""
+"""On a full disk, every error names the file that was being written, and no incomplete file is left."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ WRITERS = {
     "numpy": lambda file: np.savez(file, x=np.zeros(5000)),
     "zip": in_a_zip,
 }
-# A file may be no larger than this: as on a full disk, it is the system that refuses.
+# The largest size of a file: as on a full disk, the system refuses to write more.
 LIMITED = """
 import resource, runpy, signal, sys
 

@@ -1,4 +1,4 @@
-"""Differentiable plasticity against its equations in plain numbers, and a case worked by hand."""
+"""Differentiable plasticity against its equations in plain numbers, and a case computed by hand."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_equals_the_equations_in_plain_numbers():
 
 
 def test_a_pairing_is_recalled_through_its_trace():
-    """Unit 0 then unit 1 fire; of that the trace from 0 to 1 alone is left, which later lets unit 0 call up unit 1."""
+    """Unit 0 is active, then unit 1: this leaves only the trace from 0 to 1, through which 0 later activates 1."""
     core = Hebbian(2, 2, eta=0.5)
     with torch.no_grad():
         for p in (core.weight_hh, core.weight_ih):
@@ -44,7 +44,7 @@ def test_a_pairing_is_recalled_through_its_trace():
     x[0, 0, 0] = x[1, 0, 1] = x[2, 0, 0] = 1.0
     y, _ = core(x)
     one = np.tanh(1.0)
-    # After step 1 hebb[1, 0] is one^2 / 2; step 2 halves it, and writes hebb[0, 1].
+    # After step 1, hebb[1, 0] is one^2 / 2; step 2 halves it and writes hebb[0, 1].
     assert y[1, 0].tolist() == pytest.approx([0, one])
     recalled = np.tanh(one * one**2 / 4)
     assert y[3, 0].tolist() == pytest.approx([0, recalled])

@@ -1,4 +1,4 @@
-"""experiments/idea.py: its weights are the reads of the real cores, and each memory differs as docs/idea.md says."""
+"""experiments/idea.py: its weights equal the reads of the real cores, and the memories differ as docs/idea.md says."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_the_values_by_their_weights_are_what_the_core_reads(memory):
 
 @torch.no_grad()
 def test_the_states_by_their_weights_are_what_the_cell_reads():
-    """A and the states step by step from the core; h_0 of the last step from the paper's equation."""
+    """A and the states come from the core's steps, h_0 of the last step from the paper's equation."""
     core, x = idea.cell()
     state, written = core.initial_state(x.shape[1]), []
     for x_t in x[:-1]:
@@ -36,7 +36,7 @@ def test_the_states_by_their_weights_are_what_the_cell_reads():
 
 
 def test_each_memory_reads_what_the_page_says():
-    """d1 is 6 steps old at the question, c5 one; a step of the first decay leaves 0.95."""
+    """At the question d1 is 6 steps old and c5 one; the first memory's decay is 0.95 per step."""
     state, keys, delta, gated, timed = (rows.tolist() for rows in idea.weights().values())
     for row in state:
         assert row == sorted(row), "a decaying mean: the later, the more"

@@ -1,4 +1,4 @@
-"""How often a step reads its fast memory: never, or until it has settled; against plain NumPy, row by row."""
+"""The number of inner steps, 0 or adaptive, against plain NumPy, row by row."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ T, B, D, R = 10, 4, 3, 6
 
 
 def randomised(**options) -> FastWeights:
-    """No weight left at a special value that could hide a mistake."""
+    """Return a core with random weights: special initial values such as 0 could hide a mistake."""
     core = FastWeights(D, R, **options)
     with torch.no_grad():
         for p in core.parameters():
@@ -19,7 +19,7 @@ def randomised(**options) -> FastWeights:
 
 
 def normed(core, x, i):
-    """ReLU of the layer norm of inner step i, x [R]."""
+    """Return the ReLU of the layer norm of inner step i, x [R]."""
     if core.norm is not None:
         gain, shift = core.norm.weight.detach().numpy(), core.norm.bias.detach().numpy()
         row = i if len(gain) > 1 else 0
@@ -33,7 +33,7 @@ def boundary(core, x, h):
 
 
 def one_row(core, xs, start, *, decay, fast_lr, tolerance, most, identity=False, unit=False):
-    """The adaptive cell over one row's inputs [T, D], from nothing: h [T, R], A, and the inner steps [T]."""
+    """Run the adaptive cell over one row's inputs [T, D], from zero: h [T, R], A, and the inner steps [T]."""
     h, A, hs, counts = np.zeros(R), np.zeros((R, R)), [], []
     for x, begins in zip(xs, start, strict=True):
         if begins:
@@ -95,7 +95,7 @@ MEMORY_OPTIONS = [
 @pytest.mark.parametrize("backend", ["torch", "attention", "numba"])
 @pytest.mark.parametrize("options", MEMORY_OPTIONS, ids=str)
 def test_no_inner_step_is_a_layer_normalised_rnn(options, backend):
-    """Whatever the memory's options say. The compiled scan in single precision, the others in double."""
+    """The memory's options have no effect. The compiled scan runs in single precision, the others in double."""
     core = randomised(inner_steps=0, backend=backend, **options).double()
     x, start = torch.randn(T, B, D, dtype=torch.float64), torch.rand(T, B) < 0.2
     expected = np.zeros((T, B, R))
@@ -115,7 +115,7 @@ def test_no_inner_step_is_a_layer_normalised_rnn(options, backend):
 
 
 def gradients(core, x, state):
-    """Output, and the gradients of a row's inputs, state and weights after one step."""
+    """Return the output, and the gradients of a row's inputs, state and weights, after one step."""
     y, last = core(x, state)
     total = (y * torch.arange(1.0, R + 1)).sum() + last.A.square().sum()
     return y, torch.autograd.grad(total, [x, *state, *core.parameters()])
@@ -125,7 +125,7 @@ def gradients(core, x, state):
 @pytest.mark.parametrize("options", [{}, {"norm_per_step": True}, {"boundary": "identity"}], ids=str)
 @pytest.mark.usefixtures("float64")
 def test_a_row_is_the_fixed_core_of_as_many_steps(options, tolerance):
-    """Output and all gradients; a layer norm's rows for steps that were not taken get none."""
+    """Compare the output and all gradients; layer-norm rows of steps that were not taken get none."""
     core = randomised(inner_steps="adaptive", max_inner_steps=6, tolerance=tolerance, **options)
     for _ in range(6):
         x = torch.randn(1, 1, D, requires_grad=True)
@@ -147,10 +147,10 @@ def test_a_row_is_the_fixed_core_of_as_many_steps(options, tolerance):
 @pytest.mark.parametrize(("tolerance", "steps"), [(1e9, 1), (0.0, 4)])
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 def test_where_all_rows_take_as_many_steps_it_is_the_fixed_core(tolerance, steps, precision):
-    """In a whole sequence, compiled and not: bit for bit, gradients too."""
+    """Outputs and gradients of a whole sequence are bitwise equal, compiled and not."""
     core = randomised(inner_steps="adaptive", tolerance=tolerance, max_inner_steps=4).to(precision)
     with torch.no_grad():
-        core.bias.add_(2.0)  # h_0 is not all zero, from which no move is small
+        core.bias.add_(2.0)  # h_0 is not all zero; from zero every move is large
     fixed = FastWeights(D, R, inner_steps=steps).to(precision)
     fixed.load_state_dict(core.state_dict())
     x = torch.randn(T, B, D, dtype=precision)
@@ -166,7 +166,7 @@ def test_where_all_rows_take_as_many_steps_it_is_the_fixed_core(tolerance, steps
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 def test_a_row_does_not_depend_on_its_neighbours(precision):
-    """Outputs bit for bit, however long the others go on; and the number of inner steps."""
+    """Its outputs and number of inner steps are the same, bitwise, however many steps other rows take."""
     core = randomised(inner_steps="adaptive").to(precision)
     x, others = torch.randn(2, T, B, D, dtype=precision)
     others[:, 1] = x[:, 1]
@@ -177,7 +177,7 @@ def test_a_row_does_not_depend_on_its_neighbours(precision):
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 def test_a_settled_row_stays_exactly_as_it_is(precision):
-    """More steps allowed change no row that needed fewer."""
+    """A larger limit changes no row that needed fewer steps."""
     core, longer = (FastWeights(D, R, inner_steps="adaptive", max_inner_steps=n).to(precision) for n in (4, 40))
     core.load_state_dict(randomised().state_dict())
     longer.load_state_dict(core.state_dict())

@@ -1,4 +1,4 @@
-"""Ctrl-C while a script imports what it needs: one line and exit code 130."""
+"""Ctrl-C while a script imports its modules gives one line and exit code 130."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from fwagents.runs.agent import Args
 
 from .scripts import TRAIN
 
-# Stands in for NumPy, which whatever is heavy imports first. It swallows the exception, as torch does.
+# Replaces NumPy, which all slow modules import first. It swallows the exception, as torch does.
 INTERRUPTS = """
 import os, signal
 try:
@@ -34,7 +34,7 @@ SCRIPTS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run of an agent, and a module that is interrupted while it is imported."""
+    """Make a folder with an agent's run and a module that is interrupted while it is imported."""
     folder = tmp_path_factory.mktemp("interrupted")
     (folder / "numpy.py").write_text(INTERRUPTS)
     args = {name: str(value) if name == "log_dir" else value for name, value in asdict(Args()).items()}

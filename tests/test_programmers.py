@@ -1,4 +1,4 @@
-"""Fast-weight programmers against their rules step by step in plain numbers, and against cases with a known answer."""
+"""Fast-weight programmers against their rules, step by step in plain numbers, and on cases with a known answer."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def sigmoid(z):
 
 
 def sum_rule(W, q, k, v, gates):
-    """One head and step of the docstring; z apart from W."""
+    """Compute the docstring's rule for one head and step, with z separate from W."""
     memory, z = W[:-1], W[-1]
     phi_q, phi_k = (np.where(p > 0, p + 1, np.exp(p)) for p in (q, k))
     memory, z = memory + np.outer(v, phi_k), z + phi_k
@@ -37,7 +37,7 @@ def gated_delta_rule(W, q, k, v, gates):
 
 
 def plain(core, rule, x, recent, W):
-    """One row, step by step, with the convolution as a sum over the last projections: x [T, D] -> y [T, H], W."""
+    """Run one row step by step, with the convolution as a sum over the last projections: x [T, D] -> y [T, H], W."""
     weight, bias, taps = (p.detach().numpy() for p in (core.projection.weight, core.projection.bias, core.taps))
     H, heads, seen, ys = core.hidden_size, core.num_heads, [*recent], []
     W = [*W]
@@ -72,7 +72,7 @@ def test_equals_the_rule_in_plain_numbers(make, rule, heads, conv_size, steps):
 
 
 def test_the_sum_rule_is_linear_attention():
-    """All pairs of steps at once: weights phi(k).phi(q), those of later steps left out, each row divided by its sum."""
+    """Compute all pairs of steps at once: causal weights phi(k).phi(q), each row divided by its sum."""
     steps, core = 2 * CHUNK + 3, SumRule(D, 4, conv_size=2)
     x = torch.randn(steps, D)
     projected = core.projection(x)
@@ -84,13 +84,13 @@ def test_the_sum_rule_is_linear_attention():
 
 
 def told(key, value, query, rate=1.0):
-    """A program of one row and head from lists over its steps."""
+    """Return a program of one row and head from lists over its steps."""
     parts = [torch.as_tensor(part, dtype=torch.float64)[:, None, None] for part in (query, key, value)]
     return Program(*parts, rate=torch.full((len(key), 1, 1), rate))
 
 
 def test_the_delta_rule_overwrites_exactly():
-    """Two keys at right angles, the first written to again: at a rate of 1 its value is replaced, at 1/2 half way."""
+    """The first of two orthogonal keys is written again: rate 1 replaces its value, rate 1/2 moves it half way."""
     a, b = [0.6, 0.8], [-0.8, 0.6]
     for rate, first in [(1.0, [5.0, -1.0]), (0.5, [2.75, 0.0])]:
         program = told([a, b, a], [[1, 2], [3, 4], [5, -1]], [a, a, a], rate)
@@ -101,7 +101,7 @@ def test_the_delta_rule_overwrites_exactly():
 
 @pytest.mark.parametrize("rate", [None, 0.7])
 def test_a_decay_of_what_is_stored(rate):
-    """Nothing written: W falls by the product of the decays, and reads with it."""
+    """Without writes, W and its reads decay by the product of the decays."""
     decay = torch.tensor([0.9, 0.5, 1.0, 0.1])
     program = told(torch.zeros(4, 2), torch.zeros(4, 3), torch.tensor([[1.0, 0.0]] * 4))
     program = program._replace(
@@ -131,7 +131,7 @@ def test_the_gate_starts_open():
 
 
 def test_a_gate_that_is_shut_forgets_without_overflow():
-    """exp of minus a thousand between two steps, of plus a thousand the other way round."""
+    """The decay between two steps is exp(-1000); its inverse would overflow."""
     core = GatedDeltaNet(D, 4, gate_bias=-1e3)
     x = torch.randn(CHUNK, B, D, requires_grad=True)
     y, _ = core(x)

@@ -1,4 +1,4 @@
-"""The sections of experiments/ on results that are made up here: their numbers appear, what is missing is marked."""
+"""The sections of experiments/ on invented results: their numbers appear, and missing results are marked."""
 
 import json
 import re
@@ -16,7 +16,7 @@ SECTIONS = ("retrieval", "harder", "glimpses", "language")
 
 @pytest.fixture
 def train(monkeypatch):
-    """The command, and the supervised cells of all experiments."""
+    """Import the command, and collect the supervised cells of all experiments."""
     from experiments import __main__, glimpses, harder, inner_steps, language, retrieval
 
     found = [cell for each in (retrieval, harder, glimpses, inner_steps, language) for cell in each.CELLS]
@@ -25,7 +25,7 @@ def train(monkeypatch):
 
 @pytest.fixture
 def results(tmp_path, train):
-    """Writes results: a cell's name and the test errors of its first seeds."""
+    """Return a function that writes results, given a cell's name and the test errors of its first seeds."""
     cells = {cell.name: cell for cell in train.CELLS}
 
     def write(name, *errors, nll=(2.0, 0.5, 0.05), memory=(("decay", 0.85), ("fast_lr", 0.75))):
@@ -56,13 +56,13 @@ def results(tmp_path, train):
 
 @pytest.fixture(autouse=True)
 def documents(tmp_path):
-    """Those that the sections go into."""
+    """Make the documents that the sections go into."""
     (tmp_path / "results.md").write_text(DOCUMENT)
     (tmp_path / "inner-steps.md").write_text(PAGE)
 
 
 def report(train, tmp_path, *more):
-    """The sections that come out, by name."""
+    """Write the sections and return them by name."""
     folders = ["--results", str(tmp_path / "results"), "--document", str(tmp_path / "results.md")]
     train.main(["--no-run", "--only", *SECTIONS, *more, *folders])
     text = (tmp_path / "results.md").read_text() + (tmp_path / "inner-steps.md").read_text()
@@ -74,7 +74,7 @@ def report(train, tmp_path, *more):
 
 
 def row(text, first):
-    """The cells of the row that begins so, in the first table that has one."""
+    """Return the cells of the row that begins with ``first``, in the first table that has such a row."""
     (line, *_) = re.findall(rf"^\| {re.escape(first)} \|.*$", text, re.MULTILINE)
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
@@ -93,7 +93,7 @@ def test_nothing_run(train, tmp_path):
 
 
 def test_numbers_and_verdicts(train, results, tmp_path):
-    """Errors of 1, 2 and 3 percent have the mean 2 and its standard error 1/sqrt(3); two seeds of three are marked."""
+    """Errors of 1, 2 and 3 percent have mean 2 and standard error 1/sqrt(3); two seeds of three are marked."""
     results("fast_weights-20", 1.0, 2.0, 3.0)
     results("fast_weights-50", 0.004, 0.0, 0.005)
     results("fast_weights-100", 0.1, 0.2)
@@ -153,7 +153,7 @@ def test_the_other_tables(train, results, tmp_path):
 
 
 def test_language(train, results, tmp_path):
-    """Bits of 2, 2.5 and 3 have the mean 2.5 and its standard error 1/sqrt(12)."""
+    """Bits of 2, 2.5 and 3 have mean 2.5 and standard error 1/sqrt(12)."""
     results("language-fast_weights-250k", 2.0, 2.5, 3.0)
     results("language-lstm-250k", 2.6, 2.6, 2.6)
     results("language-gru-250k", 2.25)
@@ -167,7 +167,7 @@ def test_language(train, results, tmp_path):
 
 
 def test_searches(train, tmp_path):
-    """The area of a winner is that of the long runs, where there were some."""
+    """A winner's area comes from the long runs, if there were any."""
     (tmp_path / "results" / "tuning").mkdir(parents=True)
     trials = [
         {"number": n, "value": v, "setting": {"learning_rate": 0.00123456, "num_envs": n}}
@@ -187,7 +187,7 @@ def test_searches(train, tmp_path):
 
 
 def test_figures(train, results, tmp_path):
-    """Drawn for what there is, labelled, linked from the document, and the same bytes the second time."""
+    """Figures show the existing results, are labelled and linked from the document, and have reproducible bytes."""
     results("fast_weights-50", 0.0, 0.0, 0.0)
     results("lstm-20", 60.0, 61.0, 62.0)
     results("mnist-multilevel-100", 1.0)
@@ -227,7 +227,7 @@ def test_every_series_has_a_look_of_its_own(train):
 
 @pytest.fixture
 def curves(tmp_path, train):
-    """Writes runs of agents: a cell's name, and each seed's curve; it ends as it plays at the end."""
+    """Return a function that writes agents' runs, given a cell's name and a curve per seed that ends in the result."""
     from experiments import curves, elsewhere, inner_steps, suite
 
     cells = {cell.name: cell for each in (curves, suite, elsewhere, inner_steps) for cell in each.CELLS}
@@ -246,9 +246,9 @@ def curves(tmp_path, train):
 
 
 def test_learning_curves(train, curves, tmp_path):
-    """Fast weights have areas of 0.5 and 0.7, the LSTM 0.1 and 0.6: three pairs of four are won.
+    """Fast weights have areas of 0.5 and 0.7, the LSTM 0.1 and 0.6: fast weights win three of four pairs.
 
-    The means of two seeds drawn anew are 0.5, 0.6 or 0.7; a draw in forty is enough for the ends to be in the interval.
+    Means of two resampled seeds are 0.5, 0.6 or 0.7; one sample in forty suffices for an end to be in the interval.
     """
     name = "PartialCatch-v0-{}-memory_ppo"
     curves(name.format("fast_weights"), [0.0, 1.0], [0.5, 0.9])
@@ -278,7 +278,7 @@ def test_the_share_of_pairs_won_is_rliables():
 
 
 def test_a_report_says_the_same_every_time(train, curves, tmp_path):
-    """Its intervals are drawn at random, its figures from them."""
+    """Intervals, and figures made from them, are the same although the bootstrap is random."""
     values = [[0.0, 0.1 * n * n] for n in range(5)]
     curves("PartialCatch-v0-fast_weights-memory_ppo", *values)
     curves("PartialCatch-v0-gru-memory_ppo", *reversed(values))
@@ -290,7 +290,7 @@ def test_a_report_says_the_same_every_time(train, curves, tmp_path):
 
 
 def test_runs_with_other_options_are_not_reported(train, curves, tmp_path):
-    """As they are when a budget has changed: `make results` will run them anew."""
+    """Such runs exist when a budget has changed: `make results` runs them again."""
     curves("PartialCatchLarge-v0-gru-memory_ppo", [0.0, 0.5], total_timesteps=2_000_000)
     assert "PartialCatchLarge-v0, MemoryPPO: not run" in report(train, tmp_path, "curves")["curves"]
     curves("CartPoleNoVel-v1-gru", [0.0, 0.5], hidden_size=64)
@@ -307,7 +307,7 @@ def test_a_broken_run_of_an_agent_is_one_clear_line(train, curves, tmp_path, cap
 
 
 def test_the_memory_suite(train, curves, tmp_path):
-    """A right answer is worth 1, a wrong one -1; in the maze every step costs, so there the turns are counted."""
+    """A right answer is worth 1, a wrong one -1; in the maze every step costs, so turns are counted there."""
     curves("MemoryChain-v0-20-lstm", [0.5], [0.75], learning_rate=0.001, stopped={"stopped": "loss is nan"})
     curves("KeyValueRecall-v0-2-fast_weights", [0.1], learning_rate=0.003)
     curves("TMaze-v0-5-gru", [1.0], learning_rate=0.001)
@@ -319,7 +319,7 @@ def test_the_memory_suite(train, curves, tmp_path):
     maze = text[text.index("TMaze-v0") :]
     assert row(maze, "GRU") == ["0.001", "0.62", "", "", "", ""]
     assert "RepeatPrevious-v0: not run" in text
-    levels = {"MemoryChain": 0.5, "KeyValueRecall": 0.1, "TMaze": 0.5}  # by guessing: bits, digits, turns
+    levels = {"MemoryChain": 0.5, "KeyValueRecall": 0.1, "TMaze": 0.5}  # share of right guesses: bits, digits, turns
     assert all(f"{env}-v0, right answers of each seed ({level:g} by guessing)" in text for env, level in levels.items())
     assert "4 of 456 runs are there, at ab, on a machine" in text
     assert "that was not finite, and as they then played: MemoryChain-v0-20-lstm (2)." in text
@@ -329,7 +329,7 @@ def test_the_memory_suite(train, curves, tmp_path):
 
 
 def test_elsewhere(train, curves, tmp_path):
-    """Two seeds that end at 200 and 400: a draw in four is twice the same one."""
+    """Two seeds end at 200 and 400: one bootstrap sample in four is the first seed twice."""
     curves("CartPoleNoVel-v1-lstm", [100.0, 200.0], [100.0, 400.0])
     curves("CartPoleNoVel-v1-gru", [100.0, 300.0])
     text = report(train, tmp_path, "elsewhere")["elsewhere"]
@@ -340,7 +340,7 @@ def test_elsewhere(train, curves, tmp_path):
 
 
 def test_inner_steps(train, results, curves, tmp_path):
-    """One read is what the learning curves have, of which the first three seeds are shown."""
+    """The row of one read comes from the learning curves' first three seeds."""
     results("fast_weights-20-steps-2-per-step", 1.0, 2.0)
     results("fast_weights-20-steps-8-per-step", 1.0, memory={"fast_lr": 0.5, "normalize_storage": True})
     results("fast_weights-20-steps-0", 60.0)

@@ -1,4 +1,4 @@
-"""A run killed at any moment and resumed ends as if it had never been stopped."""
+"""A run that is killed at any moment and resumed has the same result as an uninterrupted run."""
 
 import csv
 import fcntl
@@ -44,7 +44,7 @@ def run_dir(cwd):
 
 
 def killed(cwd, after, *options):
-    """A run killed with SIGKILL a random moment after its ``after``-th checkpoint."""
+    """Start a run and kill it with SIGKILL at a random moment after its ``after``-th checkpoint."""
     process = Started("agent.py", *options, cwd=cwd)
     deadline = time.monotonic() + 120
     while len(list(cwd.glob("runs/*/*/checkpoints/step_*.zip"))) < after:
@@ -116,7 +116,7 @@ def _scalars(folder, tag):
 def test_a_broken_checkpoint_is_skipped_with_a_warning(unbroken, tmp_path):
     folder = killed(tmp_path, 5, *OPTIONS)
     newest = sorted((folder / "checkpoints").glob("step_*.zip"))
-    newest[-1].write_bytes(newest[-1].read_bytes()[:-100])  # cut off
+    newest[-1].write_bytes(newest[-1].read_bytes()[:-100])  # truncated
     damaged = bytearray(newest[-2].read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     newest[-2].write_bytes(damaged)
@@ -144,7 +144,7 @@ def test_what_cannot_be_resumed_is_one_line(unbroken, tmp_path):
 
 
 def test_a_run_without_a_checkpoint_begins_again(unbroken, tmp_path):
-    """Killed between its folder and its first checkpoint, with half of the log written."""
+    """The run is killed between the creation of its folder and its first checkpoint, with half of the log written."""
     folder = tmp_path / "run"
     folder.mkdir()
     shutil.copy(unbroken / "config.json", folder)
@@ -174,7 +174,7 @@ def test_one_process_at_a_time(unbroken, tmp_path):
 
 
 def test_any_flipped_bit_is_harmless_or_found(tmp_path):
-    """In the zip's own headers, which its checksums leave out, and elsewhere."""
+    """Bits are flipped in the zip's headers, which its checksums do not cover, and elsewhere."""
     env = make_vec_env("PartialCatch-v0", 1, size=4, visible_frames=1)
     model = MemoryPPO("MemoryPolicy", env, n_steps=3, policy_kwargs={"hidden_size": 2, "core": "gru"})
     older, path = tmp_path / "step_0.zip", tmp_path / "step_1.zip"
@@ -296,7 +296,7 @@ def test_two_interrupts_end_in_no_traceback(after, tmp_path):
 
 
 def test_an_interrupt_saves_the_agent_of_now(tmp_path, monkeypatch, capsys):
-    """Beside the last model of a closing evaluation that was interrupted, from which the run has gone on."""
+    """The folder also has the last model of an interrupted closing evaluation, after which the run was resumed."""
     from fwagents.runs.run import Run
 
     class Stopped(Run):
@@ -318,18 +318,18 @@ def test_an_interrupt_saves_the_agent_of_now(tmp_path, monkeypatch, capsys):
 
 
 def test_the_interval_stays_within_the_returns(monkeypatch):
-    """The interval of the mean lies within the returns seen, so it cannot pass the largest return there is."""
+    """The interval of the mean lies within the observed returns, so it cannot exceed the largest possible return."""
     returns = np.array([1.0] * 97 + [-1.0] * 3)
     from fwagents.runs.run import interval
 
     low, high = interval(returns)
     assert 0.82 < low < 0.94 < high <= 1.0
-    # A binomial mean of 0.97: exact bounds of the middle 95 %, in steps of 1 / 100.
+    # The mean of a binomial with p = 0.97: exact bounds of its middle 95 %, in steps of 1 / 100.
     assert (low, high) == pytest.approx((0.88, 1.0), abs=0.021)
 
 
 def test_an_interrupted_closing_evaluation_is_made_up_for(unbroken, tmp_path):
-    """A folder without result.json is not finished, though its last model is there."""
+    """A run without result.json is not finished, although its last model exists."""
     folder = tmp_path / "run"
     shutil.copytree(unbroken, folder)
     (folder / "result.json").unlink()
@@ -387,13 +387,13 @@ def test_other_peoples_environments_resume_with_fresh_episodes(tmp_path):
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, MemoryPPO, MemoryA2C])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_every_algorithm_goes_on_from_its_checkpoint(algorithm, wrapped, tmp_path):
-    """In one process: a model loaded from a checkpoint in the middle ends with the weights of the one that went on."""
+    """In one process, a model loaded from a checkpoint ends with the same weights as the uninterrupted model."""
 
     def environment():
         env = make_vec_env("PartialCatch-v0", 3, seed=1, size=6, visible_frames=2)
         return VecNormalize(env) if wrapped else env
 
-    # Rollouts that are no multiple of the episode's five steps, so that the memory is carried over.
+    # A rollout is no multiple of the episode's five steps, so that the memory is carried over.
     sizes = {} if algorithm is MemoryA2C else {"batch_size": 21, "n_epochs": 2}
     model = algorithm("MemoryPolicy", environment(), n_steps=7, seed=2, policy_kwargs={"hidden_size": 8}, **sizes)
     model.learn(210, callback=CheckpointCallback(tmp_path, 84, []))

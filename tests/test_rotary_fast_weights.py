@@ -1,4 +1,4 @@
-"""Rotary fast weights against their equations step by step in plain numbers, and against cases with a known answer."""
+"""Rotary fast weights against their equations, step by step in plain numbers, and on cases with a known answer."""
 
 import numpy as np
 import pytest
@@ -21,16 +21,16 @@ def linear(layer, x):
 
 
 def turned(x, t, periods):
-    """x [d] with the coordinates 2j and 2j + 1 as one complex number each, turned by t / period_j of a full turn."""
+    """Rotate x [d], with coordinates 2j and 2j + 1 as one complex number, by t / period_j of a full turn."""
     last = 2 * len(periods)
     z = (x[0:last:2] + 1j * x[1:last:2]) * np.exp(2j * np.pi * t / periods)
     return np.concatenate([np.stack([z.real, z.imag], 1).ravel(), x[last:]])
 
 
 def plain(core, x, recent, W, t, turns):
-    """The docstring's equations for one row, step by step: x [T, D] -> y [T, H] and W [heads, d, d].
+    """Compute the docstring's equations for one row, step by step: x [T, D] -> y [T, H] and W [heads, d, d].
 
-    ``turns`` says of every head whether it is turned.
+    ``turns`` says for every head whether it is turned.
     """
     heads, H = core.num_heads, core.hidden_size
     d = H // heads
@@ -70,7 +70,7 @@ def plain(core, x, recent, W, t, turns):
         (8, {"rotary": "none", "num_heads": 2, "conv_size": 2, "gate_bias": (1.0, 2.0)}, [False, False]),
         (8, {"conv_size": 1, "gate_bias": 30.0}, [False, True, False, True]),
         (8, {"delta_rule": False}, [False, True, False, True]),
-        (10, {"rotary": "all", "num_heads": 2}, [True, True]),  # an odd number a head
+        (10, {"rotary": "all", "num_heads": 2}, [True, True]),  # an odd number of units per head
     ],
 )
 def test_equals_its_equations_in_plain_numbers(size, options, turns, steps):
@@ -98,23 +98,23 @@ def test_without_its_additions_it_is_gated_delta_net():
 
 
 def test_the_projections_to_queries_and_keys_begin_four_times_as_large():
-    """By the spread of a uniform distribution, bound / sqrt(3); torch's bound is 1 / sqrt(D)."""
+    """The standard deviation of a uniform distribution is bound / sqrt(3); torch's bound is 1 / sqrt(D)."""
     core, torchs = RotaryFastWeights(400, 64), 400**-0.5 / 3**0.5
     for parameter in (core.projection.weight, core.projection.bias):
         queries_and_keys, values = parameter[: 2 * 64], parameter[2 * 64 : 3 * 64].unflatten(0, (4, 16))
         assert queries_and_keys.std().item() == pytest.approx(4 * torchs, rel=0.25)
         assert values[[0, 1, 3]].std().item() == pytest.approx(torchs, rel=0.25)
-        assert values[2].std().item() == pytest.approx(torchs / 10, rel=0.5)  # of the induction head
+        assert values[2].std().item() == pytest.approx(torchs / 10, rel=0.5)  # the induction head
 
 
 def program_after(core, x, t=0.0):
-    """The program of inputs x [T, B, D] that follow t steps of an episode."""
+    """Return the program of inputs x [T, B, D] that follow t steps of an episode."""
     state = core.initial_state(x.shape[1])
     return core.project(x, state._replace(t=torch.full_like(state.t, t)))[0]
 
 
 def program_of(core, keys, queries, values):
-    """The program of one row whose projections are given: each [T, d], in every head the same; beta and alpha are 1."""
+    """Return the program of one row with given projections [T, d], the same in every head; beta and alpha are 1."""
     parts = [
         torch.tensor(np.array(part), dtype=torch.float64).repeat(1, core.num_heads) for part in (queries, keys, values)
     ]
@@ -137,10 +137,10 @@ def test_a_key_written_twice_returns_the_second_value():
 
 
 def test_a_turned_head_answers_to_steps_ago_and_another_is_blind_to_time():
-    """The same content at every step, so only the time code tells the steps apart.
+    """The content is the same at every step, so only the time code distinguishes the steps.
 
-    A query turned back by n steps reads, of what was written under one key, the value of n steps ago most; the head
-    that is not turned returns the last value whatever the time.
+    A query that is turned back by n steps reads most of the value of n steps ago; the head that is not turned returns
+    the last value at any time.
     """
     core = RotaryFastWeights(3 * H, H, num_heads=2, min_period=4.0, max_period=4.0)
     steps, key = 3, np.array([1.0, 0.0, 1.0, 0.0])
@@ -148,7 +148,7 @@ def test_a_turned_head_answers_to_steps_ago_and_another_is_blind_to_time():
         query = turned(key, -ago, np.full(2, 4.0))
         values = np.eye(4)[:steps]
         program = program_of(core, [key] * steps, [query] * steps, values)
-        likeness = (program.query[-1, 0, 1] * program.key[:, 0, 1]).sum(-1)  # with a quarter turn a step
+        likeness = (program.query[-1, 0, 1] * program.key[:, 0, 1]).sum(-1)  # with a quarter turn per step
         expected = torch.zeros(steps)
         expected[steps - 1 - ago] = 1.0
         if ago == 0:
@@ -163,7 +163,7 @@ def test_a_turned_head_answers_to_steps_ago_and_another_is_blind_to_time():
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("rotary", "induced"), [("half", [2]), ("none", [3]), ("all", [])])
 def test_one_untrained_head_without_time_code_reads_what_followed(rotary, induced, seed):
-    """After the letters a b c d e a, the last query is most like the key of step 2, at which b followed a."""
+    """After the letters a b c d e a, the last query is most similar to the key of step 2, at which b followed a."""
     torch.manual_seed(seed)
     letters = torch.eye(5)[[0, 1, 2, 3, 4, 0], None]
     core = RotaryFastWeights(5, 128, rotary=rotary)
@@ -183,7 +183,7 @@ def test_without_a_convolution_an_untrained_head_reads_what_was_written_at_the_s
 
 @pytest.mark.parametrize("rotary", ["half", "all", "none"])
 def test_only_turned_heads_see_a_shift_of_time(rotary):
-    """A program that begins later differs in no product of a query and a key; the keys of turned heads differ."""
+    """A later start changes the keys of turned heads, but no product of a query and a key."""
     core, x = RotaryFastWeights(D, H, rotary=rotary), torch.randn(12, B, D)
     early, late = program_after(core, x), program_after(core, x, 37.0)
     products = [torch.einsum("tbhd,sbhd->bhts", program.query, program.key) for program in (early, late)]
@@ -193,7 +193,7 @@ def test_only_turned_heads_see_a_shift_of_time(rotary):
 
 
 def test_a_long_sequence_keeps_its_time_code_and_does_not_overflow():
-    """In float32, after 5,000 steps in one go and after 10 million counted ones."""
+    """The core runs in float32, after 5,000 steps in one call and after a count of 10 million steps."""
     core = RotaryFastWeights(D, H, rotary="all").float()
     x = torch.randn(5000, 1, D, dtype=torch.float32)
     y, last = core(x)

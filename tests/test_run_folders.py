@@ -1,4 +1,4 @@
-"""A run's folder is whole from its first moment on."""
+"""A run's folder is complete from the moment it exists."""
 
 import json
 import os
@@ -10,7 +10,7 @@ CONFIG = {"args": {"env": "PartialCatch-v0"}}
 
 
 def killed_at(operation, function):
-    """Call a function in a process that dies at its n-th audited operation; returns whether it died."""
+    """Call a function in a process that dies at its n-th audited operation; return whether it died."""
     child = os.fork()
     if child == 0:
         count = 0
@@ -33,7 +33,7 @@ def test_a_kill_at_any_operation_leaves_no_run_without_its_config(tmp_path):
         for folder in tmp_path.glob("*/[!.]*"):
             assert json.loads((folder / "config.json").read_text()) == CONFIG
         operation += 1
-    assert operation > 10  # it did die on the way
+    assert operation > 10  # the process died at earlier operations
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The settings that depend on an environment's arguments suit the environment that is made from them."""
+"""Settings that depend on an environment's arguments suit the environment made with these arguments."""
 
 import gymnasium as gym
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from fwagents.envs import ENVIRONMENTS, SUITE
 from fwagents.settings import DEFAULTS, core_defaults_for, defaults_for
 
-EPISODES = {"KeyValueRecall-v0": 2}  # of a rollout, where it is not one
+EPISODES = {"KeyValueRecall-v0": 2}  # episodes per rollout, if not one
 CATCH = [name for name, environment in ENVIRONMENTS.items() if "catch" in environment.tags]
 ARGUMENTS = [
     *((name, {}) for name in [*CATCH, *SUITE]),
@@ -17,7 +17,7 @@ ARGUMENTS = [
 
 
 def longest_episode(name, arguments):
-    """Steps of the longest episode among those that repeat one action."""
+    """Return the length of the longest episode in which one action is repeated."""
     env = gym.make(name, **arguments)
     lengths = []
     for action in range(env.action_space.n):
@@ -46,8 +46,8 @@ def test_an_argument_that_cannot_be_is_left_to_the_environment(size):
 
 @pytest.mark.parametrize("pairs", range(1, 27))
 def test_a_retrieval_memory_lasts_as_long_as_its_strings(pairs):
-    """The same strength always, as many writes of one vector approach fast_lr / (1 - decay); and what the first pair
-    wrote is not gone when the last character comes."""
+    """The strength, to which many writes of one vector converge, is always fast_lr / (1 - decay); and the first pair's
+    write has not decayed away at the last character."""
     found = core_defaults_for("retrieval", "fast_weights", {"pairs": pairs, "hidden_size": 50, "alphabet": "abc"})
     assert found["fast_lr"] / (1 - found["decay"]) == pytest.approx(10, rel=0.01)
     assert found["decay"] ** (2 * pairs + 1) > 0.4

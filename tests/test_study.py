@@ -1,4 +1,4 @@
-"""fwagents/runs/study.py: workers that share a search, die, and are replaced; a function stands in for the training."""
+"""fwagents/runs/study.py: workers share a search, die, and are replaced. A function replaces training."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("optuna")
 
-# Notes every training with its process; the value is the learning rate. Where a file "wait" is, it trains for long.
+# Records every training run with its process; the value is the learning rate. While a file "wait" exists, it is slow.
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
@@ -54,7 +54,7 @@ class Bench:
         return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, **options):
-        """Its standard error, and nothing where all went well."""
+        """Run a search and return its standard error, which is empty on success."""
         process = self.start(**options)
         _, err = process.communicate(timeout=300)
         assert bool(err) == bool(process.returncode), err
@@ -62,13 +62,13 @@ class Bench:
 
     @property
     def trained(self):
-        """What was trained, in order: process, steps, seed, setting."""
+        """Return the training runs in order: process, steps, seed, setting."""
         path = self.folder / "trained"
         lines = path.read_text().splitlines() if path.exists() else []
         return [(pid, steps, seed, json.dumps(setting)) for pid, steps, seed, setting in map(json.loads, lines)]
 
     def wait_for(self, count):
-        """Until so many trainings have begun."""
+        """Wait until ``count`` training runs have begun."""
         end = time.monotonic() + 200
         while len(self.trained) < count:
             assert time.monotonic() < end
@@ -79,7 +79,7 @@ class Bench:
         return json.loads((self.folder / "found.json").read_text())
 
     def check(self, count):
-        """Exactly so many trials, each setting once and with both seeds, the settings in use among them."""
+        """Check that there are ``count`` trials, each setting once with both seeds, including the current settings."""
         result = self.result
         settings = [json.dumps(trial["setting"]) for trial in result["trials"]]
         assert len(settings) == len(set(settings)) == count
@@ -96,7 +96,7 @@ def bench(tmp_path):
 
 
 def test_many_workers_make_one_search(bench):
-    """Two processes of one command and one of another: no trial too many, nothing trained twice."""
+    """Two processes of one command and one of another make no extra trial and train nothing twice."""
     processes = [bench.start(num_workers=2), bench.start()]
     for process in processes:
         assert process.communicate(timeout=300)[1] == ""
@@ -110,7 +110,7 @@ def test_many_workers_make_one_search(bench):
 
 
 def test_what_a_killed_worker_tried_is_tried_again(bench):
-    """By a worker that was there all along, or, if there is none, at the next call."""
+    """Another worker of the search repeats the trial, or else the next call does."""
     (bench.folder / "wait").touch()
     first, second = bench.start(), bench.start()
     bench.wait_for(2)
@@ -133,7 +133,7 @@ def test_what_a_killed_worker_tried_is_tried_again(bench):
 
 
 def test_halving_stops_what_is_behind(bench):
-    """The best setting comes first and goes on alone; the others are cut after a quarter of the first run."""
+    """The best setting comes first and runs to its end; the others are stopped after a quarter of the first run."""
     assert bench.run(trials=3, pruner="halving") == ""
     best, *others = bench.result["trials"]
     assert best["value"] == 0.004

@@ -41,7 +41,7 @@ FILTER = "gymnasium.wrappers:FilterObservation"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A finished tiny run: its folder, and what was printed."""
+    """Return the folder of a finished tiny run, and its output."""
     cwd = tmp_path_factory.mktemp("work")
     args = [*TINY, "--env-kwargs", "size=6", "visible_frames=2", "--n-steps", "10", "--seed", "3"]
     done = run("agent.py", *args, "--eval-freq", "200", "--checkpoint-freq", "200", cwd=cwd)
@@ -75,7 +75,7 @@ def test_run_folder(trained):
             assert played["mean_return"] == pytest.approx(2 * played["success_rate"] - 1)
             low, high = played["interval"]
             assert -1 <= low <= played["mean_return"] <= high <= 1
-    # Size 6, two frames seen, a paddle of two: 24 of the 30 starts are within reach of a player that forgets.
+    # With size 6, two visible frames and a paddle of two, a memoryless player can catch the ball from 24 of 30 starts.
     returns = {name: reference["mean_return"] for name, reference in result["references"].items()}
     assert returns == pytest.approx({"optimal": 1.0, "memoryless": 2 * 24 / 30 - 1, "random": 2 * 2 / 6 - 1})
     for word in ("best memoryless player", "random player", "final_model, sampled", "training return, last"):
@@ -126,7 +126,7 @@ def test_watch(trained, tmp_path, monkeypatch):
     assert "no window" not in shown.stderr, "none was asked for"
     assert shown.stdout.count("frame 1/6") == 2
     assert shown.stdout.count("frame 6/6, screen blank") == 2
-    for head in (1, 2, 3, 4):  # bars over the steps that each looks back at
+    for head in (1, 2, 3, 4):  # each head has bars over the steps that it looks back at
         assert shown.stdout.count(f"head {head} |") == 10, head
     for word in ("what the agent sees", "stay", "left", "right", "value "):
         assert shown.stdout.count(word) == 10, word
@@ -150,7 +150,7 @@ def test_pictures_in_a_pipe_are_plain(monkeypatch):
 
 
 def test_the_first_step_of_the_papers_cell_has_nothing_to_look_back_at():
-    """The second has the first alone."""
+    """The second step has only the first to look back at."""
     from fwagents.runs.terminal import page
 
     env = gym.make("PartialCatch-v0", size=6, render_mode="ansi")
@@ -287,9 +287,9 @@ def test_watch_writes_no_other_files(tmp_path):
 @pytest.mark.parametrize(("scale", "stopped"), [(1e5, "gradient norm is inf after 24 steps"), (1e20, None)])
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_run_that_cannot_go_on_is_judged_by_how_it_plays(scale, stopped, checked, tmp_path, monkeypatch):
-    """An IRNN whose state grows too large for its loss; or for its actions, so that it cannot play either.
+    """An IRNN's state overflows its loss, or also its action distribution, so that it cannot play either.
 
-    It is so whether or not torch checks what its distributions are given.
+    The result is the same whether or not torch checks the arguments of its distributions.
     """
     monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", checked)
     small = ["--env-kwargs", "size=6", "--n-steps", "6", "--num-envs", "4", "--hidden-size", "8", "--eval-freq", "0"]
@@ -337,7 +337,7 @@ def test_watch_what_cannot_be_drawn_as_text(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("tolerance", "reads"), [(1e9, 1), (1e-12, 3 - 1 / 200)])
 def test_an_adaptive_memory_s_reads_are_counted(tolerance, reads, tmp_path):
-    """One where any move is small, three where none is, but two at the first of 200 steps: nothing is stored."""
+    """There is one read if every move is small, and three if none is, except two at the first step: A is empty."""
     options = [*CELL, "--inner-steps", "adaptive", "--core-kwargs", f"tolerance={tolerance}", "max_inner_steps=3"]
     done = run("agent.py", *TINY, "--env", "PendulumNoVel-v1", "--normalize", "--n-steps", "20", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -363,7 +363,7 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
             obs, rewards, start, _ = env.step(actions)
             total += rewards.sum()
         assert result[name]["mean_return"] == pytest.approx(total / 8, rel=1e-5)
-    # PendulumNoVel's returns are not known exactly, so a random player plays; about -1200 is what others report.
+    # PendulumNoVel's returns are not known exactly, so a random player plays; the reported return is about -1200.
     random = result["references"]["random"]
     assert (random["episodes"], list(result["references"])) == (8, ["random"])
     assert -1900 < random["mean_return"] < -700
@@ -379,7 +379,7 @@ def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
     ],
 )
 def test_help_needs_no_torch(script, option, tmp_path):
-    """What is slow to import is imported after the command line is read."""
+    """Slow modules are imported after the command line is parsed."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(TRAIN / f"{script}.py"), "--help"],
         cwd=tmp_path,
@@ -401,8 +401,8 @@ def test_pictures_of_the_memory_in_tensorboard(core, tmp_path):
     events = EventAccumulator(str(folder))
     events.Reload()
     assert set(events.Tags()["images"]) == {"memory/attention", "memory/film"}
-    assert [event.step for event in events.Images("memory/film")] == [640]  # the end of a run too short for more
-    if core != "gru":  # which has no matrix
+    assert [event.step for event in events.Images("memory/film")] == [640]  # the end of a short run
+    if core != "gru":  # a GRU has no matrix
         curves = set(events.Tags()["scalars"])
         assert all(curves & set(tags) for charts in CHARTS.values() for tags in charts.values()), "no chart is empty"
 
@@ -413,6 +413,6 @@ def test_two_runs_at_once_do_not_meet(tmp_path):
     assert [p.wait() for p in processes] == [0, 0]
     folders = list((tmp_path / "runs" / "PartialCatch-v0").iterdir())
     assert len(folders) == 2
-    # The same seed and the same command: the same agent.
+    # The same seed and command give the same agent.
     models = [MemoryPPO.load(folder / "final_model.zip").policy.parameters_to_vector() for folder in folders]
     np.testing.assert_array_equal(*models)

@@ -1,4 +1,4 @@
-"""The commands that a run prints run as they stand, in a shell with no environment active."""
+"""The commands that a run prints work as printed, in a shell without an active virtual environment."""
 
 import shlex
 import subprocess
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def pasted(line, cwd):
-    """Run a printed line in a plain shell, on whose PATH there is no interpreter of ours."""
+    """Run a printed line in a plain shell whose PATH does not have our interpreter."""
     return subprocess.run(
         ["/bin/sh", "-c", line], cwd=cwd, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""What --wrappers says, with the same wrappers put on by hand as the truth."""
+"""--wrappers, against the same wrappers applied by hand."""
 
 import gymnasium as gym
 import numpy as np
@@ -19,13 +19,13 @@ def timed():
 
 
 def late():
-    """Alone it has a batch of its own, which knows of no wrapper."""
+    """Return a wrapped environment; unwrapped, the id has a native batch, which would ignore the wrapper."""
     return DelayObservation(gym.make("PartialCatch-v0"), delay=2)
 
 
 @pytest.fixture
 def environments(monkeypatch):
-    """The module of train/."""
+    """Import the module."""
     from fwagents.runs import environments
 
     return environments
@@ -51,7 +51,7 @@ def test_wrappers_go_around_in_order(name, texts, by_hand, environments):
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "PartialCatch-v0", "dict"])
 def test_stacked_frames_alone_are_those_of_a_batch(name, environments):
-    """Into the second episode, which begins with nothing but its own first observation."""
+    """The steps reach into the second episode, which begins with its first observation alone."""
     if name == "dict":
         gym.register("Parts-v0", lambda: TimeAwareObservation(gym.make("CartPole-v1"), flatten=False))
         name = "Parts-v0"
@@ -109,7 +109,7 @@ def test_mistakes_are_named(text, message, environments):
 
 
 class Plain(gym.Env):
-    """Its constructor takes no render_mode, though its metadata name one."""
+    """An environment whose constructor takes no render_mode although its metadata name one."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     observation_space, action_space = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
@@ -125,7 +125,7 @@ class Plain(gym.Env):
 
 @pytest.fixture(params=["class", "text", "function"])
 def plain(request):
-    """Its id, registered in each of the ways that there are."""
+    """Return the environment's id, registered in each possible way."""
     name = f"Plain-{request.param}-v0"
     made_by = {"class": Plain, "text": f"{__name__}:Plain", "function": lambda: Plain()}[request.param]
     gym.register(name, made_by)
@@ -141,7 +141,7 @@ def test_what_cannot_be_drawn_is_not_asked_to(plain, environments):
 
 
 def test_what_cannot_be_drawn_trains_and_is_exported(plain, tmp_path):
-    """With its memory in TensorBoard, where there is then no film."""
+    """Its memory is logged to TensorBoard without a film."""
     options = ("--env", plain, "--core", "gru", "--hidden-size", 8, "--total-timesteps", 64, "--n-steps", 8)
     small = ("--num-envs", 2, "--eval-episodes", 1, "--final-episodes", 1, "--log-dir", "runs", "--log-memory")
     done = run("agent.py", *options, *small, cwd=tmp_path)
@@ -152,7 +152,7 @@ def test_what_cannot_be_drawn_trains_and_is_exported(plain, tmp_path):
 
 
 def test_what_cannot_be_drawn_at_all_leaves_no_run_folder(tmp_path):
-    """The environment for the pictures fails, others do not."""
+    """Only the environment that is made for pictures fails."""
 
     class Refusing(Plain):
         def __init__(self, render_mode=None):

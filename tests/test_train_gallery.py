@@ -1,4 +1,4 @@
-"""experiments/gallery.py: which runs it takes or trains, which pictures it keeps; no browser is needed for that."""
+"""experiments/gallery.py: which runs it uses or trains, and which pictures it keeps, without a browser."""
 
 import importlib
 import signal

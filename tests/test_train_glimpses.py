@@ -1,4 +1,4 @@
-"""train/glimpses.py as a user runs it, on images that are written here."""
+"""train/glimpses.py as a user runs it, on generated images."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ def write_idx(path, array):
 
 @pytest.fixture(scope="module")
 def cwd(tmp_path_factory):
-    """A folder with an MNIST of 160 and 50 images in it, and one of small faces, of which the stern are not tested."""
+    """Make a folder with an MNIST of 160 and 50 images, and a data set of small faces whose test set lacks a class."""
     cwd = tmp_path_factory.mktemp("work")
     generator = np.random.default_rng(0)
     (cwd / "mnist").mkdir()
@@ -83,7 +83,7 @@ def test_folders_report_every_class(cwd):
     assert done.returncode == 0, done.stderr
     found = json.loads((cwd / "out" / "faces.json").read_text())
     assert set(found["class_accuracy"]) == {"glad", "sad"}
-    # As many of each in the test set.
+    # Every class is equally frequent in the test set.
     assert sum(found["class_accuracy"].values()) / 2 == pytest.approx(100 - found["test_error"])
     for name, accuracy in found["class_accuracy"].items():
         assert f"{name}: {accuracy:.2f} % right" in done.stdout

@@ -1,4 +1,4 @@
-"""train/language.py as a user runs it, on a text that is written here."""
+"""train/language.py as a user runs it, on a generated text."""
 
 import json
 import math
@@ -21,7 +21,7 @@ TINY = [*SMALL, "--hidden-size", "8"]
 
 @pytest.fixture(scope="module")
 def cwd(tmp_path_factory):
-    """A folder with a text that is easy to learn."""
+    """Make a folder with a text that is easy to learn."""
     cwd = tmp_path_factory.mktemp("work")
     (cwd / "text.txt").write_text("abcd\n" * 400)
     return cwd
@@ -45,7 +45,7 @@ def test_a_run_and_its_result(cwd):
     found = json.loads((folder / "result.json").read_text())
     assert found == json.loads((cwd / "out" / "result.json").read_text())
     assert (found["task"], found["core"], found["updates"]) == ("language", "fast_weights", 60)
-    # 5 characters, D = 4, R = 4: embedding 20, scores 25, core R (R + D + 1) and a gain and a bias for each unit.
+    # 5 characters, D = 4, R = 4: embedding 20, scores 25, core R (R + D + 1), and a gain and a bias for each unit.
     assert (found["hidden_size"], found["parameters"]) == (4, 20 + 25 + 36 + 8)
     assert found["config"]["file"] == "text.txt"
     assert found["config"]["parameters"] == 130
@@ -61,7 +61,7 @@ def test_a_run_and_its_result(cwd):
 
 
 def test_killed_and_resumed_equals_unbroken(cwd):
-    """Interrupted by a test that steps in after the second validation: the same numbers as at one go."""
+    """A run that is interrupted after the second validation and resumed has the numbers of an uninterrupted run."""
     options = [*TINY, "--core", "lstm", "--no-test"]
     whole = run(*options, "--log-dir", "whole", cwd=cwd)
     assert whole.returncode == 0, whole.stderr

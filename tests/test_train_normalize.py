@@ -1,4 +1,4 @@
-"""``--normalize`` on every kind of observation: vectors are brought to scale, images and numbers stay what they are."""
+"""``--normalize`` on every kind of observation: vectors are normalised, images and integers are not."""
 
 import json
 import pickle
@@ -20,7 +20,7 @@ SPACES = {
     "mixed": spaces.Dict({"far": VECTOR, "near": VECTOR, "seen": IMAGE, "which": spaces.Discrete(3)}),
     "pixels": spaces.Dict({"seen": IMAGE, "which": spaces.Discrete(3)}),
 }
-# By the name of the space: the policy, and what is normalised; None for the whole, () for nothing.
+# By the name of the space: the policy, and the normalised parts; None for the whole observation, () for nothing.
 EXPECTED = {
     "vector": ("MemoryPolicy", None),
     "discrete": ("MemoryPolicy", ()),
@@ -63,7 +63,7 @@ def normalizer_of(path):
 
 
 def parts(normalizer):
-    """Names and statistics of what is normalised."""
+    """Return names and statistics of the normalised parts."""
     if not normalizer.norm_obs:
         return {}
     return normalizer.obs_rms if isinstance(normalizer.obs_rms, dict) else {None: normalizer.obs_rms}
@@ -76,7 +76,7 @@ def test_every_observation_trains_resumes_and_is_shown_as_it_was_learned(name, t
     expected = {None} if keys is None else set(keys)
     finished = normalizer_of(folder / "final_model.zip")
     assert set(parts(finished)) == expected
-    # 128 steps of two environments, and their first observations; VecNormalize begins with a count of 1e-4.
+    # The count is 128 steps of two environments, their first observations, and VecNormalize's initial 1e-4.
     assert all(part.count == pytest.approx(130, abs=1e-3) for part in parts(finished).values())
     assert finished.ret_rms.count == pytest.approx(128, abs=1e-3)
 
@@ -102,7 +102,7 @@ def test_every_observation_trains_resumes_and_is_shown_as_it_was_learned(name, t
 
 @pytest.mark.parametrize("name", ["small_image", "mixed"])
 def test_what_was_normalized_is_exported(name, tmp_path):
-    """The script compares the exported policy with the original."""
+    """The script itself compares the exported policy with the original."""
     pytest.importorskip("onnxruntime")
     folder = trained(name, tmp_path)
     done = run("export.py", folder, "--episodes", 1, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""--observe: a run's environments show the last step wherever they are made, without being asked again."""
+"""--observe: all environments of a run show the last step, wherever they are made."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ OPTIONS = [
     *("--hidden-size", "8", "--total-timesteps", "560", "--checkpoint-freq", "200", "--eval-freq", "200"),
     *("--eval-episodes", "4", "--final-episodes", "8", "--core", "gru", "--normalize", "--frame-stack", "2"),
 ]
-SIZE = 2 * (36 + 3 + 1 + 1)  # screen, action, reward and flag, two of each
+SIZE = 2 * (36 + 3 + 1 + 1)  # two stacked frames of screen, action, reward and flag
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_run_says_so(trained):
 
 
 def test_a_resumed_run_is_one_that_never_stopped(trained, tmp_path):
-    """From its middle, where all that came later is gone."""
+    """The run is resumed from its middle; later files are removed."""
     folder = tmp_path / "again"
     shutil.copytree(trained, folder)
     checkpoints = sorted((folder / "checkpoints").iterdir())
@@ -88,7 +88,7 @@ def test_its_onnx_plays_as_it_does(trained, tmp_path):
 @pytest.mark.parametrize("observe", [(), ("reward",), ("action", "reward")])
 @pytest.mark.parametrize("name", ["PartialCatch-v0", "PendulumNoVel-v1"])
 def test_one_environment_is_told_as_many_are(name, observe, vec_env, monkeypatch):
-    """Stacked, into the second episode, with the wrapper put on by hand as the truth of what is stacked."""
+    """Compare stacked observations, into the second episode, with the wrapper applied by hand."""
     from fwagents.runs.environments import Environment
 
     environment = Environment(name, {}, frame_stack=2, observe=observe, vec_env=vec_env)
@@ -111,7 +111,7 @@ def test_one_environment_is_told_as_many_are(name, observe, vec_env, monkeypatch
 
 
 def test_wrappers_stand_inside(monkeypatch):
-    """The reward that is told is the one that they give."""
+    """The reward in the observation is the wrappers' reward."""
     from fwagents.runs.environments import Environment, wrapper
 
     clipped = (wrapper("gymnasium.wrappers:ClipReward(max_reward=0.25)"),)
@@ -121,7 +121,7 @@ def test_wrappers_stand_inside(monkeypatch):
 
 
 def test_the_reward_alone_can_be_named_from_outside(monkeypatch):
-    """--wrappers takes it too, as any Gymnasium wrapper."""
+    """--wrappers accepts PreviousStep, as any Gymnasium wrapper."""
     from fwagents.runs.environments import Environment, wrapper
 
     named = wrapper("fwagents.envs.wrappers:PreviousStep(observe=['reward'])")

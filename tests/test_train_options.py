@@ -1,4 +1,4 @@
-"""Every option of every script: its range, who takes it, and what a run's folder may say."""
+"""Every option of every script: its range, who uses it, and the values that a run's folder may hold."""
 
 import ast
 import importlib
@@ -29,7 +29,7 @@ ODD = ("nan", "inf", "-inf", "-1", "1e30", str(10**22), "99999999999999999999")
 
 
 def numbers(hint):
-    """The number types in a field's type."""
+    """Return the number types in a field's type."""
     if hint in (int, float):
         return {hint}
     return set().union(*map(numbers, get_args(hint))) if get_origin(hint) or get_args(hint) else set()
@@ -68,8 +68,8 @@ def _required(name):
 
 
 def test_the_options_of_an_algorithm_are_its_constructor_s():
-    """Read from the classes' own signatures; RLlib's APPO has no class here."""
-    elsewhere = {"env", "learning_rate"}  # given to every algorithm in another form
+    """The options are read from the classes' signatures; RLlib's APPO has no class here."""
+    elsewhere = {"env", "learning_rate"}  # every algorithm gets these in another form
     for algo, made in algorithms.ALGORITHMS.items():
         known = set().union(*(inspect.signature(kind).parameters for kind in made.make.__mro__[:3]))
         truth = {name for name in options.hints(Args) if name in known} - elsewhere
@@ -82,7 +82,7 @@ def test_every_option_says_who_takes_it():
 
 
 def test_the_options_of_ray_are_those_that_its_configuration_reads():
-    """Read from the source, which needs no Ray."""
+    """The options are read from the source, so that Ray is not needed."""
     source = ast.parse((Path(algorithms.__file__).parent / "ray.py").read_text())
     functions = {node.name: node for node in source.body if isinstance(node, ast.FunctionDef)}
     read = {
@@ -104,7 +104,7 @@ def test_the_options_of_ray_are_those_that_its_configuration_reads():
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Args)])
 def test_an_option_that_the_engine_does_not_take_is_not_ignored(name):
-    """A default of the environment's can set it, too."""
+    """The environment's defaults can set such an option, too."""
     by = dict(options.metadata(Args, name, options.TakenBy).choices).get("engine")
     if by is None:
         return
@@ -117,7 +117,7 @@ def test_an_option_that_the_engine_does_not_take_is_not_ignored(name):
 
 
 def test_no_to_what_is_off_is_taken_by_everyone():
-    """So an environment whose defaults normalise can train on Ray."""
+    """Therefore an environment whose defaults normalise can train on Ray."""
     words = ["--env", "CartPoleNoVel-v1", "--engine", "ray", "--no-normalize"]
     args = cli.parse(Args, words, default=args_for(words))
     check_engine(args)
@@ -127,7 +127,7 @@ def test_no_to_what_is_off_is_taken_by_everyone():
 
 
 def _types(name):
-    """The plain types that a field can have."""
+    """Return the plain types that a field can have."""
     hint = options.hints(Args)[name]
     parts = {hint, *get_args(hint), *(part for outer in get_args(hint) for part in get_args(outer))}
     return parts | {part for outer in parts for part in get_args(outer)}
@@ -248,7 +248,7 @@ def test_a_path_is_printed_as_it_is_and_commands_are_quoted(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """A good config.json, and a folder with a model's name in it."""
+    """Return a valid config.json, and a folder with an empty model file."""
     folder = tmp_path_factory.mktemp("run")
     args = {**vars(Args()), "log_dir": "runs"}
     policy_kwargs = {"core": "fast_weights", "hidden_size": 8, "core_kwargs": {}, "critic_core": "shared"}
@@ -258,7 +258,7 @@ def config(tmp_path_factory):
 
 
 def tried(folder, content):
-    """Exit codes and messages of the scripts on a folder with this config.json."""
+    """Return the exit codes and messages of the scripts on a folder with this config.json."""
     (folder / "config.json").write_text(json.dumps(content))
     for script, args in [
         ("agent.py", ["--resume", folder]),

@@ -15,7 +15,7 @@ SUPERVISED = ["--hidden-size", "6", "--batch-size", "4", "--updates", "2", "--ev
 
 @pytest.fixture
 def script(monkeypatch, tmp_path):
-    """Runs a script's main in an empty folder; returns the exit code."""
+    """Return a function that runs a script's main in an empty folder and returns the exit code."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
@@ -30,7 +30,7 @@ def script(monkeypatch, tmp_path):
 
 
 def drawn(folder):
-    """Names without theme of the pictures in a folder, of which every one is there light and dark, and not empty."""
+    """Check that all pictures in a folder exist light and dark and are not empty; return their names without theme."""
     names = {path.stem.rpartition("-")[0] for path in folder.glob("*.png")}
     for name in names:
         for theme in ("light", "dark"):

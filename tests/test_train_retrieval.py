@@ -1,4 +1,4 @@
-"""train/retrieval.py as a user runs it: the run's folder, its result, going on, and what is said of mistakes."""
+"""train/retrieval.py as a user runs it: the run's folder, its result, resuming, and error messages."""
 
 import fcntl
 import json
@@ -38,7 +38,7 @@ OPTIONS = [*TINY, "--updates", "300", "--seed", "3", "--test-curve", "--output",
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A finished tiny run: where it ran, and what was printed."""
+    """Return the folder in which a tiny run was made, and its output."""
     cwd = tmp_path_factory.mktemp("work")
     done = run(*OPTIONS, cwd=cwd)
     assert done.returncode == 0, done.stderr
@@ -57,7 +57,7 @@ def test_result_file(trained):
     found = result(cwd)
     assert (found["task"], found["core"], found["hidden_size"], found["seed"]) == ("retrieval", "fast_weights", 6, 3)
     assert (found["updates"], found["stopped"]) == (300, "updates")
-    # Of 50 test strings.
+    # There are 50 test strings.
     assert 0 <= found["test_error"] <= 100
     assert found["test_error"] / 2 == pytest.approx(round(found["test_error"] / 2))
     assert found["command"].startswith("python ")
@@ -73,7 +73,7 @@ def test_result_file(trained):
     best = min(range(16), key=lambda i: (curve["validation_error"][i], curve["validation_nll"][i]))
     assert found["best_update"] == curve["update"][best]
     assert found["validation_error"] == curve["validation_error"][best]
-    # The test set's curve was measured on the same weights.
+    # The test curve was measured on the same weights.
     assert curve["test_nll"][best] == found["test_nll"]
     assert f"Test error {found['test_error']:.2f} %" in printed
     assert "tensorboard.main --logdir" in printed
@@ -88,7 +88,7 @@ def test_tensorboard(trained):
 
 @pytest.mark.parametrize("kills", [pytest.param([1], marks=pytest.mark.slow), [4, 9]], ids=str)
 def test_killed_and_resumed_equals_unbroken(trained, kills, tmp_path):
-    """SIGKILL a random moment after so many validations; weights, moments, curve and result to the bit."""
+    """After SIGKILL at a random moment, weights, Adam's moments, curve and result are bitwise equal."""
     arguments = OPTIONS
     for after in kills:
         process = Started("retrieval.py", *arguments, cwd=tmp_path)
@@ -166,9 +166,9 @@ def test_no_inner_steps_is_not_the_default(tmp_path):
 
 @pytest.mark.parametrize(("tolerance", "reads"), [(1e9, 1), (1e-12, 3 - 1 / 7)])
 def test_an_adaptive_memory_s_reads_are_counted(tolerance, reads, tmp_path):
-    """One where any move is small, three where none is, but two at the first of 7 steps: nothing is stored."""
+    """There is one read if every move is small, and three if none is, except two at the first step: A is empty."""
     options = ["--inner-steps", "adaptive", "--core-kwargs", f"tolerance={tolerance}", "max_inner_steps=3"]
-    options += ["--decay", "0.9", "--fast-lr", "1"]  # a memory so strong that no read settles exactly
+    options += ["--decay", "0.9", "--fast-lr", "1"]  # so strong that no read settles exactly
     assert run(*TINY, "--updates", "20", *options, cwd=tmp_path).returncode == 0
     assert json.loads((run_dir(tmp_path) / "result.json").read_text())["inner_steps_taken"] == pytest.approx(reads)
 
@@ -243,7 +243,7 @@ def test_a_run_without_a_checkpoint_begins_again(trained, tmp_path):
 
 
 def test_any_flipped_bit_is_harmless_or_found(tmp_path):
-    """In the numbers too, whose checksums torch does not look at."""
+    """Bits are flipped in the numbers too, whose checksums torch does not verify."""
     torch.manual_seed(0)
     examples = Examples(torch.randn(40, 3), torch.randint(0, 2, (40,)))
     options = TrainingOptions(updates=4, eval_freq=2)

@@ -1,4 +1,4 @@
-"""How far states tell keys apart, experiments/settling.py."""
+"""experiments/settling.py: how well states distinguish keys."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ import torch
 
 @pytest.fixture
 def settling(monkeypatch):
-    """The module."""
+    """Import the module."""
     from experiments import settling
 
     return settling
 
 
 def test_without_what_is_stored_every_read_is_the_same_and_keys_stay_apart(settling):
-    """With nothing stored the memory reads zero, so the state is that of S = 0, whatever S."""
+    """An empty memory reads zero, so the state is the same for every S."""
     alone = settling.told_apart(20, 0, 1.0, False)
     assert alone > 0.3
     for steps in (1, 3):
@@ -21,12 +21,12 @@ def test_without_what_is_stored_every_read_is_the_same_and_keys_stay_apart(settl
 
 
 def test_a_memory_that_drowns_what_asks_tells_no_keys_apart(settling):
-    """A read of very much is the same direction whatever asks: the common part of what is stored."""
+    """A very strong memory's read has the same direction for every key: the common part of the stored states."""
     assert settling.told_apart(20, 3, 1e6, False) < 1e-5
 
 
 def test_it_is_the_mean_distance_of_states_from_their_mean(settling, monkeypatch):
-    """A core whose state is the number of its last character: four keys of a string, spread around their mean."""
+    """The core's state is the number of its last character: four keys of a string, spread around their mean."""
     from fwagents.tasks.retrieval import RetrievalTask
 
     class Last(torch.nn.Module):

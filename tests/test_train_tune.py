@@ -1,4 +1,4 @@
-"""train/tune.py as a user runs it: it searches, goes on, and says what it did."""
+"""train/tune.py as a user runs it: it searches, resumes, and reports."""
 
 import json
 import signal
@@ -66,7 +66,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
 
 
 def test_what_other_cores_found_is_tried_too(tmp_path):
-    """With the best of its own options; once each, and what another has borrowed is not lent on."""
+    """Each winner is tried once with the best of this core's own options; borrowed winners are not lent on."""
     pytest.importorskip("optuna")
     rows = [(0.5, 0.002, 16, {}), (0.1, 0.003, 32, {}), (0.9, 0.004, 64, {"borrowed_from": "x.json"})]
     shared = {"vf_coef": 0.1, "ent_coef": 0.01, "gae_lambda": 0.9, "critic_core": "shared", "max_grad_norm": 0.25}
@@ -90,7 +90,7 @@ def test_what_other_cores_found_is_tried_too(tmp_path):
 
 @pytest.mark.parametrize("content", [{"env": "Catch-v0", "trials": []}, {"env": "PartialCatch-v0"}, []])
 def test_what_is_no_search_lends_nothing(content, tmp_path):
-    """It is said before the first trial, in one line."""
+    """The error comes before the first trial, in one line."""
     pytest.importorskip("optuna")
     (tmp_path / "lstm.json").write_text(json.dumps(content))
     done = run(*TINY, "--trials", 2, "--borrow", "lstm.json", cwd=tmp_path)
@@ -101,7 +101,7 @@ def test_what_is_no_search_lends_nothing(content, tmp_path):
 
 
 def test_the_best_and_the_first_go_on_for_longer(tmp_path):
-    """The first: the defaults of the core, here the LSTM's own, and those of the game, which the others begin with."""
+    """The starting settings are the core's defaults, here the LSTM's, and the game's, with which other cores begin."""
     pytest.importorskip("optuna")
     path = tmp_path / "runs" / "tuning" / "PartialCatch-v0-lstm.json"
     command = [*TINY, "--core", "lstm", "--trials", 4]
@@ -220,7 +220,7 @@ def test_every_core_gets_the_same_search(monkeypatch):
 def test_the_area_under_a_curve(monkeypatch):
     from fwagents.runs.search import area
 
-    # Four pieces of 25: means 1, none, 4 and 6; the second lies between its neighbours.
+    # Four pieces of 25 have the means 1, none, 4 and 6; the second is interpolated.
     steps, returns = [10, 20, 60, 70, 100], [0.0, 2.0, 3.0, 5.0, 6.0]
     assert area(steps, returns, 100, pieces=4) == pytest.approx((1 + 2.5 + 4 + 6) / 4)
     assert area([50], [3.0], 100) == 3

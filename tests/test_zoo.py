@@ -1,4 +1,4 @@
-"""RL Zoo trains with our policy and our algorithms; train/agent.py says what the settings should come to."""
+"""RL Zoo trains with our policy and algorithms, with the same settings as train/agent.py."""
 
 import copy
 import csv
@@ -30,7 +30,7 @@ SAME_PPO = [*SAME, "n_epochs"]
 
 @pytest.fixture
 def run_for(monkeypatch):
-    """What train/agent.py trains."""
+    """Return a function that makes the untrained agent of train/agent.py."""
     from fwagents.runs.agent import Args, options_for
     from fwagents.runs.cli import core_options
     from fwagents.runs.run import Run
@@ -83,7 +83,7 @@ SUITED = {
 @pytest.mark.parametrize("observation", SUITED)
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_policy_suits_the_observations_where_there_is_no_entry(algo, observation, tmp_path):
-    """RL Zoo makes a class of the name before it makes the environment."""
+    """RL Zoo turns the policy's name into a class before it makes the environment."""
     from rl_zoo3.utils import get_class_by_name
     from sb3_contrib import RecurrentPPO
 
@@ -122,7 +122,7 @@ def test_options_of_the_policy_that_are_not_given_stay(given, expected):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("sample", [sampling.sample_memory_ppo_params, sampling.sample_memory_a2c_params])
 def test_whatever_is_drawn_can_be_made(sample, seed):
-    """And a kept trial gives the same again."""
+    """A stored trial gives the same settings again."""
     import optuna
 
     from fwagents.sb3 import MemoryA2C
@@ -160,7 +160,7 @@ def test_mistakes_are_one_clear_line(tmp_path):
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
-    """A run of MemoryPPO by the launcher."""
+    """Train MemoryPPO with the launcher; return its log folder."""
     folder = tmp_path_factory.mktemp("zoo")
     done = launch(
         *("fwagents.zoo train --algo memory_ppo --env PartialCatch-v0 --env-kwargs size:6", "--n-timesteps", 1000),
@@ -220,7 +220,7 @@ def test_the_launcher_trains_with_our_settings_and_ours_win_over_nothing_given(l
     folder = logs / "logs" / "memory_ppo" / "PartialCatch-v0_1"
     assert {"PartialCatch-v0.zip", "best_model.zip", "evaluations.npz"} <= {path.name for path in folder.iterdir()}
     model = MemoryPPO.load(folder / "PartialCatch-v0.zip")
-    # One option of policy_kwargs is given; the others stay ours.
+    # One option of policy_kwargs is given; the others keep our defaults.
     assert (model.n_envs, model.gamma, model.policy.critic_core_mode) == (4, 1.0, "shared")
     assert model.policy.actor_core.hidden_size == 8
     config = yaml.unsafe_load((folder / "PartialCatch-v0" / "config.yml").read_text())

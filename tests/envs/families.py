@@ -1,4 +1,4 @@
-"""What tests over all batched environments have to know of each."""
+"""Facts about every batched environment that tests over all of them need."""
 
 import functools
 
@@ -8,7 +8,7 @@ from fwagents.envs import ENVIRONMENTS, SUITE
 
 BATCHED = [name for name, environment in ENVIRONMENTS.items() if environment.vector_entry_point]
 
-# An option of reset, and a value other than chance's that suits every environment of a batch.
+# An option of reset, and a value of it that is valid for every environment of a batch.
 OPTION = {name: {"ball": 2} for name in BATCHED} | {
     "TMaze-v0": {"goal": 1},
     "KeyValueRecall-v0": {"values": 7},
@@ -18,20 +18,20 @@ OPTION = {name: {"ball": 2} for name in BATCHED} | {
 
 
 def other_arguments(name):
-    """Arguments that make an environment unlike the registered one, and its episodes shorter."""
+    """Return arguments that differ from the registered ones and make episodes shorter."""
     difficulty = SUITE.get(name)
     return {difficulty.parameter: difficulty.values[0]} if difficulty else {"size": 7, "paddle_width": 1}
 
 
 @functools.cache
 def actions(name):
-    """How many actions there are."""
+    """Return the number of actions."""
     return int(gymnasium.make(name).action_space.n)
 
 
 @functools.cache
 def longest(name):
-    """How many steps an episode takes at most, which is also what it takes if the action is always 0."""
+    """Return the largest length of an episode, which is also its length if the action is always 0."""
     env = gymnasium.make(name)
     env.reset(seed=0)
     steps, over = 0, False

@@ -1,4 +1,4 @@
-"""The rules of Catch against a plain second telling of them, and its reference policies against the closed forms."""
+"""The rules of Catch against a plain second implementation, and its reference policies against the closed forms."""
 
 import functools
 
@@ -30,7 +30,7 @@ def test_the_game_is_the_one_described(size, visible_frames, paddle_width):
             if frame == size:
                 break
             assert info == {}
-            # Runs of one action reach the walls.
+            # Repeating one action reaches the walls.
             action = int(rng.integers(3)) if frame % 3 else 1 + frame // 3 % 2
             observation, reward, terminated, truncated, info = env.step(action)
             left = min(max(left + (0, -1, 1)[action], 0), size - paddle_width)
@@ -43,7 +43,7 @@ def test_the_game_is_the_one_described(size, visible_frames, paddle_width):
 
 
 def every_start(size, visible_frames, paddle_width):
-    """A batch with one environment for every place of ball and paddle, and its first observations."""
+    """Return a batch with one environment for every position of ball and paddle, and its first observations."""
     ball, paddle = np.meshgrid(np.arange(size), np.arange(size - paddle_width + 1))
     env = CatchVectorEnv(ball.size, size=size, visible_frames=visible_frames, paddle_width=paddle_width)
     observation, _ = env.reset(options={"ball": ball.ravel(), "paddle": paddle.ravel()})
@@ -55,7 +55,7 @@ def toward(ball, left, width):
 
 
 def look(screen):
-    """Whether there is a ball above the bottom row, its column, and that of the paddle's left end."""
+    """Return whether a ball is above the bottom row, its column, and the column of the paddle's left end."""
     above = screen[:, :-1].any(axis=1)
     return above.any(axis=1), above.argmax(axis=1), screen[:, -1].argmax(axis=1)
 
@@ -86,8 +86,8 @@ def test_without_memory_the_return_is_the_closed_form(size, visible_frames, padd
 
 @pytest.mark.parametrize(("size", "visible_frames", "paddle_width"), SETTINGS)
 def test_no_memoryless_policy_does_better(size, visible_frames, paddle_width):
-    # On blank screens a memoryless policy can only repeat one distribution over actions. While it sees, it may go to
-    # the place from which that serves best.
+    # On blank screens a memoryless policy can only repeat one distribution over actions. While it sees the ball, it can
+    # move to the best position for that.
     seen = min(visible_frames or size, size - 1)
     places = np.arange(size - paddle_width + 1)
     covers = (np.arange(size) >= places[:, None]) & (np.arange(size) < places[:, None] + paddle_width)
@@ -158,7 +158,7 @@ def test_bad_arguments_are_named(kwargs, error, message):
 
 
 def test_action_names():
-    """By what they do to a paddle in the middle."""
+    """The names agree with the actions' effect on a paddle in the middle."""
     env = CatchEnv()
     moved = {}
     for action, name in enumerate(env.get_action_meanings()):

@@ -1,4 +1,4 @@
-"""The counter-based draws: the published hash, and uniform and independent starts however they are counted."""
+"""The counter-based draws: the published hash, and starts that are uniform and independent."""
 
 import gymnasium
 import numpy as np
@@ -22,7 +22,7 @@ def test_mix_is_splitmix64():
 
 
 def looks_uniform(counts):
-    """Whether a chi-squared statistic is within four standard deviations of its mean."""
+    """Return whether a chi-squared statistic is within four standard deviations of its mean."""
     expected = counts.sum() / counts.size
     freedom = counts.size - 1
     assert expected > 10

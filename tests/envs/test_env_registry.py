@@ -1,4 +1,4 @@
-"""Every registered id: how it is found, and what Gymnasium's and Stable-Baselines3's checkers say."""
+"""Every registered id can be found, and passes the checkers of Gymnasium and Stable-Baselines3."""
 
 import importlib
 import subprocess
@@ -71,14 +71,14 @@ def test_the_checkers_find_nothing(name, monkeypatch):
     env = getattr(importlib.import_module(module), make)(**ENVIRONMENTS[name].kwargs)
     env.unwrapped.spec = gymnasium.spec(name)
     with warnings.catch_warnings():
-        # pygame itself uses what setuptools deprecates.
+        # pygame itself uses deprecated parts of setuptools.
         warnings.filterwarnings("ignore", module="pygame")
-        # Some of ours are wrappers by design.
+        # Some of our environments are wrappers by design.
         warnings.filterwarnings("ignore", message=".*different from the unwrapped version")
         # The actions of Gymnasium's Pendulum go from -2 to 2.
         warnings.filterwarnings("ignore", message=".*symmetric and normalized")
         check_env(env)
-        # The environments need no torch, so neither do the tests above.
+        # The environments and the tests above need no torch; Stable-Baselines3 does.
         sb3 = pytest.importorskip("stable_baselines3.common.env_checker")
         sb3.check_env(env)
         sb3.check_env(gymnasium.make(name, render_mode="rgb_array"), skip_render_check=False)

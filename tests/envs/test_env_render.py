@@ -1,4 +1,4 @@
-"""What a spectator sees."""
+"""The rendered pictures of the environments."""
 
 import copy
 import functools
@@ -17,7 +17,7 @@ BALL, PADDLE = (240, 228, 66), (86, 180, 233)
 
 
 def centre(image, size, row, column):
-    """The colour in the middle of a cell, found by proportion."""
+    """Return the colour in the middle of a cell, found by proportion."""
     border = 16
     cell = (image.shape[0] - 2 * border) / size
     return tuple(int(v) for v in image[int(border + (row + 0.5) * cell), int(border + (column + 0.5) * cell)])
@@ -55,7 +55,7 @@ def test_the_picture_marks_blank_frames_and_the_end():
             borders.append(tuple(map(tuple, np.unique(image[:8].reshape(-1, 3), axis=0).tolist())))
             backgrounds.append(tuple(map(tuple, np.unique(image[150:160, 250:300].reshape(-1, 3), axis=0).tolist())))
     caught, missed = borders[:16], borders[16:]
-    # Visible, blank, caught, missed: four borders, and two backgrounds.
+    # The states visible, blank, caught and missed have four borders and two backgrounds.
     assert caught[:15] == missed[:15]
     assert [len(set(part)) for part in (caught[:3], caught[3:15])] == [1, 1]
     assert len({caught[0], caught[3], caught[15], missed[15]}) == 4
@@ -168,7 +168,7 @@ def test_without_a_mode_there_is_a_warning(make):
 def test_the_window(monkeypatch):
     pygame = pytest.importorskip("pygame")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    # Zero frames a second: without waiting.
+    # With zero frames per second the window does not wait.
     monkeypatch.setitem(CatchEnv.metadata, "render_fps", 0)
     env, pictured = CatchEnv(render_mode="human"), CatchEnv(render_mode="rgb_array")
     for other in (env, pictured):

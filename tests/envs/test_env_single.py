@@ -1,4 +1,4 @@
-"""The single environments: seeding, copies, saved states, and misuse."""
+"""The single environments: seeding, copies, saved states, and errors."""
 
 import copy
 import pickle
@@ -13,12 +13,12 @@ from .families import actions
 
 
 def make(name, **kwargs):
-    """The environment without the wrappers, whose own checks would answer before it."""
+    """Return the environment without Gymnasium's wrappers, whose checks would come before its own."""
     return gymnasium.make(name, **kwargs).unwrapped
 
 
 def play(env, episodes=4, seed=0):
-    """The observations and rewards of the rest of an episode and of more after it, under fixed random actions."""
+    """Return the trajectory of the rest of an episode and of further ones, under fixed random actions."""
     rng = np.random.default_rng(seed)
     trajectory = []
     for _ in range(episodes):

@@ -32,7 +32,7 @@ def same(first, second):
 
 
 def reset(env, seed=None, mask=None, **options):
-    # Gymnasium's own loop takes the mask out of the dict that it is given.
+    # Gymnasium's own loop removes the mask from the dict that it is given.
     return env.reset(seed=seed, options=options if mask is None else {**options, "reset_mask": mask.copy()})
 
 
@@ -47,7 +47,7 @@ def test_it_is_the_loop_over_single_environments(name, mode):
     ends = 0
     for step in range(5 * longest(name)):
         if step in (7, 20, 41):
-            # Out of step with each other from here on.
+            # From here on, the environments' episodes begin at different steps.
             mask = rng.random(COUNT) < 0.5
             mask[step % COUNT] = True
             seed = {7: None, 20: [4, None, 5, None, 6], 41: 11}[step]

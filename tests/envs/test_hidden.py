@@ -1,4 +1,4 @@
-"""Environments with a part hidden, against the whole ones step by step."""
+"""Environments with a hidden part, against the original environments step by step."""
 
 import copy
 import pickle
@@ -18,7 +18,7 @@ LOW = np.arange(4, dtype=np.float32) - 9
 
 
 class Echo(gymnasium.Env):
-    """Its observation counts up; any space of observations."""
+    """An environment with any observation space, whose observation counts up."""
 
     def __init__(self, observation_space):
         self.observation_space, self.action_space = observation_space, spaces.Discrete(2)
@@ -63,7 +63,7 @@ def test_it_is_the_whole_one_without_the_hidden_part(name):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_hidden_part_can_not_be_told(name):
-    """Two states that differ in the hidden part alone look the same."""
+    """Two states that differ only in the hidden part have the same observation."""
     env = gymnasium.make(name)
     env.reset(seed=0)
     inner = env.unwrapped

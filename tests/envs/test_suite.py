@@ -1,8 +1,8 @@
-"""The memory suite: its rules against a plain second telling, its reference returns against all policies there are.
+"""The memory suite: its rules against a plain second implementation, its reference returns against all policies.
 
-In the games that show symbols the actions change nothing but the rewards. So every start can be played with every
-constant action, and what the best policy of a kind earns is a sum of maxima: over what it can tell apart, of the mean
-reward of each action.
+In the games that show symbols, actions affect only rewards. So every start can be played with every constant action,
+and the best return of a class of policies is a sum over the observations (or histories) that the class distinguishes,
+of the largest mean reward over the actions.
 """
 
 import itertools
@@ -53,14 +53,14 @@ PERFECT = {
 
 
 def memoryless(name, screen):
-    """One of the best policies that see the present screen alone."""
+    """Return one of the best policies that see only the present screen."""
     if name == "TMaze-v0":
         return np.where(is_(JUNCTION, screen), NORTH, EAST)
     return np.zeros(len(screen), int)
 
 
 def play(env, policy, seed=0):
-    """The returns of one episode of each environment, and whether they succeeded."""
+    """Return the returns of one episode of each environment, and whether the episodes succeeded."""
     seen, total, over = [env.reset(seed=seed)[0]], 0.0, np.zeros(env.num_envs, bool)
     while not over.all():
         screen, rewards, terminations, truncations, infos = env.step(policy(seen))
@@ -86,7 +86,7 @@ def test_perfect_memory_earns_the_optimal_return(name, value):
 
 @pytest.mark.parametrize(("name", "value"), LEVELS)
 def test_without_memory_the_return_is_the_closed_form(name, value):
-    """Within the 99.9 % interval of 1,000 episodes."""
+    """The closed form lies in the 99.9 % interval of 1,000 episodes."""
     parameter = SUITE[name].parameter
     env = gymnasium.make_vec(name, num_envs=1000, **{parameter: value})
     returns, success = play(env, lambda seen: memoryless(name, seen[-1]))
@@ -98,7 +98,7 @@ def test_without_memory_the_return_is_the_closed_form(name, value):
 @pytest.mark.parametrize("name", SUITE)
 @pytest.mark.parametrize("easiest", [True, False], ids=["easiest", "as registered"])
 def test_a_random_player_earns_what_the_table_says(name, easiest):
-    """Within the 99.9 % interval of 1,000 episodes."""
+    """The table's return lies in the 99.9 % interval of 1,000 episodes."""
     kwargs = {SUITE[name].parameter: SUITE[name].values[0]} if easiest else {}
     env = gymnasium.make_vec(name, num_envs=1000, autoreset_mode="Disabled", **kwargs)
     env.reset(seed=3)
@@ -125,7 +125,7 @@ def every_start_with_two_of_three_keys():
     return {"keys": starts[:, :2], "values": starts[:, 2:4], "asked": starts[:, 4]}
 
 
-# Small games of symbols, and all their starts, or a part of them that is as uniform.
+# Small games of symbols, and all their starts, or a uniform subset of them.
 SMALL = [
     (
         "KeyValueRecall-v0",
@@ -141,8 +141,8 @@ SMALL = [
 
 
 def constant_play(name, kwargs, starts):
-    """What is seen [T, N] of all starts, which is the same whatever one does, and the rewards [A, T, N] of always doing
-    the same."""
+    """Return the symbols seen [T, N] from all starts, which no action changes, and the rewards [A, T, N] of every
+    constant action."""
     count = len(next(iter(starts.values())))
     screens, rewards = [], []
     for action in range(gymnasium.make(name, **kwargs).action_space.n):
@@ -157,14 +157,14 @@ def constant_play(name, kwargs, starts):
             rewards[-1].append(reward)
             over = terminations.all()
     assert all((np.array(other) == screens[0]).all() for other in screens)
-    # Each screen as one number; on one that is not blank a single symbol is 1.
+    # Encode each screen as one number; a screen that is not blank has a single 1.
     shown = np.array(screens[0])
     assert shown.sum(axis=2).max() == 1
     return shown @ np.arange(1, shown.shape[2] + 1), np.array(rewards)
 
 
 def best(told_apart, rewards):
-    """What is earned at best by choosing an action for each row [n, ...] that can be told apart, at rewards [A, n]."""
+    """Return the largest sum of rewards [A, n] if equal rows of ``told_apart`` [n, ...] get the same action."""
     rows, row = np.unique(told_apart, axis=0, return_inverse=True)
     sums = np.zeros((len(rewards), len(rows)))
     np.add.at(sums, (slice(None), row.ravel()), rewards)
@@ -184,9 +184,9 @@ def test_no_policy_does_better(name, kwargs, starts):
 
 @pytest.mark.parametrize("length", [1, 2, 5])
 def test_no_memoryless_policy_does_better_in_the_maze(length):
-    """Every deterministic one is played; random ones are followed through a second telling of the rules."""
+    """Every deterministic policy is played; the returns of random policies come from a second implementation."""
     reference = reference_returns("TMaze-v0", length=length)
-    # What each does at the two signs, in the corridor and at the junction; each meets both goals.
+    # Each policy's actions at the two signs, in the corridor and at the junction; each plays both goals.
     policies = product(4, 4).repeat(2, axis=0)
     env = gymnasium.make_vec("TMaze-v0", len(policies), length=length, autoreset_mode="Disabled")
     screen, _ = env.reset(options={"goal": np.tile([0, 1], len(policies) // 2)})
@@ -213,7 +213,7 @@ def test_no_memoryless_policy_does_better_in_the_maze(length):
 
 
 def followed_return(policies, goal, length):
-    """The expected returns [P] of policies [P, what is seen, action] with the goal north (0) or south (1)."""
+    """Return the expected returns [P] of policies [P, observation, action] with the goal north (0) or south (1)."""
     place = np.zeros((len(policies), length + 1))
     place[:, 0] = 1
     act = policies[:, [goal] + [2] * (length - 1) + [3]]  # [P, place, action]
@@ -281,7 +281,7 @@ def test_recall_is_the_supervised_task(pairs):
     while len(screens) < task.length:
         screens.append(env.step(np.zeros(40, int))[0])
     texts = ["".join(task.vocabulary[token] for token in tokens) for tokens in np.array(screens).argmax(axis=2).T]
-    # It names any string that is none of its own.
+    # ``encode`` raises an error for every string that is not one of the task's.
     labels = task.encode(texts).labels.numpy()
     assert (env.step(labels)[1] == 1).all()
 
@@ -294,7 +294,7 @@ def test_the_maze_is_the_one_described(length):
     for trial in range(60):
         goal = trial % 2
         screen, info = env.reset(options={"goal": goal})
-        # Some walk at random, most eastward, and some are made to dawdle.
+        # Players walk at random, mostly eastward, or never eastward.
         east, place, steps, over = (0.25, 0.7, 0.0)[trial % 3], 0, 0, False
         while not over:
             sign = SOUTH_SIGN if goal else NORTH_SIGN
@@ -314,7 +314,7 @@ def test_the_maze_is_the_one_described(length):
             over = terminated or truncated
         ends["late" if truncated else "right" if success else "wrong"] += 1
         assert info == {"is_success": success}
-        # What follows a choice is nothing; what follows a cut is where the player stands.
+        # After a choice the screen is blank; after a truncation it shows the player's position.
         assert screen.any() == truncated
     assert min(ends.values()) > 0
 

@@ -1,4 +1,4 @@
-"""The parts that ``PreviousStep`` adds, spelled out by hand."""
+"""The parts that ``PreviousStep`` adds, against values written by hand."""
 
 import copy
 import pickle
@@ -15,7 +15,7 @@ from fwagents.envs.wrappers import PreviousStep
 
 
 class Scripted(gymnasium.Env):
-    """The same observation always; rewards 0.5, -2, 0.5 ...; an episode of three steps."""
+    """An environment with a constant observation, rewards 0.5, -2, 0.5, and episodes of three steps."""
 
     def __init__(self, observation, observation_space, action_space):
         self.observation, self.observation_space, self.action_space = observation, observation_space, action_space
@@ -28,11 +28,11 @@ class Scripted(gymnasium.Env):
     def step(self, action):
         self.t += 1
         if isinstance(action, np.ndarray):
-            action[...] = 0  # what is told is the action that was given
+            action[...] = 0  # the observation must hold the action as it was given
         return self.observation, (0.5, -2.0)[self.t % 2 - 1], self.t == 3, False, {"t": self.t}
 
 
-# A space, an action, and the action as it is told with its bounds.
+# A space, an action, the action's part of the observation, and the bounds of that part.
 ACTIONS = {
     "discrete": (spaces.Discrete(3), 2, [0, 0, 1], 0, 1),
     "discrete from 5": (spaces.Discrete(3, start=5), 6, [0, 1, 0], 0, 1),
@@ -41,7 +41,7 @@ ACTIONS = {
     "multi discrete of two rows": (spaces.MultiDiscrete([[2], [2]]), np.array([[0], [1]]), [1, 0, 0, 1], 0, 1),
     "multi binary": (spaces.MultiBinary(3), np.array([1, 0, 1], np.int8), [1, 0, 1], 0, 1),
     "box": (spaces.Box(-2, 3, (2, 1), np.float32), np.array([[-1.5], [3]], np.float32), [-1.5, 3], -2, 3),
-    # Zeros open an episode, so they are within the bounds that are told.
+    # Zeros open an episode, so the bounds of the part include 0.
     "box above zero": (spaces.Box(1, 3, (2,), np.float64), np.array([1.0, 2.5]), [1, 2.5], 0, 3),
     "box below zero": (spaces.Box(-3, -1, (1,), np.int8), np.array([-2], np.int8), [-2], -3, 0),
     "tuple": (spaces.Tuple([spaces.Discrete(2), spaces.MultiBinary(1)]), (1, np.array([1], np.int8)), [0, 1, 1], 0, 1),
@@ -109,7 +109,7 @@ def test_a_vector_grows_in_a_dtype_that_holds_it(dtype, grown):
 
 
 def told_apart(obs, own):
-    """The parts under their keys, the observation's own among them left out."""
+    """Check the keys of an observation, and return its added parts."""
     assert list(obs) == [*own, "previous_action", "previous_reward", "episode_start"]
     return [obs[key].tolist() for key in ("previous_action", "previous_reward", "episode_start")]
 
@@ -167,7 +167,7 @@ def test_mistakes_are_named(observation_space, action_space, observe, message):
 
 
 def test_only_what_is_told_must_fit():
-    """Actions that cannot be flattened and a key that is not added are no obstacle."""
+    """If only the reward is added, actions may be of any space, and the key of the action may exist."""
     space = spaces.Dict({"previous_action": VECTOR})
     env = PreviousStep(Scripted({"previous_action": SEEN}, space, spaces.Sequence(VECTOR)), ["reward"])
     assert env.reset()[0]["previous_action"] is SEEN

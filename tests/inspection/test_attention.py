@@ -1,4 +1,4 @@
-"""The attention of every fast memory against the matrix that is read, and against numbers worked out by hand."""
+"""The attention of every fast memory against the matrix that is read, and against numbers computed by hand."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ OPTIONS = [
 
 
 def sequence(options) -> tuple[FastWeights, Tensor, Tensor]:
-    """A core with weights of no particular form, inputs [8, 3, 4], and starts in the middle of two rows."""
+    """Return a core with random weights, inputs [8, 3, 4], and starts in the middle of two rows."""
     core = FastWeights(4, 6, **options)
     with torch.no_grad():
         for p in core.parameters():
@@ -35,7 +35,7 @@ def sequence(options) -> tuple[FastWeights, Tensor, Tensor]:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_parts_add_up_to_the_read_and_to_the_step(options):
-    """With the matrix that a step-by-step run carries: the weighted sum is A h_s, and equation 5 gives the step."""
+    """With A from a step-by-step run, the weighted sum is A h_s, and equation 5 gives the step's output."""
     core, x, start = sequence(options)
     found = trace(core, x, start=start)
     state = core.initial_state(3)
@@ -54,7 +54,7 @@ def test_the_parts_add_up_to_the_read_and_to_the_step(options):
 
 
 def test_the_last_read_of_a_settled_row_is_the_one_that_settled_it():
-    """Equation 5 with it gives the very output, however many inner steps the row took."""
+    """Equation 5 with the last read gives the output, for any number of inner steps."""
     core, x, start = sequence({"inner_steps": "adaptive", "tolerance": 0.2, "max_inner_steps": 5})
     taken = core.inner_steps_taken(x, start=start)
     assert len(taken.unique()) > 1
@@ -70,7 +70,7 @@ def test_the_last_read_of_a_settled_row_is_the_one_that_settled_it():
 
 
 def test_single_precision_too():
-    """The compiled scan's hidden states, in the floats that agents use."""
+    """In float32, which agents use, the hidden states come from the compiled scan."""
     core, x, start = sequence({"inner_steps": 2})
     core, x = core.float(), x.float()
     found = trace(core, x, start=start)
@@ -97,7 +97,7 @@ def test_nothing_is_attended_to_in_the_future_or_in_another_episode(options):
 
 
 def test_by_hand():
-    """One unit, W = 1/2, C = 1, decay 1/2, fast_lr 1, inputs 1; the values of h are those of the cell's own test.
+    """One unit, W = 1/2, C = 1, decay 1/2, fast_lr 1, inputs 1; the values of h are as in the cell's own test.
 
     t=2 reads A = h(1)^2 = 1 with h_0 = 3/2: weight 1 * h(1) . h_0 = 3/2; then with h_1 = 3: weight 3; h(2) = 9/2.
     t=3: boundary 9/4 + 1 = 13/4 = h_0; weights 1/2 * 1 * 13/4 = 13/8 and 9/2 * 13/4 = 117/8.
@@ -130,7 +130,7 @@ def test_normalised_storage_by_hand():
 
 
 def written_under(keys, written, decay):
-    """Reads of one row and head from keys and what is written under them, [T, d] each; no more than growth needs."""
+    """Return the reads of one row and head that ``growth`` needs, from keys and written values, each [T, d]."""
     parts = (part[:, None, None] for part in (keys, written))
     return Reads(*parts, None, None, torch.full((len(keys), 1, 1), decay), None)
 
@@ -170,7 +170,7 @@ def test_other_cores_have_units_only(name, options):
 
 
 def test_reads_of_given_outputs():
-    """The function behind it takes what is known; a row's reads do not depend on the other rows."""
+    """``reads`` takes known outputs; a row's reads do not depend on the other rows."""
     core, x, start = sequence({})
     start[0] = True
     y, _ = core(x, start=start)
@@ -181,7 +181,7 @@ def test_reads_of_given_outputs():
 
 
 def test_growth_of_few_units_among_many():
-    """Most units silent, A of rank one: float32 eigenvalues do not always converge there."""
+    """Most units are zero and A has rank one, for which float32 eigenvalues do not always converge."""
     generator = torch.Generator().manual_seed(0)
     key = torch.relu(torch.randn(1, 1, 128, generator=generator, dtype=torch.float32))
     key[..., torch.randperm(128, generator=generator)[:77]] = 0

@@ -28,7 +28,7 @@ TAKEN = {
 
 @st.composite
 def problems(draw):
-    """A core of the family with drawn options, inputs [T, B, D], and starts anywhere."""
+    """Draw a core of the family with its options, inputs [T, B, D], and starts anywhere."""
     name = draw(st.sampled_from(FAMILY))
     options = {option: draw(OPTIONS[option]) for option in TAKEN.get(name, ("conv_size", "output_gate"))}
     T, B = draw(st.integers(1, 9)), draw(st.integers(1, 3))
@@ -39,9 +39,9 @@ def problems(draw):
 
 
 def check(core, x, start):
-    """Every claim of ``Trace`` about the fast memory, step by step, with W as the core's ``step`` leaves it.
+    """Check every claim of ``Trace`` about the fast memory, step by step, with W from the core's ``step``.
 
-    Weights are formed by their definition, from products of the decays; the decays, from the projection of the input.
+    The weights are computed by their definition, from products of the decays; the decays come from the projection.
     """
     found = trace(core, x, start=start)
     T, B, heads, d = found.keys.shape
@@ -55,14 +55,14 @@ def check(core, x, start):
         alphas.append(gates[:, 1].sigmoid().numpy() if gates.shape[1] == 2 else np.ones((B, heads)))
         old, new = before.W.numpy(), state.W.numpy()
         key, written, query = found.keys[t], found.written[t], found.queries[t, :, :, 0]
-        # What is written, where and how much of the old is left.
+        # The written value, its key, and the decay of the old W.
         outer = written[..., None] * key[..., None, :]
         np.testing.assert_allclose(new[:, :, :d], alphas[t][..., None, None] * old[:, :, :d] + outer, atol=1e-12)
         if isinstance(core, SumRule):
             np.testing.assert_allclose(new[:, :, d], old[:, :, d] + key, atol=1e-12)
         else:
             np.testing.assert_allclose(np.linalg.norm(key, axis=-1), 1)
-        # The read, and what comes of it.
+        # The read, and the output.
         read = np.einsum("bhed,bhd->bhe", new, query)
         divisor = read[..., d:] + 1e-6 if isinstance(core, SumRule) else np.ones((B, heads, 1))
         read = read[..., :d] / divisor
@@ -98,7 +98,7 @@ def test_the_parts_add_up_to_the_read_in_every_head(problem):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_over_several_chunks_and_in_single_precision(name):
-    """More steps than are computed at once, an episode that begins between: against the core's own outputs."""
+    """Compare with the core's outputs over more steps than one chunk, with an episode that begins inside."""
     core = make_core(name, D, H, num_heads=2, output_gate=False)
     x, start = torch.randn(2 * CHUNK + 9, 2, D), torch.zeros(2 * CHUNK + 9, 2, dtype=torch.bool)
     start[CHUNK + 5, 1] = True
@@ -112,7 +112,7 @@ def test_the_family_is_all_there():
 
 
 def test_by_hand():
-    """One unit, keys and queries of direction 1: v = silu(x), and what each step writes corrects what is there.
+    """One unit, keys and queries equal 1: v = silu(x), and each step's write corrects the stored value.
 
     At beta = 1/2 and inputs 1, 1: v = silu(1) = s. The first step writes s/2; the second (s - s/2) / 2 = s/4. All
     weights are 1, so the reads are s/2 and 3s/4.

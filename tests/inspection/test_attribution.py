@@ -1,4 +1,4 @@
-"""Gradient attribution, over all cores: against finite differences, and where it must be zero."""
+"""Gradient attribution, over all cores: against finite differences, and zero where it must be."""
 
 import pytest
 import torch

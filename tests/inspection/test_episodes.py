@@ -1,4 +1,4 @@
-"""Traces of trained agents: against what the agent itself says step by step."""
+"""Traces of trained agents, against the agent's own step-by-step results."""
 
 import gymnasium as gym
 import numpy as np
@@ -23,7 +23,7 @@ def agent(algorithm="ppo", obs="vector", action="discrete", **policy_kwargs):
 
 
 class Stepping:
-    """The model's own step-by-step answers, recorded as it plays."""
+    """Record the model's own step-by-step results as it plays."""
 
     def __init__(self, model):
         self.model, self.said = model, []
@@ -60,7 +60,7 @@ def test_what_the_agent_said_step_by_step(algorithm, core, monkeypatch):
 
 
 def played(model, env, seed):
-    """One episode by hand: rewards, values and the state of the actor's core before every step."""
+    """Play one episode by hand; return rewards, values and the actor core's state before every step."""
     policy, obs = model.policy, env.reset(seed=seed)[0]
     stepper = policy.actor_core.stepper(1)
     critic = policy.critic_core.stepper(1) if policy.critic_core is not None else None
@@ -83,7 +83,7 @@ def played(model, env, seed):
 
 @pytest.mark.parametrize("critic", ["shared", "detached", "separate", "none"])
 def test_values_rewards_and_reads(critic):
-    """The attention of every step of an agent adds up to the read of the matrix that it carried."""
+    """At every step of an agent, the attention adds up to the read of its A."""
     model, env = agent(core="fast_weights", critic_core=critic)
     found = trace(model, env, episodes=2, seed=3)
     for b in range(2):
@@ -98,7 +98,7 @@ def test_values_rewards_and_reads(critic):
 
 @pytest.mark.parametrize("core", ["sum_rule", "delta_net", "gated_delta_net", "rotary_fast_weights"])
 def test_reads_of_programmers_give_the_outputs(core):
-    """The parts add up, through the output gate if there is one, to what the core put out for its inputs."""
+    """The parts add up, through the output gate if there is one, to the core's output."""
     model, env = agent(core=core, core_kwargs={"num_heads": 2})
     found = trace(model, env, episodes=3, seed=3)
     read = torch.from_numpy(np.einsum("tbhsu,ubhe->tbhe", found.attention, found.written)).flatten(2)
@@ -157,7 +157,7 @@ def test_spaces(obs, action, tmp_path):
 
 @pytest.mark.parametrize("action", ACTION_SPACES)
 def test_attribution_is_by_the_observations(action):
-    """The derivative of the last action's logit by what was seen, by finite differences."""
+    """Compare with finite differences of the last action's logit by the observations."""
     model, env = agent(action=action)
     found = trace(model, env, seed=2, attribution=True)
     assert found.attribution[0, 0, 0] > 1e-4

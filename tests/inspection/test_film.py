@@ -1,4 +1,4 @@
-"""The film of an episode, read back from its pixels; films in files."""
+"""The film of an episode, checked by its pixels; films in files."""
 
 import sys
 
@@ -15,7 +15,7 @@ from fwagents.sb3 import MemoryPPO
 
 
 def episode(**changes) -> Trace:
-    """Three steps with two inner steps, a screen of two colours, a grid of 5 x 5 seen, and weights chosen by hand."""
+    """Return a trace of three steps with two reads each, two-coloured screens, 5 x 5 observations, given weights."""
     attention = np.zeros((3, 1, 1, 2, 3))
     attention[1, 0, 0, 1] = [0.2, 0, 0]
     attention[2, 0, 0, 1] = [0.3, -0.05, 0]
@@ -39,14 +39,14 @@ LEGEND = LINE + GAP + 1  # pixels at the bottom
 
 
 def count(picture, colour):
-    """Pixels of a colour, outside the legend."""
+    """Count the pixels of a colour, outside the legend."""
     return int((picture[:-LEGEND] == np.array(colour)).all(-1).sum())
 
 
 def test_the_legend_has_every_colour_in_every_picture():
     for picture in film(episode()):
         for colour in (CHOSEN, OTHER, VALUE, LOOK):
-            # A square of ten pixels a side; letters are of another colour.
+            # The mark is a square of ten pixels a side; letters have another colour.
             assert int((picture[-LEGEND:] == np.array(colour)).all(-1).sum()) == 100
         assert (picture[-LEGEND:, -GAP:] == picture[-1, -1]).all(), "the legend fits"
 
@@ -73,13 +73,13 @@ def test_what_the_read_comes_from():
     assert looks(found, 2) == pytest.approx(np.array([[0.75, 0.25, 0]]))
     pictures = list(film(found))
     assert (count(pictures[0], LOOK), count(pictures[3], LOOK)) == (0, 0)
-    # Bars of one width: the second is a third as high as the first.
+    # The bars have equal widths; the second is a third as high as the first.
     one, two = count(pictures[1], LOOK), count(pictures[2], LOOK)
     assert two / one == pytest.approx(4 / 3, rel=0.03)
 
 
 def of_heads():
-    """The episode with three heads that read once a step, their own write too; the second writes nothing."""
+    """Return the episode with three heads that read once per step, with their own write; the second writes nothing."""
     attention, written = np.zeros((3, 1, 3, 1, 3)), np.ones((3, 1, 3, 1))
     written[:, :, 1] = 0
     attention[1, 0, :, 0] = [[0, 1, 0], [5, 5, 0], [-3, 0, 0]]
@@ -96,7 +96,7 @@ def test_each_head_has_a_strip():
     strips = [strip[2:-2] for strip in np.split(lowest, 3)]
     heads = [(strip == np.array(LOOK)).all(-1) for strip in strips]
     assert not heads[1].any()
-    # A third as high as the bar of head 3, and to its right.
+    # The bar is a third as high as the bar of head 3, and to its right.
     assert heads[2].sum() / heads[0].sum() == pytest.approx(3, rel=0.15)
     assert heads[0].nonzero()[1].min() > heads[2].nonzero()[1].max() > GAP + MARGIN
     assert (pictures[1][-LEGEND:, -GAP:] == pictures[1][-1, -1]).all(), "the legend fits"
@@ -174,7 +174,7 @@ def test_of_an_agent_and_into_files(tmp_path):
 
 
 def test_mp4(tmp_path):
-    """Read back by the same library, grey by grey; codecs round."""
+    """The film is read back by the same library, one grey level per frame; codecs round."""
     write_video((np.full((48, 64, 3), 50 * n, np.uint8) for n in range(5)), tmp_path / "play.mp4", 5)
     read = imageio_ffmpeg.read_frames(str(tmp_path / "play.mp4"))
     about = next(read)

@@ -1,4 +1,4 @@
-"""Compile the Triton kernels for a GPU that need not be there, as the scan would launch them; prints what they use.
+"""Compile the Triton kernels, as the scan launches them, without a GPU; print the resources that they use.
 
 python -m tests.kernels.ahead_of_time R T float32
 """
@@ -24,7 +24,7 @@ TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", i
 
 
 class Compiled:
-    """In a kernel's place: a launch compiles it for the arguments it is given, and runs nothing."""
+    """Replaces a kernel: a launch compiles it for the given arguments, and runs nothing."""
 
     def __init__(self, kernel):
         self.kernel = kernel
@@ -48,7 +48,7 @@ class Compiled:
 
 
 def resources(compiled) -> str:
-    """Registers and spilled bytes of a thread, shared bytes of a program."""
+    """Return the registers and spilled bytes per thread, and the shared bytes per program, as text."""
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "cubin"
         cubin.write_bytes(compiled.asm["cubin"])

@@ -1,4 +1,4 @@
-"""Random scans, and how far two sets of results are apart."""
+"""Random scans, and the distance between two sets of results."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from fwagents.kernels.cpu import memory
 
 
 class Scan(NamedTuple):
-    """A scan, and gradients at its results."""
+    """A scan, and the gradients of its results."""
 
     inputs: ScanInputs
     options: ScanOptions
@@ -40,12 +40,12 @@ def random_scan(T, B, R, options=None, *, norms=1, state=True, starts=0.0, width
 
 
 def changed(inputs: ScanInputs, change) -> ScanInputs:
-    """The inputs with a function applied to each tensor of numbers."""
+    """Return the inputs with a function applied to each float tensor."""
     return ScanInputs(*(x if x is None or x.dtype == torch.bool else change(x) for x in inputs))
 
 
 def poison(monkeypatch) -> None:
-    """Fill fresh memory with NaN, so that nothing can be right because it happened to be zero."""
+    """Fill fresh memory with NaN, so that no result is right because memory happened to be zero."""
 
     def filled(x):
         if isinstance(x, Tensor) and x.device.type != "meta":
@@ -61,7 +61,7 @@ def poison(monkeypatch) -> None:
 
 
 def results(scan: Scan, backend: str, dtype=torch.float32, device="cpu") -> dict[str, Tensor]:
-    """Outputs, final state and every gradient, by name."""
+    """Return outputs, final state and every gradient, by name."""
     inputs = changed(scan.inputs, lambda x: x.to(device, dtype).requires_grad_())
     if inputs.start is not None:
         inputs = inputs._replace(start=inputs.start.to(device))
@@ -72,7 +72,7 @@ def results(scan: Scan, backend: str, dtype=torch.float32, device="cpu") -> dict
 
 
 def inner_steps_taken(scan: Scan, tolerance: float) -> Tensor:
-    """How many each row takes at each step with another tolerance, by the reference in float64 [T, B]."""
+    """Return the numbers of inner steps [T, B] with another tolerance, by the reference in float64."""
     taken = torch.zeros(scan.inputs.drive.shape[:2], dtype=torch.int64)
     options = scan.options._replace(tolerance=tolerance)
     fast_weight_scan(changed(scan.inputs, Tensor.double), options, backend="torch", taken=taken)
@@ -80,7 +80,7 @@ def inner_steps_taken(scan: Scan, tolerance: float) -> Tensor:
 
 
 def distance(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
-    """For each tensor its largest absolute error over its largest absolute value."""
+    """Return each tensor's largest absolute error over its largest absolute value."""
     assert found.keys() == truth.keys()
     return {
         name: (
@@ -91,7 +91,7 @@ def distance(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, fl
 
 
 def nudged(scan: Scan) -> Scan:
-    """The same scan with every float moved by about a rounding error."""
+    """Return the scan with every float changed by about a rounding error."""
     draw = torch.Generator().manual_seed(1)
 
     def nudge(x):

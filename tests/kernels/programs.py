@@ -11,7 +11,7 @@ from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions, Pr
 
 
 class ProgramScan(NamedTuple):
-    """A scan, and gradients at its results."""
+    """A scan, and the gradients of its results."""
 
     inputs: ProgramInputs
     options: ProgramOptions
@@ -43,7 +43,7 @@ def random_program(
         torch.rand(T, B, generator=draw) < starts if starts else None,
         *((1 + 0.1 * normal(H), 0.1 * normal(H), normal(H, H) / H**0.5, 0.1 * normal(H)) if mixed else (None,) * 4),
     )
-    if not options.delta and state:  # the sums of keys, which are positive
+    if not options.delta and state:  # sums of keys are positive
         W = torch.cat([inputs.W, 1 + torch.rand(B, options.heads, 1, size, generator=draw)], 2)
         inputs = inputs._replace(W=W)
     extra = 0 if options.delta else 1
@@ -52,7 +52,7 @@ def random_program(
 
 
 def program_results(scan: ProgramScan, run=programmer.scan, dtype=torch.float32) -> dict[str, Tensor]:
-    """Outputs, final state and every gradient, by name."""
+    """Return outputs, final state and every gradient, by name."""
     inputs = ProgramInputs(
         *(x if x is None or x.dtype == torch.bool else x.detach().to(dtype).requires_grad_() for x in scan.inputs)
     )
@@ -66,5 +66,5 @@ def program_results(scan: ProgramScan, run=programmer.scan, dtype=torch.float32)
 
 
 def loop_results(scan: ProgramScan, dtype=torch.float64) -> dict[str, Tensor]:
-    """The same by the loop over steps."""
+    """Return the same results from the loop over steps."""
     return program_results(scan, loop_form, dtype)

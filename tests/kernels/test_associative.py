@@ -1,4 +1,4 @@
-"""The compiled scan of the associative LSTM against its torch form in float64, and which of them runs when."""
+"""The compiled scan of the associative LSTM against its torch form in float64, and the choice between them."""
 
 import copy
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ NAMES = ("x", "h", "c", "weight_ih", "weight_hh", "bias")
 
 
 def problem(T, B, D=3, H=6, copies=2, heads=2):
-    """Arguments of a scan, keys and values inside the unit circle and outside, and gradients at its results."""
+    """Return a scan's arguments, with keys and values on both sides of the unit circle, and its results' gradients."""
     core = AssociativeLSTM(D, H, num_copies=copies, num_heads=heads)
     weights = [(3 * p).detach() for p in (core.weight_ih, core.weight_hh, core.bias)]
     tensors = torch.randn(T, B, D), torch.randn(B, H), torch.randn(B, copies, H), *weights
@@ -26,7 +26,7 @@ def problem(T, B, D=3, H=6, copies=2, heads=2):
 
 
 def results(run, heads, permutations, tensors, cotangents, dtype=torch.float32, wanted=NAMES):
-    """Outputs, final state and the wanted gradients, by name."""
+    """Return outputs, final state and the wanted gradients, by name."""
     named = {name: x.detach().to(dtype).requires_grad_(name in wanted) for name, x in zip(NAMES, tensors, strict=True)}
     out = run(heads, permutations, *named.values())
     pairs = [(o, d.to(dtype)) for o, d in zip(out, cotangents, strict=True) if d is not None]
@@ -68,7 +68,7 @@ def test_gradients_only_where_asked(wanted):
 
 
 def test_gradcheck():
-    """Against finite differences of the compiled scan itself, as close as float32 lets them come."""
+    """Compare with finite differences of the compiled scan itself, within float32 precision."""
     heads, permutations, tensors, _ = problem(3, 2, D=2, H=4)
     inputs = [x.requires_grad_() for x in tensors]
     with pytest.warns(UserWarning, match="not a double precision"):
@@ -93,7 +93,7 @@ def test_strides_do_not_matter():
 
 @pytest.mark.parametrize("rate", [0.1, 0.6])
 def test_episodes(rate):
-    """The core in float32 against itself in float64, state and weights included; both as a stretch and as steps."""
+    """Compare the core in float32 with itself in float64, with state and weights, as a stretch and step by step."""
     core = AssociativeLSTM(4, 6)
     truth = copy.deepcopy(core).double()
     start = torch.rand(20, 5) < rate
@@ -153,7 +153,7 @@ def test_it_runs_by_default(core):
 
 @pytest.fixture
 def uncompiled(monkeypatch):
-    monkeypatch.setattr(associative, "associative_kernels", SimpleNamespace)  # has no kernel
+    monkeypatch.setattr(associative, "associative_kernels", SimpleNamespace)  # a namespace without kernels
 
 
 @pytest.mark.usefixtures("fresh_compiler")

@@ -1,4 +1,4 @@
-"""The memory that traces and scratch are taken from."""
+"""The memory pool for traces and scratch arrays."""
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,7 @@ def test_the_pool_holds_no_more_than_it_may(monkeypatch):
 
 
 def test_threads_never_share_a_block():
-    """Each writes its own number all over what it was lent and finds nothing else there."""
+    """Each thread fills its block with its own number and later finds no other number in it."""
     size = memory.POOLED
 
     def work(number):

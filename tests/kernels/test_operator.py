@@ -1,4 +1,4 @@
-"""The compiled scan as a torch operator, and which backend runs when."""
+"""The compiled scan as a torch operator, and the choice of the backend."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_compiles_without_a_graph_break(options):
     assert torch.allclose(found, expected)
 
 
-# A small rate, as many reads at a large one magnify rounding beyond what a second derivative in float32 can take.
+# The rate is small: many reads at a large rate amplify rounding too much for a second derivative in float32.
 @pytest.mark.parametrize("options", [{}, {"inner_steps": 0}, {"inner_steps": "adaptive", "fast_lr": 0.1}], ids=str)
 def test_second_derivatives_come_from_the_reference(options):
     def penalty(backend, dtype):

@@ -38,7 +38,7 @@ def start_run(cache: Path) -> "subprocess.Popen[str]":
 
 
 def on_two_threads(seed: int) -> dict[str, np.ndarray]:
-    """Nothing but the compiled scan: torch's own OpenMP threads do not survive a fork."""
+    """Run only the compiled scan, since torch's own OpenMP threads do not survive a fork."""
     scan = random_scan(48, 16, 64, seed=seed)
     torch.set_num_threads(2)
     found = results(scan, "numba")
@@ -48,7 +48,7 @@ def on_two_threads(seed: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_workers(method):
-    """The parent has used its own threads before it makes the workers."""
+    """The parent uses its own threads before it starts the workers."""
     on_two_threads(0)
     with multiprocessing.get_context(method).Pool(2) as pool:
         found = pool.map_async(on_two_threads, [1, 2]).get(timeout=60)
@@ -59,7 +59,7 @@ def test_workers(method):
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_agents_train_beside_subprocess_environments(method):
-    """The parent runs the scan on its own threads, makes the workers, and goes on with it."""
+    """The parent runs the scan on its own threads before and after it starts the workers."""
     on_two_threads(0)
     env = SubprocVecEnv([make_env] * 2, start_method=method)
     model = MemoryPPO("MemoryPolicy", env, n_steps=6, n_epochs=1, policy_kwargs={"hidden_size": 20}, device="cpu")
@@ -104,7 +104,7 @@ def test_an_interrupt_at_any_moment_leaves_the_scan_whole():
 
 @pytest.mark.slow
 def test_processes_share_a_fresh_cache(tmp_path):
-    """They compile and save at the same time; whoever comes after them loads, and says nothing."""
+    """The processes compile and save at the same time; a later process loads without a message."""
     runs = [start_run(tmp_path) for _ in range(2)]
     for run in runs:
         out, err = run.communicate(timeout=200)
@@ -127,7 +127,7 @@ def test_processes_share_a_fresh_cache(tmp_path):
     ids=len,
 )
 def test_where_kernels_are_kept(variables, folder, monkeypatch):
-    """By user, not by installation."""
+    """The folder belongs to the user, not to the installation."""
     for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -142,7 +142,7 @@ def triple(out, x):
 
 @pytest.fixture
 def compiled_triple(tmp_path, monkeypatch):
-    """Compiles a small kernel, or loads it, and says which; and the folder that it is kept in."""
+    """Return a function that compiles or loads a small kernel and says which, and the folder of its cache."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
 
     hits = []
@@ -214,7 +214,7 @@ def test_kernels_of_other_versions_do_not_pile_up(compiled_triple, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, compiled_triple, capsys, monkeypatch):
-    """A file stands in its place, which stops even the superuser."""
+    """A file with the folder's name makes writing fail even for the superuser."""
     run, _ = compiled_triple
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, compiled_triple, capsys, monk
 
 @pytest.mark.slow
 def test_damaged_cache(tmp_path):
-    """The real kernels, all of them damaged."""
+    """All files of the real kernels are damaged."""
     start_run(tmp_path).communicate(timeout=200)
     for file in tmp_path.rglob("*.kernel"):
         file.write_bytes(file.read_bytes()[:-1])

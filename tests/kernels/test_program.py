@@ -71,7 +71,7 @@ def test_drawn(T, B, D, heads, size, rule, conv, state, mixed, starts, begun, se
 @pytest.mark.usefixtures("_poisoned")
 @pytest.mark.parametrize("rule", FAMILY)
 def test_in_blocks(rule, monkeypatch):
-    """Blocks of so few steps that a sequence takes many."""
+    """A block has so few steps that a sequence needs many blocks."""
     monkeypatch.setattr(program_layout, "BLOCK", 1)
     program_layout.layout.cache_clear()
     check(random_program(70, 5, 7, 20, FAMILY[rule], starts=0.05))
@@ -207,7 +207,7 @@ def test_what_is_not_covered_goes_to_the_torch_form(how, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("rate", [0.0, 0.1])
 def test_cores_equal_their_torch_form(name, rate):
-    """In float64 the core runs in torch, in chunks; outputs, last states, and the gradients of all weights."""
+    """In float64 the core runs in torch, in chunks: compare outputs, last states, and the gradients of all weights."""
     core = make_core(name, 5, 24)
     exact = copy.deepcopy(core).double()
     x, start, weight = torch.randn(30, 4, 5), torch.rand(30, 4) < rate, torch.randn(30, 4, 24)
@@ -245,7 +245,7 @@ def arrays_of(seed):
 
 
 def test_forked_workers():
-    """The parent has used the scan's threads before; a worker has one, as torch's own do not survive a fork."""
+    """The parent has used the scan's threads; a worker has one thread, since torch's threads do not survive a fork."""
     torch.set_num_threads(2)
     arrays_of(0)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Stepping a core equals running it over the sequence, whatever is inside it."""
+"""For every core, stepping equals running over the sequence."""
 
 import pytest
 import torch

@@ -25,7 +25,7 @@ def _poisoned(monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Chunks of 4 steps, and 16 lines of a matrix at a time, so that small scans have several of both."""
+    """Set chunks of 4 steps and blocks of 16 rows of a matrix, so that small scans have several of both."""
 
     def plan(steps, size):
         return gpu.Plan(chunk=4, padded=32, block=16, warps=1)
@@ -53,7 +53,7 @@ def test_one_chunk(scan):
 
 
 def test_a_size_that_streams():
-    """Two chunks, of which W and A do not fit into registers."""
+    """There are two chunks, and W and A do not fit into registers."""
     check(random_scan(34, 1, 160, width=3))
 
 
@@ -109,7 +109,7 @@ def test_nan_stays_in_its_episode_and_fills_it():
 
 
 def test_a_core_runs_it():
-    """Outputs, state and gradients of the core itself; episodes that begin inside and a state handed on."""
+    """Compare outputs, state and gradients of the core, with episodes that begin inside and a carried state."""
     found, truth = (FastWeights(3, 8, backend=backend).to(DEVICE) for backend in ("triton", "torch"))
     found.load_state_dict(truth.state_dict())
     x, start = torch.randn(4, 2, 3, device=DEVICE), torch.tensor([[False, True]] * 4, device=DEVICE)
@@ -181,7 +181,7 @@ def test_by_default_a_gpu_takes_it_and_a_cpu_does_not(backend, monkeypatch):
 
 @pytest.mark.parametrize(("size", "dtype"), [(20, "float32"), (20, "bfloat16"), (200, "float32")])
 def test_kernels_compile_for_a_gpu(size, dtype, tmp_path):
-    """To machine code for a Hopper, which needs none; the interpreter would take what a GPU does not have."""
+    """The kernels compile to machine code for a Hopper, without one; the interpreter ignores a GPU's limits."""
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "tests.kernels.ahead_of_time", str(size), "3", dtype]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ from fwagents.kernels import ScanOptions
 from tests.kernels.problems import distance, inner_steps_taken, nudged, poison, random_scan, results
 
 TOLERANCE = 1e-4
-# Past this length rounding itself grows, and what counts is how far off the same sums are in plain float32.
+# Beyond this length rounding errors grow, and the limit is the error of the same sums in plain float32.
 LONG = 300
 
 
@@ -35,8 +35,8 @@ OPTIONS = st.builds(
     fast_lr=st.sampled_from([0.0, 0.1, 0.5]),
     sustained=st.booleans(),
     normalize_storage=st.booleans(),
-    norm_eps=st.sampled_from([1e-5, 1e-3]),  # left out, it is drawn from all floats, and float32 has no 5e-324
-    tolerance=st.none(),  # where a row settles on the edge of it, any two float32 programs may part
+    norm_eps=st.sampled_from([1e-5, 1e-3]),  # otherwise drawn from all floats, and float32 has no 5e-324
+    tolerance=st.none(),  # two float32 programs can differ for a row whose change equals the tolerance
 )
 
 
@@ -59,11 +59,11 @@ OPTIONS = st.builds(
 )
 def test_drawn(T, B, R, options, norm, state, starts, width, seed):
     norms = {"none": 0, "shared": 1, "each": options.inner_steps}[norm]
-    if not norms:  # nothing holds the state in check
+    if not norms:  # nothing bounds the state
         options = options._replace(fast_lr=options.fast_lr * 0.02)
     scan = random_scan(T, B, R, options, norms=norms, state=state, starts=starts, width=width, seed=seed)
     truth, moved = (results(s, "torch", torch.float64) for s in (scan, nudged(scan)))
-    # At a kink of a ReLU any two float32 programs may part; such data shows in float64 as well.
+    # Near a ReLU's kink two float32 programs can differ; such data is sensitive in float64 as well.
     assume(max(distance(moved, truth).values()) < TOLERANCE / 4)
     check(scan)
 
@@ -73,7 +73,7 @@ def test_drawn(T, B, R, options, norm, state, starts, width, seed):
 @pytest.mark.parametrize("R", [20, 37, 101])
 @pytest.mark.parametrize("width", [0, 9])
 def test_folded(R, state, starts, width):
-    """Long enough that A is formed, carried and folded again; with the projection inside the scan and outside."""
+    """The sequence is so long that A is formed, carried and formed again, with the projection inside and outside."""
     check(random_scan(257, 5, R, ScanOptions(decay=0.9), state=state, starts=starts, width=width, seed=R))
 
 
@@ -110,7 +110,7 @@ def test_both_references_agree():
     ids=["short", "a norm each", "normalized", "identity", "folded", "no norm"],
 )
 def test_adaptive(scan):
-    """No row moves by the tolerance to within rounding, so that all must agree on where it has settled."""
+    """No row's change is within rounding of the tolerance, so all backends must settle at the same step."""
     taken, less, more = (inner_steps_taken(scan, scan.options.tolerance * factor) for factor in (1.0, 0.9999, 1.0001))
     assert torch.equal(less, more)
     assert len(taken.unique()) > 2

@@ -1,4 +1,4 @@
-"""The policy under RLlib says what it says under SB3: over chunks, zeros and cuts, for every core."""
+"""The policy under RLlib equals the policy under SB3, over chunks, padding and truncations, for every core."""
 
 import copy
 import time
@@ -31,7 +31,7 @@ SIZE = {"size": 5}
 
 
 def trained(core, critic_core="separate", **kwargs):
-    """An agent that has learned for a moment, so that its weights are no longer the initial ones."""
+    """Return an agent that has learned a little, so that its weights are not the initial ones."""
     env = make_vec_env("PartialCatch-v0", 4, seed=0, **SIZE)
     policy_kwargs = {"core": core, "hidden_size": 8, "critic_core": critic_core}
     model = MemoryPPO("MemoryPolicy", env, n_steps=8, learning_rate=0.01, policy_kwargs=policy_kwargs, seed=0, **kwargs)
@@ -39,7 +39,7 @@ def trained(core, critic_core="separate", **kwargs):
 
 
 def runner_for(module, chunk_length, num_envs=3):
-    """An env runner in this process that plays with a module's weights; and its configuration."""
+    """Return an env runner in this process that plays with a module's weights, and its configuration."""
     config = with_memory(PPOConfig(), chunk_length=chunk_length, **module.model_config["policy_kwargs"])
     config.environment(ENV, env_config=SIZE).env_runners(
         num_env_runners=0, num_envs_per_env_runner=num_envs, gym_env_vectorize_mode="vector_entry_point"
@@ -51,14 +51,14 @@ def runner_for(module, chunk_length, num_envs=3):
 
 
 def learner_batch(config, module, episodes):
-    """What a learner makes of a sample."""
+    """Return the batch that a learner makes from a sample."""
     pipeline = config.build_learner_connector(module.observation_space, module.action_space)
     pipeline.prepend(AddOneTsToEpisodesAndTruncate())
     return pipeline(rl_module=module, batch={}, episodes=episodes, shared_data={})
 
 
 def on_whole_episodes(model, episodes):
-    """Logits and values of every observation, by the cores' own forward over one stream with starts."""
+    """Return logits and values of every observation, by the cores' ``forward`` over one stream with starts."""
     policy = model.policy
     obs = torch.from_numpy(np.concatenate(episodes)).float()
     start = torch.zeros(len(obs), 1, dtype=torch.bool)
@@ -76,7 +76,7 @@ def on_whole_episodes(model, episodes):
     return torch.tensor_split(logits, ends), torch.tensor_split(values, ends)
 
 
-# Stretches have up to four steps, and RLlib adds one: chunks shorter than that, as long as either, and longer.
+# Stretches have up to four steps, and RLlib adds one: chunks are shorter, equally long, and longer.
 @pytest.mark.parametrize(("core", "chunk_length"), [*((core, 2) for core in CORES), ("gru", 3), ("gru", 4), ("gru", 9)])
 def test_chunks_agree_with_whole_episodes(core, chunk_length):
     model = trained(core)
@@ -95,7 +95,7 @@ def test_chunks_agree_with_whole_episodes(core, chunk_length):
     logits, values = on_whole_episodes(model, list(whole.values()))
     expected = {id_: pair for id_, *pair in zip(whole, logits, values, strict=True)}
     for sample in samples:
-        # What was played, and what the policy said then.
+        # The played steps, and the policy's outputs at that time.
         ids, begins, lengths = zip(*((s.id_, s.t_started, len(s)) for s in sample), strict=True)
         for id_, begin, stretch in zip(ids, begins, sample, strict=True):
             said = stretch.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS)
@@ -110,7 +110,7 @@ def test_chunks_agree_with_whole_episodes(core, chunk_length):
         for id_, begin, length in zip(ids, begins, lengths, strict=True):
             rows = -(-(length + 1) // chunk_length)
             for found, truth in zip((out[Columns.ACTION_DIST_INPUTS], learned_values), expected[id_], strict=True):
-                # One step more than was played: the observation to bootstrap from.
+                # There is one step more than was played: the observation to bootstrap from.
                 stretch = found[row : row + rows].flatten(0, 1)[: length + 1]
                 torch.testing.assert_close(stretch, truth[begin : begin + length + 1], rtol=1e-4, atol=1e-5)
             row += rows
@@ -118,7 +118,7 @@ def test_chunks_agree_with_whole_episodes(core, chunk_length):
 
 
 def test_importance_ratios_are_one_where_nothing_was_learned():
-    """APPO and IMPALA weigh what was played by them: the same weights say the same, over chunks that begin anywhere."""
+    """APPO and IMPALA weigh samples by these ratios; chunks may begin anywhere."""
     module = from_sb3(trained("fast_weights"), 4)
     config = with_memory(IMPALAConfig(), chunk_length=4, **module.model_config["policy_kwargs"])
     config.environment(ENV, env_config=SIZE).env_runners(num_env_runners=0, num_envs_per_env_runner=3)
@@ -149,7 +149,7 @@ def test_impala_trains():
         moved, end = set(), time.monotonic() + 300
         while moved != set(begun):
             assert time.monotonic() < end
-            algorithm.train()  # which waits for nothing
+            algorithm.train()  # may return before an update
             weights = algorithm.learner_group.get_weights()["default_policy"]
             moved = {name for name in begun if (weights[name] != begun[name]).any()}
         assert all(np.isfinite(part).all() for part in weights.values())
@@ -167,7 +167,7 @@ def test_weights_go_to_rllib_and_back(critic_core):
     to_sb3(module, other)
     for name, weights in model.policy.state_dict().items():
         torch.testing.assert_close(other.policy.state_dict()[name], weights, rtol=0, atol=0)
-    # The same greedy play, step by step, from the same observations.
+    # Greedy play is the same, step by step, from the same observations.
     obs, state, start = model.env.reset(), None, np.ones(4, bool)
     carried = {name: leaf.expand(4, *leaf.shape) for name, leaf in module.get_initial_state().items()}
     for _ in range(3):
@@ -225,7 +225,7 @@ def test_images_may_have_their_channels_last():
         state = {name: leaf.expand(2, *leaf.shape) for name, leaf in module.get_initial_state().items()}
         batch = {Columns.OBS: obs if isinstance(space, spaces.Dict) else obs["screen"], Columns.STATE_IN: state}
         policy = module.policy
-        # What SB3's own wrapper does to them.
+        # SB3's own wrapper changes them in this way.
         screen = obs["screen"][:, 0].permute(0, 3, 1, 2)
         alone = {"screen": screen, "speed": obs["speed"][:, 0]}
         with torch.no_grad():

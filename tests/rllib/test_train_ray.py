@@ -51,7 +51,7 @@ def wait_until(condition, process, seconds=400):
 
 
 def healthy(folder):
-    """Env runners at the last line of the log that says."""
+    """Return the last logged number of env runners."""
     with (folder / "progress.csv").open(newline="") as file:
         counts = [row.get("time/env_runners") for row in csv.DictReader(file)]
     return int(next((count for count in reversed(counts) if count), 0))
@@ -64,9 +64,9 @@ def run_folder(cwd):
 
 @pytest.mark.parametrize("algo", ["memory_ppo", "appo"])
 def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path, monkeypatch):
-    # A cluster that is dead, and was not asked for with --address.
+    # The variable names a dead cluster, which must be ignored without --address.
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    # A minibatch of one environment's rollout, which RLlib, counting otherwise, would find to be none.
+    # A minibatch is one environment's rollout, which RLlib, with its added step, would round down to none.
     batch = ("--batch-size", 6) if algo == "memory_ppo" else ()
     done = run(*TINY, "--num-workers", 1, "--algo", algo, *batch, "--total-timesteps", 200, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -80,10 +80,10 @@ def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path, mo
     assert result["steps"] >= 200
     for word in ("mean return", "95 % interval", "final_model", "Watch it play:", "tensorboard.main --logdir"):
         assert word in done.stdout, word
-    # Episodes of this game last as many steps as the board is high, less one, and are all logged.
+    # All episodes are logged; their length is the board's height less one.
     lengths = {row.split(",")[1] for row in (folder / "monitor.csv").read_text().splitlines()[2:]}
     assert lengths == {"5"}
-    # What was learned is an agent like any other.
+    # The trained agent loads like any other.
     model = MemoryPPO.load(folder / "final_model.zip")
     assert model.policy.actor_core.hidden_size == 8
 
@@ -91,9 +91,9 @@ def test_a_run_has_the_same_folder_and_the_same_closing_table(algo, tmp_path, mo
 @pytest.mark.parametrize(
     ("around", "size"),
     [
-        # A board of 6 x 6, twice.
+        # The observation is two boards of 6 x 6.
         (("--wrappers", "gymnasium.wrappers:DelayObservation(delay=1)", "--frame-stack", 2), 2 * 36),
-        # A board, the last action and reward, and the flag.
+        # The observation is a board, the last action and reward, and the flag.
         (("--observe", "action", "reward"), 36 + 3 + 1 + 1),
     ],
 )
@@ -103,7 +103,7 @@ def test_what_goes_around_the_environment_goes_around_it_on_the_runners(around, 
     folder = run_folder(tmp_path)
     model = MemoryPPO.load(folder / "final_model.zip")
     assert model.observation_space.shape[0] == size
-    # A game of five steps, the ball's last place unseen.
+    # The game has five steps.
     lengths = {row.split(",")[1] for row in (folder / "monitor.csv").read_text().splitlines()[2:]}
     assert lengths == {"5"}
 
@@ -129,7 +129,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
 
 @pytest.fixture
 def cluster():
-    """A cluster of three nodes in processes of this machine, of which the first does not play."""
+    """Start a cluster in processes of this machine, whose first node does not play."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
     yield cluster
     ray.shutdown()
@@ -146,10 +146,10 @@ def test_a_run_survives_the_loss_of_a_node(cluster, tmp_path):
     before = steps_of(folder)[-1]
     cluster.remove_node(nodes[1], allow_graceful=False)
     wait_until(lambda: healthy(folder) == 1 and steps_of(folder)[-1] > before + 200, process)
-    # A node that joins takes over what was lost.
+    # A new node takes over the lost runner.
     cluster.add_node(num_cpus=1, object_store_memory=STORE)
     wait_until(lambda: healthy(folder) == 2, process)
-    process.send_signal(signal.SIGTERM)  # which Ray would take for itself
+    process.send_signal(signal.SIGTERM)  # Ray would install its own handler
     assert process.wait(timeout=120) == 130
     assert (folder / "interrupted_model.zip").exists()
     steps = steps_of(folder)

@@ -1,4 +1,4 @@
-"""What TensorBoard reads of a run's page, by its own reader."""
+"""A run's TensorBoard page, read by TensorBoard's own reader."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Encoders: one linear layer and a ReLU, whichever way it gets there; images, with SB3's own nets as the truth."""
+"""Encoders: dense and sparse products give one linear layer and a ReLU; images against SB3's own nets."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from fwagents.sb3.encoders import (
 
 
 def screens(rows, nonzero, dtype=torch.float32):
-    """[rows, 8, 12] with so many values other than zero in all."""
+    """Return screens [rows, 8, 12] with ``nonzero`` non-zero values in total."""
     generator = torch.Generator().manual_seed(nonzero)
     x = torch.zeros(rows * 96, dtype=dtype)
     x[torch.randperm(rows * 96, generator=generator)[:nonzero]] = torch.randn(nonzero, generator=generator, dtype=dtype)
@@ -34,7 +34,7 @@ def test_the_sum_of_what_is_picked_is_the_product(nonzero, dtype):
     y = linear_of_sparse(x, layer)
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(torch.autograd.grad(y, (layer.weight, layer.bias), upstream), wanted)
-    # Also where rows do not lie one after the other.
+    # The rows need not be contiguous.
     torch.testing.assert_close(linear_of_sparse(x.T.contiguous().T, layer), expected)
 
 
@@ -79,7 +79,7 @@ def test_the_gradient_of_the_observation():
 
 
 def test_an_image_goes_through_nature_cnn_where_it_fits():
-    """And parts of a Dict are as SB3's own extractor has them, in its order."""
+    """The parts of a Dict equal those of SB3's own extractor, in the same order."""
     from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 
     space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
@@ -95,7 +95,7 @@ def test_an_image_goes_through_nature_cnn_where_it_fits():
 
 
 def test_a_small_image_is_seen_whole():
-    """Every pixel of every channel moves the features."""
+    """Every pixel of every channel affects the features."""
     space = spaces.Box(0, 255, (3, 5, 7), np.uint8)
     x = torch.rand(1, 3, 5, 7, requires_grad=True)
     ImageExtractor(space, 64)(x).sum().backward()
@@ -116,14 +116,14 @@ def test_a_small_image_is_seen_whole():
     ],
 )
 def test_the_encoder_of_an_image_is_bounded_whatever_its_sides(shape):
-    """The linear layer has at most 64 * 400 * 512 weights; every part of the image still moves the features."""
+    """The linear layer has at most 64 * 400 * 512 weights, and every part of the image affects the features."""
     encoder = ImageExtractor(spaces.Box(0, 255, shape, np.uint8))
     assert sum(p.numel() for p in encoder.parameters()) <= 64 * 400 * 512 + 100_000
     x = torch.rand(1, *shape, requires_grad=True)
     y = encoder(x)
     assert y.shape == (1, 512)
     (gradient,) = torch.autograd.grad(y.sum(), x)
-    # The last pixels of a side are out of the reach of NatureCNN's strides, as they are in SB3's.
+    # NatureCNN's strides do not reach the last pixels of a side, as in SB3.
     height, width = (side - 8 if min(shape[1:]) >= 36 else side for side in shape[1:])
     assert (gradient[:, :, :height, :width] != 0).float().mean() > 0.9
 

@@ -1,4 +1,4 @@
-"""A run stopped in the middle and resumed equals one that was never stopped, whatever stands around its environment."""
+"""A run that is stopped and resumed equals an uninterrupted run, with every wrapper around its environment."""
 
 import csv
 import os
@@ -27,12 +27,12 @@ TIMING = {"time/fps", "time/time_elapsed"}
 
 
 class Lives(gym.Wrapper):
-    """Remembers something of its own, and knows the environment by another name too."""
+    """A wrapper with its own state and a second reference to the environment."""
 
     def __init__(self, env):
         super().__init__(env)
         self.inside, self.total = env, 0.0
-        self.halve = lambda reward: reward / 2  # cannot be pickled, and does not change
+        self.halve = lambda reward: reward / 2  # cannot be pickled, and never changes
 
     def step(self, action):
         obs, reward, *rest = self.inside.step(action)
@@ -53,7 +53,7 @@ def environment(env_id, around):
 
 
 def trained(folder, env_id, around, core, algorithm, resumed_from=None):
-    """The model of a whole run in ``folder``, or of one that goes on from the middle of another."""
+    """Return the model of a whole run in ``folder``, or of a run resumed from the middle of another."""
     folder.mkdir()
     evaluation = VecNormalize(environment(env_id, around).venv, training=False, norm_reward=False)
     callbacks = [
@@ -100,7 +100,7 @@ def rows(path, skip, without):
 
 
 def check(tmp_path, env_id, around="dummy", core="gru", algorithm=MemoryPPO):
-    """Everything that a run leaves, times apart, is the same."""
+    """Check that the results of a whole and a resumed run are equal except for times."""
     one, other = tmp_path / "one", tmp_path / "other"
     whole = trained(one, env_id, around, core, algorithm)
     parts = trained(other, env_id, around, core, algorithm, resumed_from=one)
@@ -147,9 +147,9 @@ def test_every_algorithm(algorithm, tmp_path):
     check(tmp_path, "PartialCatch-v0", "dummy", "gru", algorithm)
 
 
-# The time can be shown only where it is limited.
+# Only environments with a time limit can show the time.
 AROUND = ("native", "dummy", "told", "time", "own", "statistics", "processes")
-# Every environment in everything that may stand around it, and with every algorithm.
+# Every environment in every wrapper, and with every algorithm.
 COMBINATIONS = [
     (name, around, (MemoryPPO, MemoryA2C, RecurrentPPO)[(i + j) % 3])
     for i, name in enumerate(OURS)
@@ -166,7 +166,7 @@ def test_every_combination(env_id, around, algorithm, tmp_path):
 
 @pytest.mark.parametrize("env_id", OURS)
 def test_an_environment_goes_on_from_its_state(env_id):
-    """Through the ends of episodes, time limits among them."""
+    """The steps include ends of episodes and time limits."""
     envs = [make_vec_env(env_id, ENVS, seed=seed, vec_env="dummy") for seed in (1, 5)]
     space = envs[0].action_space
     space.seed(0)
@@ -191,7 +191,7 @@ def test_an_environment_goes_on_from_its_state(env_id):
 
 
 def test_a_process_gives_its_state_and_leaves_interrupts_alone():
-    """Beside the same environment in this process."""
+    """Compare with the same environment in this process."""
     there, here = (make_vec_env("CartPoleNoVel-v1", 1, seed=1, vec_env=kind) for kind in ("subproc", "dummy"))
     try:
         there.reset()
@@ -227,7 +227,7 @@ def test_processes_of_others_cannot_tell():
 
 
 class Holding(gym.Wrapper):
-    """Holds something that cannot be copied."""
+    """A wrapper with an attribute that cannot be copied."""
 
     def __init__(self, env):
         super().__init__(env)

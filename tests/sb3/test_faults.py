@@ -28,7 +28,7 @@ VALUES = {
 
 
 class Failing(gym.Env):
-    """Fails in one way at step ``FAILS_AT`` of an episode, in the given environments of a batch."""
+    """An environment that fails in one way at step ``FAILS_AT`` of an episode, in the given environments of a batch."""
 
     observation_space, action_space = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(2)
 
@@ -87,7 +87,7 @@ def test_a_fault_in_another_process_is_raised_here_with_its_traceback(how):
     assert f"environment 0 of Failing at step {0 if how == 'reset' else FAILS_AT}" in str(caught.value)
     assert expected in str(caught.value)
     if how == "raises":
-        assert "raise value" in str(caught.value.__cause__)  # the environment's own line
+        assert "raise value" in str(caught.value.__cause__)  # the line of the environment's code
     env.close()
 
 

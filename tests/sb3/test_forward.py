@@ -22,7 +22,7 @@ def made(critic, **kwargs):
 
 
 def noted(names):
-    """Zeros for every core, whose name is noted down."""
+    """Return a ``run`` that records the cores' names and returns zeros."""
 
     def run(name, features):
         names.append(name)

@@ -1,4 +1,4 @@
-"""Where velocities are hidden only a memory balances the pole; sb3-contrib asks the same of its RecurrentPPO."""
+"""With hidden velocities only a memory can balance the pole; sb3-contrib has this test for its RecurrentPPO."""
 
 import pytest
 from stable_baselines3.common.callbacks import EvalCallback, StopTrainingOnRewardThreshold
@@ -16,7 +16,7 @@ PEER = (
 SETTINGS = {
     "lstm": PEER,
     AGENT_CORE: PEER,
-    # As many weights, and train/agent.py's settings.
+    # The same number of weights, and train/agent.py's settings.
     "fast_weights": (
         {
             "learning_rate": LinearSchedule(1.2e-3, 1.2e-4, 1.0),
@@ -33,9 +33,9 @@ SETTINGS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("core", SETTINGS)
 def test_ppo_hidden_velocity_performance(core):
-    """The peer's budget and threshold, of the first agent of the run that reaches it.
+    """Budget and threshold are sb3-contrib's; training stops when the threshold is reached.
 
-    Without memory no policy gets more than about 50 of the 500; with the velocities every one gets 450.
+    Without memory no policy gets more than about 50 of 500; with visible velocities every policy gets 450.
     """
     env = VecNormalize(make_vec_env("CartPoleNoVel-v1", 8))
     evaluation = VecNormalize(make_vec_env("CartPoleNoVel-v1", 4), training=False, norm_reward=False)

@@ -1,4 +1,4 @@
-"""Pictures of the memory in TensorBoard: what is there, at what cost, and that training does not notice."""
+"""Pictures of the memory in TensorBoard: their content, their cost, and that training does not change."""
 
 import io
 from types import SimpleNamespace
@@ -54,7 +54,7 @@ def test_what_is_logged(core, histograms, tmp_path, monkeypatch):
     event = events.Images("memory/attention")[-1]
     with Image.open(io.BytesIO(event.encoded_image_string)) as attention:
         assert (attention.format, attention.size) == ("PNG", (event.width, event.height))
-    # The last is of the agent as it is now: against a trace of it.
+    # The last log equals a trace of the trained agent.
     seen = trace(model, gym.make("PartialCatch-v0", **GAME), seed=5)
     units = events.Histograms("memory/units")[-1].histogram_value
     assert (units.num, units.sum) == (5 * 8, pytest.approx(seen.hidden.sum(), rel=1e-5))
@@ -84,7 +84,7 @@ def test_training_is_what_it_would_be_without(tmp_path, monkeypatch):
 
 
 def test_at_most_its_share_of_the_time(tmp_path, monkeypatch):
-    """By a clock of its own: a rollout takes a second, a picture half of one."""
+    """On a simulated clock, a rollout takes a second and a log half a second."""
     clock = SimpleNamespace(now=0.0, drawn=0)
 
     def draw(*_, **__):
@@ -109,7 +109,7 @@ def test_at_most_its_share_of_the_time(tmp_path, monkeypatch):
         assert 0.5 * clock.drawn <= 0.015 * clock.now
     assert first == 67
     assert clock.drawn >= 0.9 * 0.015 * rollouts / 0.5
-    # So is the last, when training ends, unless there is no other.
+    # The last log, at the end of training, must fit too, unless it is the only one.
     drawn, clock.now = clock.drawn, clock.drawn * 0.5 / 0.015
     model.num_timesteps = watched.num_timesteps = 20 * (rollouts + 1)
     watched.on_training_end()
@@ -120,7 +120,7 @@ def test_at_most_its_share_of_the_time(tmp_path, monkeypatch):
     short.num_timesteps = 20
     short.on_training_end()
     assert clock.drawn == drawn + 1
-    # Where it costs next to nothing, the steps decide.
+    # If a log costs nearly nothing, only the steps between logs count.
     often = callback(every=200)
     often.cost = 0.0
     often.init_callback(model)
@@ -138,7 +138,7 @@ def test_long_episodes_have_short_films():
     pictures = list(
         memory_log.film(trace(learner(), gym.make("PartialCatch-v0", render_mode="rgb_array", **GAME), seed=0), every=2)
     )
-    assert len(pictures) == 4  # of steps 1, 3 and 5, and the end
+    assert len(pictures) == 4  # steps 1, 3 and 5, and the end
 
 
 def test_without_tensorboard_nothing_is_played(monkeypatch):

@@ -1,4 +1,4 @@
-"""MemoryPPO and MemoryA2C, with stock RecurrentPPO and plain Python as the truth."""
+"""MemoryPPO and MemoryA2C, against stock RecurrentPPO and plain Python."""
 
 import json
 
@@ -42,7 +42,7 @@ def weights(model):
 
 
 class Endless(RandomEnv):
-    """Never ends: one sequence for each environment."""
+    """An environment that never ends, so each environment of a batch is one sequence."""
 
     def step(self, action):
         obs, reward, _, _, info = super().step(action)
@@ -52,7 +52,7 @@ class Endless(RandomEnv):
 @pytest.mark.parametrize("critic", ["detached", "separate", "none"])
 @pytest.mark.parametrize("ends", [False, True])
 def test_an_update_equals_stock_recurrent_ppo(critic, ends, monkeypatch):
-    """The same rollout, weights and plain gradient descent: the same weights after an update over all of it."""
+    """With equal rollouts, weights and plain gradient descent, the weights after one update are equal."""
     kind = RandomEnv if ends else Endless
     kwargs = {
         "env": lambda: kind(OBSERVATION_SPACES["vector"], ACTION_SPACES["discrete"]),
@@ -85,7 +85,7 @@ def test_an_update_equals_stock_recurrent_ppo(critic, ends, monkeypatch):
     buffer.states = [MemoryStates(core.initial_state(3), critic_core and critic_core.initial_state(3))]
 
     before = weights(ours)
-    # Stock cuts the rollout at a random place first, and the gradient with it.
+    # The stock buffer first splits the rollout at a random step, which cuts the gradient.
     monkeypatch.setattr(np.random, "randint", lambda *_: 0)
     stock.train()
     ours.train()
@@ -94,7 +94,7 @@ def test_an_update_equals_stock_recurrent_ppo(critic, ends, monkeypatch):
     torch.testing.assert_close(weights(ours), weights(stock), rtol=1e-4, atol=1e-6)
 
 
-# Every memory with every critic; each of the two with every length of a chunk.
+# Every memory with every critic, and each of them with every chunk length.
 CHUNKED = [
     (memory, critic, (None, 4, 1)[(i + j) % 3]) for i, memory in enumerate(MEMORIES) for j, critic in enumerate(CRITICS)
 ]
@@ -102,7 +102,7 @@ CHUNKED = [
 
 @pytest.mark.parametrize(("memory", "critic", "chunk_length"), CHUNKED, ids=str)
 def test_rollout_and_first_epoch_agree(memory, critic, chunk_length):
-    """Ratio 1 to 1e-5, in the first rollout and in one that begins in the middle of episodes."""
+    """The ratio is 1 up to 1e-5, in the first rollout and in one that begins in the middle of episodes."""
     kwargs = {"policy_kwargs": {**memory, "critic_core": critic}, "learning_rate": 0.0}
     model = make(chunk_length=chunk_length, **kwargs)
     for rollouts in (1, 2):
@@ -121,7 +121,7 @@ def test_rollout_and_first_epoch_agree(memory, critic, chunk_length):
 
 
 def test_nothing_leaks_across_episode_starts():
-    """Other observations before an episode's start change nothing after it."""
+    """Changed observations before an episode's start change nothing after it."""
     model = make(policy_kwargs={"critic_core": "separate"})
     model.learn(36)
     chunks = model.rollout_buffer.chunks()
@@ -140,10 +140,10 @@ def test_nothing_leaks_across_episode_starts():
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("critic", CRITICS)
 def test_returns_in_plain_python(algorithm, critic):
-    """GAE over a script that truncates at step 3 and terminates at step 7.
+    """Compute GAE over a script that truncates at step 3 and terminates at step 7.
 
-    Where it truncates, the value of the final observation counts, under the state after that episode's last step;
-    where it terminates, nothing does; at the rollout's end, the value of the next observation does.
+    A truncation bootstraps from the value of the final observation, under the state after the episode's last step; a
+    termination does not bootstrap; the rollout's end bootstraps from the value of the next observation.
     """
     gamma, lam = 0.9, 0.8
     model = make(
@@ -160,7 +160,7 @@ def test_returns_in_plain_python(algorithm, critic):
     script = ScriptedEnv.observations
 
     def value(history):
-        """V of the last of the observations of one episode, from scratch."""
+        """Return the value of an episode's last observation, computed from the episode's start."""
         obs = torch.as_tensor(np.stack(history))
         features, critic_features = model.policy.encode(obs)
         latent = model.policy.actor_core(features.unsqueeze(1))[0][-1]
@@ -174,7 +174,7 @@ def test_returns_in_plain_python(algorithm, critic):
     episodes = [(0, 3, "truncated"), (3, 7, "terminated"), (7, 11, "cut")]
     for begin, end, how in episodes:
         values = [value(script[begin : t + 1]) for t in range(begin, end)]
-        # After a truncation the script shows its next line twice: as the final observation and as the first one.
+        # After a truncation the script shows its next observation twice: as the final and as the first one.
         after = 0.0 if how == "terminated" else value(script[begin : end + 1])
         advantage, nexts = 0.0, [*values[1:], after]
         for t in reversed(range(begin, end)):
@@ -185,7 +185,7 @@ def test_returns_in_plain_python(algorithm, critic):
 
 
 def test_a2c_equals_ppo_with_one_epoch_and_no_clipping():
-    # Others divide by the gradient's size, and so make much of the rounding of a small one.
+    # Other optimizers divide by the gradient's size, which amplifies the rounding of small gradients.
     optimizer = {"optimizer_class": torch.optim.SGD}
     common = {"n_steps": 12, "learning_rate": 1e-2, "gae_lambda": 0.9, "ent_coef": 0.01}
     a2c = make(MemoryA2C, policy_kwargs=optimizer, **common)
@@ -229,7 +229,7 @@ def test_save_load_and_go_on(algorithm, memory, tmp_path):
 
 
 def test_the_memory_goes_on_from_rollout_to_rollout():
-    """The state that opens the second rollout is the one that closed the first."""
+    """The second rollout begins with the state at the end of the first."""
     model = make(env=lambda: Endless(OBSERVATION_SPACES["vector"], ACTION_SPACES["discrete"]), learning_rate=0.0)
     model.learn(36)
     chunks = model.rollout_buffer.chunks()
@@ -268,7 +268,7 @@ def test_refreshed_states_are_those_of_the_present_weights(critic):
     ("core", "numbers"), [("fast_weights", 256 + 256**2), ("rotary_fast_weights", 9 * 256 + 256**2 // 4 + 1)]
 )
 def test_buffer_takes_the_memory_that_it_says(core, numbers):
-    """256 units, 128 steps, 8 environments, chunks of 32: 4 * 8 states of so many float32."""
+    """256 units, 128 steps, 8 environments and chunks of 32 give 4 * 8 states of ``numbers`` float32 values."""
     box = OBSERVATION_SPACES["vector"]
     model = MemoryPPO(
         "MemoryPolicy",
@@ -284,7 +284,7 @@ def test_buffer_takes_the_memory_that_it_says(core, numbers):
     assert sum(leaf.numel() * leaf.element_size() for leaf in leaves) == 4 * 8 * numbers * 4
     assert len({leaf.untyped_storage().data_ptr() for leaf in leaves}) == len(leaves)
     arrays = [v for v in vars(buffer).values() if isinstance(v, np.ndarray)]
-    # Observations, actions (int64), and six scalars of a step.
+    # Each step has an observation, an action (int64), and six scalars.
     assert sum(a.nbytes for a in arrays) == 128 * 8 * (5 * 4 + 8 + 6 * 4)
 
 
@@ -309,7 +309,7 @@ def test_logs_the_peers_keys(pair, tmp_path):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_folders_of_tensorboard_logs_are_named_as_sb3_names_them(algorithm, tmp_path):
-    """The algorithm's name, or the one given, and a number; a training that goes on stays in its folder."""
+    """A folder's name is the algorithm's or the given one, and a number; continued training keeps its folder."""
     model = make(algorithm, n_steps=2, tensorboard_log=str(tmp_path))
     model.learn(1)
     model.learn(1, reset_num_timesteps=False)
@@ -330,7 +330,7 @@ def test_schedules_and_target_kl():
 
 
 class Spoiled(RandomEnv):
-    """Something that is not a number, at the fourth step."""
+    """An environment that returns NaN at the fourth step."""
 
     def __init__(self, what):
         super().__init__(OBSERVATION_SPACES["vector"], ACTION_SPACES["discrete"])
@@ -414,7 +414,7 @@ def test_the_names_of_other_policies_get_a_hint(algorithm, theirs, ours):
 
 
 def test_minibatches_need_not_divide_the_rollout(tmp_path):
-    """The last one is smaller, in whole chunks, and every chunk is in one of them."""
+    """The last minibatch is smaller, but of whole chunks, and every chunk is in one minibatch."""
     with pytest.warns(UserWarning, match="there will be a truncated mini-batch of size 4"):
         model = make(chunk_length=4, batch_size=16)
     model.learn(36)
@@ -457,7 +457,7 @@ def test_numpy_integers_are_integers(core, core_kwargs):
 
 
 class Doubled(MemoryRolloutBuffer):
-    """A buffer of the user's own."""
+    """A user-defined buffer."""
 
 
 def test_a_buffer_of_ones_own():
@@ -468,7 +468,7 @@ def test_a_buffer_of_ones_own():
 
 
 def test_goal_environments():
-    """Dict observations of a goal environment, from SB3's own collection."""
+    """MemoryPPO learns from the Dict observations of one of SB3's goal environments."""
     from stable_baselines3.common.envs import BitFlippingEnv
 
     model = MemoryPPO("MemoryMultiInputPolicy", BitFlippingEnv(n_bits=4), n_steps=16, policy_kwargs={"hidden_size": 8})
@@ -478,7 +478,7 @@ def test_goal_environments():
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_solves_what_cannot_be_solved_without_memory(algorithm, core):
-    """The memoryless ceiling is 0, which a sample exceeds by chance; perfect is 1."""
+    """The best memoryless mean is 0, which a sample can exceed by chance; a perfect player has 1."""
     model = make(
         algorithm,
         env=RecallEnv,

@@ -1,4 +1,4 @@
-"""The parts that people put around an agent: SB3's wrappers, callbacks, loggers. All do with ours what they say."""
+"""SB3's wrappers, callbacks and loggers work with our agents as documented."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C, Recurre
 
 
 class Drifting(RandomEnv):
-    """Observations far from zero."""
+    """An environment whose observations are far from zero."""
 
     def reset(self, **kwargs):
         obs, info = super().reset(**kwargs)
@@ -112,7 +112,7 @@ def test_vec_frame_stack(policy, algorithm):
 
 @pytest.mark.parametrize("monitor", [Monitor, VecMonitor])
 def test_monitors(monitor, algorithm, tmp_path):
-    """Episodes of 8 steps, whose returns are known."""
+    """Episodes have 8 steps and known returns."""
     path = str(tmp_path / "log")
     if monitor is Monitor:
         venv = DummyVecEnv([lambda: Monitor(scripted(), path)])
@@ -130,7 +130,7 @@ def test_monitors(monitor, algorithm, tmp_path):
 
 
 def test_subprocesses(algorithm):
-    """What runs beside us plays what runs in here."""
+    """Environments in other processes give the same episodes as in this one."""
     models = []
     for kind in (DummyVecEnv, SubprocVecEnv):
         venv = kind([RecallEnv] * 2)
@@ -174,7 +174,7 @@ def test_checkpoints_are_the_agents_of_their_time(algorithm, tmp_path):
 
 @pytest.mark.parametrize(("threshold", "steps"), [(-2.0, 24), (2.0, 96)])
 def test_stop_training_on_reward_threshold(threshold, steps, algorithm):
-    """Returns lie between -1 and 1: it ends at the first evaluation, or never."""
+    """Returns lie between -1 and 1, so training stops at the first evaluation, or never."""
     stop = StopTrainingOnRewardThreshold(reward_threshold=threshold)
     callback = EvalCallback(monitored(1), callback_on_new_best=stop, n_eval_episodes=4, eval_freq=12, verbose=0)
     model = agent(algorithm, monitored())
@@ -207,7 +207,7 @@ def test_every_callback_of_a_list_is_asked_at_every_step(algorithm):
 
 
 def test_dict_observations_of_goal_environments(algorithm):
-    """Every part reaches the action: a change of one alone changes what is sampled from."""
+    """Every part reaches the action: changing one part changes the action distribution."""
     from stable_baselines3.common.envs import BitFlippingEnv
 
     model = agent(algorithm, DummyVecEnv([lambda: BitFlippingEnv(n_bits=4)]), "MemoryMultiInputPolicy")
@@ -227,7 +227,7 @@ def test_dict_observations_of_goal_environments(algorithm):
 
 
 def test_evaluate_policy_carries_the_memory(algorithm):
-    """Who remembers the cue wins every time; who forgets it, half of the time."""
+    """A player that remembers the cue always wins; one that forgets it wins half of the time."""
     model = agent(algorithm, batch(RecallEnv))
     answer_from_memory(model)
     returns, lengths = evaluate_policy(model, batch(RecallEnv, 1), 12, return_episode_rewards=True, warn=False)
@@ -236,7 +236,7 @@ def test_evaluate_policy_carries_the_memory(algorithm):
 
 
 def answer_from_memory(model):
-    """Give the last layer weights that tell the two cues of RecallEnv apart by what the memory puts out in the end."""
+    """Set the last layer's weights so that it separates the memory's final outputs after the two cues of RecallEnv."""
     latents = []
     head = model.policy.action_net
     hook = head.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0][0]))
@@ -292,7 +292,7 @@ def test_get_env_and_set_env(algorithm):
 
 
 def test_learning_twice_is_learning_on(algorithm):
-    """Two calls that go on are one call of as many steps: nothing is forgotten between them."""
+    """Two consecutive calls equal one call with as many steps."""
     whole, parts = (agent(algorithm, batch(), learning_rate=1e-3) for _ in range(2))
     whole.set_random_seed(5)
     whole.learn(96)

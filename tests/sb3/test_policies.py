@@ -1,4 +1,4 @@
-"""MemoryPolicy in stock RecurrentPPO, with sb3-contrib's own policy as the truth where both are defined."""
+"""MemoryPolicy in stock RecurrentPPO, against sb3-contrib's own policy where both are defined."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def observations(model, n=2):
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("critic", CRITICS)
 def test_learns_with_every_core_and_critic(core, critic):
-    """Every trainable weight moves: both cores, both heads, the encoder."""
+    """Every trainable weight changes: both cores, both heads, the encoder."""
     model = make(core, critic)
     before = {name: p.detach().clone() for name, p in model.policy.named_parameters() if p.requires_grad}
     model.learn(24 * 2)
@@ -82,7 +82,7 @@ def test_policy_by_name_and_by_class():
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, MemoryPPO])
 @pytest.mark.parametrize("policy", ["FastWeightPolicy", FastWeightPolicy])
 def test_fast_weight_policy_is_on_the_papers_cell(algorithm, policy, tmp_path):
-    """By name and by class, with its options, and still after each way of saving it."""
+    """It works by name and by class, with its options, and after each way of saving."""
     options = {**SMALL, "core_kwargs": {"inner_steps": 2}}
     model = algorithm(policy, RecallEnv(), n_steps=8, seed=0, policy_kwargs=options).learn(8)
     model.save(tmp_path / "model.zip")
@@ -115,7 +115,7 @@ STOCK = {
 @pytest.mark.parametrize("critic", CRITICS)
 @pytest.mark.parametrize("action", ACTION_SPACES)
 def test_equals_the_stock_lstm_policy(critic, action):
-    """With copied weights: actions, values, log-probabilities, entropy, states, and the gradients of a loss."""
+    """With copied weights, compare actions, values, log-probabilities, entropy, states, and the gradients of a loss."""
     args = (OBSERVATION_SPACES["vector"], ACTION_SPACES[action], lambda _: 1e-3)
     stock = RecurrentActorCriticPolicy(*args, lstm_hidden_size=8, **STOCK[critic])
     ours = MemoryPolicy(
@@ -148,7 +148,7 @@ def test_equals_the_stock_lstm_policy(critic, action):
         actions = one[0][0].repeat(T, *[1] * (one[0][0].dim() - 1))
     evaluated = [p.evaluate_actions(obs, actions, states, starts) for p in (stock, ours)]
     torch.testing.assert_close(*evaluated)
-    if critic != "shared":  # where the value loss reaches the core, as it does not in the peer
+    if critic != "shared":  # in "shared" the value loss reaches the core, which it does not in sb3-contrib
         for values, log_prob, entropy in evaluated:
             (values.square().mean() + log_prob.mean() + entropy.mean()).backward()
         theirs = {names[n]: p.grad for n, p in stock.named_parameters() if p.grad is not None}
@@ -171,7 +171,7 @@ def test_value_loss_reaches_a_shared_core_and_no_detached_one():
         assert (gradient is not None and bool(gradient.abs().max() > 0)) == reaches
 
 
-# Five units of a GRU are a state of odd size, which does not halve.
+# A GRU of five units has a state of odd size, which cannot be halved.
 @pytest.mark.parametrize(("core", "size"), [*((core, (4, 4)) for core in CORES), ("gru", (3, 5)), ("lstm", (3, 5))])
 def test_packing_loses_nothing_and_stores_nothing_twice(core, size):
     packed = PackedCore(make_core(core, *size))
@@ -184,7 +184,7 @@ def test_packing_loses_nothing_and_stores_nothing_twice(core, size):
 
 
 def test_predict_carries_the_state():
-    """Playing a stream step by step equals one pass of the core over it; a finished episode leaves no trace."""
+    """Playing a stream step by step equals one pass of the core over it; a finished episode has no effect."""
     policy = make().policy
     stream = np.random.default_rng(0).normal(size=(7, 2, 5)).astype(np.float32)
     start = np.zeros((7, 2), bool)
@@ -231,7 +231,7 @@ def test_predict_takes_a_scalar_start_of_one_environment():
 
 
 def test_first_minibatch_has_ratio_one():
-    """What the update recomputes is what the rollout did, across episode ends inside the rollout."""
+    """The update recomputes the rollout's values, across episode ends inside the rollout."""
     model = make(n_envs=3, learning_rate=0.0)
     model.learn(36)
     buffer = model.rollout_buffer
@@ -346,7 +346,7 @@ def test_a_space_that_does_not_start_at_zero_is_refused_before_anything_is_made(
 
 @pytest.mark.parametrize("policy", ["MemoryCnnPolicy", "MemoryMultiInputPolicy"])
 def test_images_that_are_normalized_already_are_convolved(policy):
-    """As SB3's and sb3-contrib's extractors do with normalize_images=False: the same parameters as for bytes."""
+    """With normalize_images=False the parameters are as for bytes, as in SB3's and sb3-contrib's extractors."""
     floats, bytes_ = spaces.Box(0, 1, (3, 40, 40), np.float32), spaces.Box(0, 255, (3, 40, 40), np.uint8)
     shapes = []
     for space, options in ((floats, {"normalize_images": False}), (bytes_, {})):
@@ -359,7 +359,7 @@ def test_images_that_are_normalized_already_are_convolved(policy):
 
 @pytest.mark.parametrize("core", CORES)
 def test_solves_what_cannot_be_solved_without_memory(core):
-    """The memoryless ceiling is 0, which a sample exceeds by chance; perfect is 1."""
+    """The best memoryless mean is 0, which a sample can exceed by chance; a perfect player has 1."""
     env = DummyVecEnv([RecallEnv] * 16)
     model = RecurrentPPO(
         "MemoryPolicy",

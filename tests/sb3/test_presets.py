@@ -12,14 +12,14 @@ from fwagents.sb3 import MemoryA2C, MemoryPPO
 from fwagents.settings import AGENT_CORE, DEFAULTS
 
 CLASSES = {"memory_ppo": MemoryPPO, "memory_a2c": MemoryA2C}
-# Another id stands for all that have no settings of their own.
+# The other id represents all environments without their own settings.
 CASES = [(env, AGENT_CORE, "memory_ppo") for env in (*DEFAULTS, "Acrobot-v1")]
 CASES += [("PartialCatch-v0", "lstm", "memory_ppo"), ("CartPoleNoVel-v1", "fast_weights", "memory_ppo")]
 CASES += [("CartPoleNoVel-v1", AGENT_CORE, "memory_a2c")]
 
 
 def script_agent(monkeypatch, *argv):
-    """The untrained agent of train/agent.py."""
+    """Return the untrained agent of train/agent.py."""
     args = parse(agent.Args, argv, default=agent.args_for(argv))
     return Run(args, {}, core_options(args)).model
 
@@ -64,7 +64,7 @@ def test_options_win_over_the_settings():
 
 
 def zoo_core(algo):
-    """The one core of all its settings."""
+    """Return the core, which is the same in all settings of RL Zoo."""
     pytest.importorskip("rl_zoo3")
     from fwagents.zoo.hyperparams import hyperparams_for
 

@@ -1,4 +1,4 @@
-"""The last step shown to a batch of agents, with ``PreviousStep`` around each environment as the truth."""
+"""``VecPreviousStep`` against ``PreviousStep`` around each environment."""
 
 import copy
 import warnings
@@ -48,19 +48,19 @@ ACTIONS = ACTION_SPACES | {
 
 
 class Talking(RandomEnv):
-    """Says which actions may be taken."""
+    """A random environment with action masks."""
 
     def action_masks(self):
         return np.ones(3, bool)
 
 
 def random_env(obs="vector", act="discrete"):
-    # A space draws from a generator of its own: each environment needs one.
+    # A space has its own random generator, so each environment needs its own space.
     return Talking(copy.deepcopy(OBSERVATIONS[obs]), copy.deepcopy(ACTIONS[act]))
 
 
 def play_both(ours, theirs, steps):
-    """How many episodes ended in as many steps of both, equal throughout."""
+    """Step both batches, check that they are equal throughout, and return the number of ended episodes."""
     assert ours.observation_space == theirs.observation_space
     theirs.action_space.seed(0)
     assert same_obs(ours.reset(), theirs.reset())
@@ -94,7 +94,7 @@ def test_either_or_both_are_told(obs, observe):
 
 
 class Outside(VecEnvWrapper):
-    """Adds nothing; gives its infos as SB3's processes do."""
+    """A wrapper that only turns its infos into a tuple, as SubprocVecEnv does."""
 
     def reset(self):
         return self.venv.reset()
@@ -132,7 +132,7 @@ def test_processes_are_told_the_same(obs):
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_the_packages_environments_however_they_are_made(name):
-    """As one batch where there is one."""
+    """An environment with a native batch runs as one batch."""
     ours = make_vec_env(name, COUNT, seed=4, observe=BOTH)
     theirs = VecMonitor(DummyVecEnv([lambda: PreviousStep(gym.make(name))] * COUNT))
     theirs.seed(4)
@@ -147,7 +147,7 @@ def test_sb3_stacks_what_is_told_too():
 
 
 class Short(gym.Env):
-    """An observation that counts the steps; an episode is cut after two, and step t is worth t."""
+    """An environment that counts its steps, truncates after two, and has the reward t at step t."""
 
     observation_space, action_space = spaces.Box(0, 9, (1,), np.float32), spaces.Discrete(3)
 
@@ -162,7 +162,7 @@ class Short(gym.Env):
 
 
 def test_the_end_of_an_episode_by_hand():
-    """The observation, then the action one-hot, the reward and the flag."""
+    """The vector holds the observation, the one-hot action, the reward and the flag."""
     env = make_vec_env(Short, 2, observe=BOTH)
     assert env.reset().tolist() == [[0, 0, 0, 0, 0, 1]] * 2
     assert env.step(np.array([0, 2]))[0].tolist() == [[1, 1, 0, 0, 1, 0], [1, 0, 0, 1, 1, 0]]
@@ -175,7 +175,7 @@ def test_the_end_of_an_episode_by_hand():
 
 @pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
 def test_a_cut_episode_bootstraps_from_what_it_was_told_last(algorithm):
-    """With a value that reads the told reward alone, each episode's last reward is 2 + gamma 2 and no other changes."""
+    """If the value is the added reward, each episode's last reward becomes 2 + gamma 2 and no other changes."""
     env = make_vec_env(Short, 1, observe=["reward"])
     model = algorithm("MemoryPolicy", env, n_steps=4, gamma=0.5, learning_rate=0.0, device="cpu")
     seen = []
@@ -193,7 +193,7 @@ def test_a_cut_episode_bootstraps_from_what_it_was_told_last(algorithm):
 
 @pytest.mark.parametrize("obs", OBSERVATIONS)
 def test_the_raw_reward_is_told_inside_vec_normalize(obs):
-    """The reward that is told is the environment's, to which VecNormalize gives unit variance like to the rest."""
+    """The added reward is the environment's own; VecNormalize scales it to unit variance like the other parts."""
     ours, plain = (DummyVecEnv([lambda: random_env(obs)] * COUNT) for _ in range(2))
     env = normalized(VecPreviousStep(ours), ())
     for each in (env, plain):
@@ -225,9 +225,9 @@ def test_agents_learn_from_all_of_them(obs, act):
 
 
 class TwoArms(gym.Env):
-    """One of two arms pays 1. Ten pulls an episode, and nothing to see.
+    """One of two arms pays 1. An episode has ten pulls and constant observations.
 
-    The best return is 9.5: a guess, then the arm that pays. A player that does not know its rewards has 5.
+    The best return is 9.5: one guess, then the paying arm. A player that does not know its rewards has 5.
     """
 
     observation_space, action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(2)
@@ -253,7 +253,7 @@ def test_an_agent_learns_from_what_it_is_told():
 @pytest.mark.parametrize("obs", OBSERVATIONS)
 def test_sb3_has_nothing_to_object_to(obs):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of image sizes and the like, which are the inner environment's
+        warnings.simplefilter("ignore")  # warnings about image sizes and the like concern the inner environment
         check_env(PreviousStep(random_env(obs)))
 
 
@@ -272,7 +272,7 @@ def test_attributes_and_methods_pass_through():
 
 
 def test_a_film_shows_the_screen_alone():
-    """As it is without the wrapper, though the agent is given more."""
+    """The film is the same as without the wrapper, although the agent's observation is larger."""
     told = PreviousStep(gym.make("PartialCatch-v0"))
     model = MemoryPPO("MemoryPolicy", make_vec_env("PartialCatch-v0", 1, observe=BOTH), n_steps=8, device="cpu")
     seen = trace(model, told, seed=3)

@@ -1,4 +1,4 @@
-"""Rollouts: what a stop leaves behind, what is stored, what is named, and what callbacks find."""
+"""Rollouts: the state after a stop, the stored arrays, the named faults, and the variables that callbacks find."""
 
 import gymnasium as gym
 import numpy as np
@@ -21,7 +21,7 @@ SMALL = {"hidden_size": 4}
 
 
 class Remembering(RandomEnv):
-    """Keeps what it has shown in the present episode, the newest last."""
+    """A random environment that stores the observations of the current episode, the newest last."""
 
     def __init__(self):
         super().__init__(OBSERVATION_SPACES["vector"], ACTION_SPACES["discrete"])
@@ -38,7 +38,7 @@ class Remembering(RandomEnv):
 
 
 class At(BaseCallback):
-    """Does something at the n-th step: stops learning, or raises."""
+    """Stop learning, or raise an error, at the n-th step."""
 
     def __init__(self, step, error=None):
         super().__init__()
@@ -58,7 +58,7 @@ def make(algorithm=MemoryPPO, critic="separate", core="fast_weights", env=Rememb
 
 
 def replayed(policy, observations):
-    """States of actor and critic after observations [T, 5] of one episode, from scratch."""
+    """Return the states of actor and critic after observations [T, 5] of one episode, from its start."""
     features, critic_features = policy.encode(torch.as_tensor(np.stack(observations)))
     own = None
     if policy.critic_core is not None:
@@ -68,7 +68,7 @@ def replayed(policy, observations):
 
 @torch.no_grad()
 def assert_carried(model):
-    """The carried memory is that of the present episodes' observations without the newest, which comes next."""
+    """Check that the carried memory is the state after the current episodes' observations except the newest."""
     compared = 0
     for i, env in enumerate(model.env.envs):
         np.testing.assert_array_equal(model._last_obs[i], env.shown[-1])
@@ -84,7 +84,7 @@ def assert_carried(model):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("critic", CRITICS)
 def test_a_stop_carries_the_memory_of_the_present_episodes(algorithm, critic):
-    """At every step of a rollout and the first of the next; then learning goes on from there."""
+    """Learning stops at every step of a rollout and at the first step of the next, then continues from there."""
     model = make(algorithm, critic, learning_rate=0.0)
     compared, ended = 0, 0
     for step in range(1, 10):
@@ -186,7 +186,7 @@ def test_observations_take_no_more_memory_than_their_space(obs):
 
 
 class Cut(gym.Env):
-    """A time limit cuts every episode after five steps; ``last`` is the observation then."""
+    """An environment that truncates every episode after five steps; ``last`` is the final observation."""
 
     def __init__(self, last):
         kind = last["b"] if isinstance(last, dict) else last
@@ -224,7 +224,7 @@ def test_a_final_observation_that_is_not_finite_is_named(algorithm, last):
 
 
 class Silent(DummyVecEnv):
-    """Does not give the final observation of an episode."""
+    """A batch that does not return the final observation of an episode."""
 
     def step_wait(self):
         obs, rewards, dones, infos = super().step_wait()
@@ -233,7 +233,7 @@ class Silent(DummyVecEnv):
 
 @pytest.mark.parametrize("pair", [(MemoryPPO, PPO), (MemoryA2C, A2C)])
 def test_without_a_final_observation_nothing_is_bootstrapped(pair):
-    """As in SB3: the rewards that it stores are the environment's own."""
+    """As in SB3, the stored rewards are the environment's own."""
     for algorithm, policy in zip(pair, ("MemoryPolicy", "MlpPolicy"), strict=True):
         model = algorithm(policy, Silent([lambda: Cut(0)]), n_steps=16)
         model.learn(16)
@@ -241,7 +241,7 @@ def test_without_a_final_observation_nothing_is_bootstrapped(pair):
 
 
 def test_the_observation_after_a_rollout_is_checked_too():
-    """It is only a step of the next rollout, but the last value of this one is read from it."""
+    """It belongs to the next rollout, but the last value of this one is computed from it."""
 
     class Late(Cut):
         def step(self, action):
@@ -278,7 +278,7 @@ class Locals(BaseCallback):
 @pytest.mark.parametrize("pair", [(MemoryPPO, PPO), (MemoryA2C, A2C)])
 @pytest.mark.parametrize("action", ACTION_SPACES)
 def test_callbacks_find_what_they_find_in_sb3(pair, action):
-    """Every variable of SB3's rollouts, in its type, shape and dtype."""
+    """Every variable of SB3's rollouts exists with the same type, shape and dtype."""
     found = []
     for algorithm, policy in zip(pair, ("MemoryPolicy", "MlpPolicy"), strict=True):
         env = DummyVecEnv([lambda: RandomEnv(OBSERVATION_SPACES["vector"], ACTION_SPACES[action])] * 2)

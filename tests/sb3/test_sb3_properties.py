@@ -1,6 +1,6 @@
-"""Properties that SB3's own suite tests of PPO and A2C, in the same words of MemoryPPO and MemoryA2C.
+"""Properties that SB3's own test suite checks for PPO and A2C, here for MemoryPPO and MemoryA2C.
 
-What differs by need is listed in docs/agents.md.
+Intended differences are listed in docs/agents.md.
 """
 
 import time
@@ -40,7 +40,7 @@ IDENTITIES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_default_memory_says_what_it_is_shown_within_the_budget_of_sb3s_own_test(algorithm):
-    """SB3's identity task at the settings, the 1,200 steps and the bar of SB3's own test; eight seeds got 91 to 100."""
+    """Task, settings, 1,200 steps and threshold are taken from SB3's own test; eight seeds got 91 to 100."""
     env = DummyVecEnv([IDENTITIES["discrete"]])
     more = {"n_epochs": 4, "n_steps": 256, "learning_rate": 0.002} if algorithm is MemoryPPO else {}
     model = algorithm("MemoryPolicy", env, gamma=0.4, seed=2, **more).learn(1_200)
@@ -51,7 +51,7 @@ def test_the_default_memory_says_what_it_is_shown_within_the_budget_of_sb3s_own_
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("kind", IDENTITIES)
 def test_says_what_it_is_shown(algorithm, kind):
-    """SB3's identity task, where 100 is perfect and 90 its bar; the budget is our own."""
+    """In SB3's identity task 100 is perfect and 90 is SB3's threshold; the budget is our own."""
     env = DummyVecEnv([IDENTITIES[kind]] * 8)
     more = {"n_epochs": 4, "n_steps": 32, "batch_size": 64} if algorithm is MemoryPPO else {"n_steps": 8}
     policy = {"hidden_size": 16, "core": "gru"}
@@ -67,7 +67,7 @@ def test_says_what_it_is_shown(algorithm, kind):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_dict_of_vectors_equals_the_flattened_vector(algorithm):
-    """The same weights before and after learning; MemoryPolicy's own encoder has a layer that the Dict's has not."""
+    """Weights are equal before and after learning, with the Dict's encoder, which has no layer, for both."""
 
     def parts():
         return RandomEnv(
@@ -104,7 +104,7 @@ def test_images_that_vec_normalize_has_changed_are_flattened(algorithm):
 
 
 class Slow(gym.Env):
-    """A step takes at least a millisecond."""
+    """An environment whose steps take at least a millisecond."""
 
     observation_space, action_space = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(2)
 
@@ -118,7 +118,7 @@ class Slow(gym.Env):
 
 
 class Kept(Logger):
-    """Keeps what was logged last."""
+    """A logger that keeps the last logged values."""
 
     def dump(self, step=0):
         pass
@@ -126,7 +126,7 @@ class Kept(Logger):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_steps_per_second_are_those_of_the_present_call(algorithm):
-    """They never exceed what the environment can do, whatever was learned before."""
+    """The number never exceeds the environment's speed, however many steps were made before."""
     model = algorithm("MemoryPolicy", Slow(), n_steps=16, policy_kwargs=SMALL)
     model.set_logger(Kept(None, []))
     for steps_before in (0, 20_000):
@@ -146,7 +146,7 @@ def test_the_pair_of_a_gymnasium_reset_is_named(algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("policy", ["MemoryPolicy", "MemoryCnnPolicy"])
 def test_a_policy_saved_alone_is_the_same(algorithm, policy, tmp_path):
-    """Its weights, all of them random, and its actions over a stream."""
+    """Compare the weights, all of them random, and the actions over a stream."""
     images = policy == "MemoryCnnPolicy"
     space = spaces.Box(0, 255, (12, 12, 3), np.uint8) if images else spaces.Box(-1, 1, (3,), np.float32)
     model = algorithm(

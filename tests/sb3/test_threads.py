@@ -1,4 +1,4 @@
-"""Small agents warn once of torch threads that slow them down."""
+"""Small agents warn once if torch's threads slow them down."""
 
 import warnings
 
@@ -21,7 +21,7 @@ def _threads(monkeypatch):
 
 
 def warned(build):
-    """How often building agents warns of threads."""
+    """Build agents and return the number of warnings about threads."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         build()

@@ -1,4 +1,4 @@
-"""Natively batched environments under SB3, with SB3's own loop over single environments as the truth."""
+"""Natively batched environments under SB3, against SB3's own loop over single environments."""
 
 import copy
 import warnings
@@ -23,7 +23,7 @@ COUNT = 5
 
 
 class TalkingEnv(RandomEnv):
-    """Random, and says something in every step, in some steps more, and at every reset."""
+    """A random environment with an info at every step, more in some steps, and at every reset."""
 
     def reset(self, **kwargs):
         obs, _ = super().reset(**kwargs)
@@ -33,19 +33,19 @@ class TalkingEnv(RandomEnv):
     def step(self, action):
         obs, reward, terminated, truncated, _ = super().step(action)
         self.t += 1
-        # Some steps are an end and a cut at once, which SB3 counts as an end.
+        # Some steps terminate and truncate at once, which SB3 counts as a termination.
         truncated = truncated or (terminated and self.t % 2 == 0)
         info = {"t": self.t, "deep": {"half": self.t / 2}}
         return obs, float(np.float32(reward)), terminated, truncated, {**info, "even": 1} if self.t % 2 == 0 else info
 
 
 def talking(obs="vector"):
-    # A space draws from a generator of its own: each environment needs one.
+    # A space has its own random generator, so each environment needs its own space.
     return TalkingEnv(copy.deepcopy(OBSERVATION_SPACES[obs]), ACTION_SPACES["discrete"])
 
 
 def peers(name, n_envs=COUNT, **kwargs):
-    """The batch, and SB3's own loop, seeded alike."""
+    """Return the batch, and SB3's own loop, with the same seeds."""
     loop = VecMonitor(DummyVecEnv([lambda: gym.make(name, **kwargs)] * n_envs))
     loop.seed(3)
     return make_vec_env(name, n_envs, seed=3, **kwargs), loop
@@ -71,14 +71,14 @@ def assert_same_step(step, expected):
             assert same_obs(info.pop("terminal_observation"), other.pop("terminal_observation"))
             episode, reference = info.pop("episode"), other.pop("episode")
             assert episode["l"] == reference["l"]
-            # VecMonitor adds up in single precision.
+            # VecMonitor sums in single precision.
             assert episode["r"] == pytest.approx(reference["r"], rel=1e-6, abs=1e-6)
             assert episode["t"] >= 0
         assert info == other
 
 
 def play_both(ours, theirs, steps, n_actions=3):
-    """How many episodes ended in as many steps of both, equal throughout."""
+    """Step both batches, check that they are equal throughout, and return the number of ended episodes."""
     rng = np.random.default_rng(0)
     assert same_obs(ours.reset(), theirs.reset())
     assert ours.unwrapped.reset_infos == theirs.unwrapped.reset_infos
@@ -101,13 +101,13 @@ def test_it_is_sb3_s_loop_over_single_environments(name, other):
     assert ours.action_space == theirs.action_space
     steps, n_actions = 3 * longest(name), actions(name)
     assert play_both(ours, theirs, steps, n_actions) >= 3 * COUNT
-    # A second reset goes on with each environment's own sequence of episodes.
+    # A second reset continues each environment's own sequence of episodes.
     assert play_both(ours, theirs, steps, n_actions) >= 3 * COUNT
 
 
 @pytest.mark.parametrize("obs", OBSERVATION_SPACES)
 def test_any_batch_will_do(obs):
-    """Ends, cuts and both at once; infos at every step, nested ones too; every kind of observation."""
+    """There are terminations, truncations and both at once, nested infos, and every kind of observation."""
     batch = SyncVectorEnv([lambda: talking(obs)] * COUNT, autoreset_mode=AutoresetMode.SAME_STEP)
     ours, theirs = GymnasiumVecEnv(batch), VecMonitor(DummyVecEnv([lambda: talking(obs)] * COUNT))
     ours.seed(1)
@@ -153,7 +153,7 @@ def test_a_state_goes_on_identically(steps):
     for _ in range(35):
         actions = rng.integers(3, size=COUNT)
         assert_same_step(first.step(actions), second.step(actions))
-    # What was kept has not moved with the environment.
+    # The stored observations have not changed with the environment.
     third = make_vec_env("PartialCatch-v0", COUNT)
     third.set_state(state)
     assert (third.lengths == steps % 15).all()
@@ -170,7 +170,7 @@ def test_options_reach_the_batch():
         env.set_options({"ball": 3})
     assert same_obs(ours.reset(), theirs.reset())
     assert (ours.env.get_state()["ball"] == 3).all()
-    # They are for one reset.
+    # The options apply to one reset.
     assert same_obs(ours.reset(), theirs.reset())
     ours.set_options([{"ball": i} for i in range(COUNT)])
     with pytest.raises(ValueError, match=r"options is .* the same everywhere"):
@@ -254,7 +254,7 @@ def test_evaluation_has_nothing_to_warn_of():
 
 
 class Counting(gym.Env):
-    """Shows how many steps of the episode have been played."""
+    """An environment whose observation is the number of steps in the episode."""
 
     observation_space, action_space = spaces.Box(0, 1e6, (1,), np.float32), spaces.Discrete(2)
     length = 4
@@ -273,7 +273,7 @@ class Counting(gym.Env):
 
 
 class OneArray(VectorEnv):
-    """The same as one batch, which writes its observations into the same array and gives an info without its mask."""
+    """``Counting`` as one batch that reuses one array for its observations and has an info without a mask."""
 
     def __init__(self, num_envs=1, autoreset_mode=AutoresetMode.SAME_STEP):
         self.metadata = {"autoreset_mode": autoreset_mode}

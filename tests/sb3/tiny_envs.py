@@ -7,7 +7,7 @@ from stable_baselines3.common.callbacks import EvalCallback, StopTrainingOnRewar
 
 
 class RandomEnv(gym.Env):
-    """Random observations from any space, random rewards, episodes of random length; half of them are truncated."""
+    """Random observations from any space, random rewards, and episodes of random length, half of them truncated."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space):
         self.observation_space, self.action_space = observation_space, action_space
@@ -25,7 +25,7 @@ class RandomEnv(gym.Env):
 
 
 class RecallEnv(gym.Env):
-    """The cue is seen in the first frame alone and must be named in the last.
+    """The cue is visible only in the first frame and must be named in the last.
 
     +1 for the right answer, -1 for the wrong one. Without memory the answer is a guess between two: 0 on average.
     """
@@ -54,7 +54,7 @@ class RecallEnv(gym.Env):
 
 
 def until(reward, venv, episodes=100):
-    """A callback that stops training once so many greedy episodes bring at least ``reward`` on average."""
+    """Return a callback that stops training once greedy episodes have a mean return of at least ``reward``."""
     stop = StopTrainingOnRewardThreshold(reward, verbose=0)
     return EvalCallback(
         venv,
@@ -67,9 +67,9 @@ def until(reward, venv, episodes=100):
 
 
 class ScriptedEnv(gym.Env):
-    """The same observations and rewards every time, whatever is done; ends at the given steps.
+    """Fixed observations and rewards for all actions; episodes end at the given steps.
 
-    An observation that ends an episode by truncation is shown again as the first of the next.
+    The final observation of a truncated episode is repeated as the first of the next.
     """
 
     observations = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)

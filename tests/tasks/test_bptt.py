@@ -1,4 +1,4 @@
-"""Training on a text: what a batch is, what is carried, how it is scored, and that it goes on exactly."""
+"""Training on a text: its batches, the carried state, the score, and exact resuming."""
 
 import math
 
@@ -16,7 +16,7 @@ SYMBOLS = "abcdefg"
 
 
 def trainer(folder, core="gru", characters=200, bptt=5, **options):
-    """Of a text in which every character is drawn anew."""
+    """Return a trainer on a text of independent random characters."""
     folder.mkdir(exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(SYMBOLS), (characters,), generator=generator)
@@ -29,7 +29,7 @@ def trainer(folder, core="gru", characters=200, bptt=5, **options):
 
 
 class Watched:
-    """Notes what a model is shown while it learns, and the state that it begins with."""
+    """Record a model's inputs and first states while it learns."""
 
     def __init__(self, model):
         self.seen, self.states = [], []
@@ -42,7 +42,7 @@ class Watched:
 
 
 def test_batches_follow_each_other_through_the_text(tmp_path):
-    """179 characters in 4 rows of 5 a batch: 8 batches a pass, wherever in the first 5 characters it begins."""
+    """179 characters in batches of 4 rows of 5 give 8 batches per pass, which begins at any of the first 5 of them."""
     run = trainer(tmp_path, updates=24)
     watched = Watched(run.model)
     run.train()
@@ -55,7 +55,7 @@ def test_batches_follow_each_other_through_the_text(tmp_path):
 
 
 def test_the_state_is_carried_until_the_text_is_over(tmp_path):
-    """Each batch begins with the state that the one before ended in, and with no gradient."""
+    """Each batch begins with the last state of the batch before, without its gradient."""
     run = trainer(tmp_path, updates=10, learning_rate=0.0)
     watched = Watched(run.model)
     run.train()
@@ -84,7 +84,7 @@ def test_the_loss_is_that_of_the_next_characters(tmp_path):
 
 @pytest.mark.parametrize("characters", [5, 16, 16 * 3 + 7, 16 * (SCORED_STEPS + 2)])
 def test_a_score_counts_every_character_once(characters, tmp_path):
-    """Against each of the pieces on its own, character by character."""
+    """Compare with the pieces one by one, character by character."""
     run = trainer(tmp_path)
     text = torch.randint(7, (characters + 1,))
     score = run.score(Examples(text[:-1], text[1:]))
@@ -103,7 +103,7 @@ def test_a_score_counts_every_character_once(characters, tmp_path):
 
 
 def test_what_cannot_be_known_costs_its_entropy(tmp_path):
-    """Weights of zero guess all seven characters alike: log2 7 bits; of 7 such characters 6 are missed."""
+    """Zero weights give all seven characters the same probability: log2 7 bits, and 6 of 7 characters are missed."""
     run = trainer(tmp_path)
     with torch.no_grad():
         for p in run.model.parameters():
@@ -115,7 +115,7 @@ def test_what_cannot_be_known_costs_its_entropy(tmp_path):
 
 @pytest.mark.parametrize("core", ["fast_weights", "lstm", "delta_net"])
 def test_going_on_equals_never_having_stopped(core, tmp_path):
-    """Stopped in the middle of a pass, where a state is carried."""
+    """Training is stopped in the middle of a pass, where a state is carried."""
     whole = trainer(tmp_path / "whole", core)
     whole.train()
     first = trainer(tmp_path / "parts", core)
@@ -153,7 +153,7 @@ def test_the_lowest_nll_is_chosen(tmp_path):
 
 
 def test_samples(tmp_path):
-    """One a validation in TensorBoard, one at the end; training is the same as without them."""
+    """TensorBoard has one sample per validation and one at the end; training is the same as without samples."""
     run = trainer(tmp_path / "shown")
     run.train()
     silent = trainer(tmp_path / "silent")

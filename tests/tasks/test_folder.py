@@ -1,4 +1,4 @@
-"""Folders of images, written here: pixels, labels, classes, and what is said of a folder that is not right."""
+"""Folders of generated images: pixels, labels, classes, and error messages."""
 
 import shutil
 
@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 
 
 def grey(path, pixels=None):
-    """Write a grey image; returns its pixels."""
+    """Write a grey image; return its pixels."""
     pixels = RNG.integers(0, 256, (6, 6), dtype=np.uint8) if pixels is None else pixels
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -22,7 +22,7 @@ def grey(path, pixels=None):
 
 @pytest.fixture
 def faces(tmp_path):
-    """Two classes of two images to train on, one image of each to test on."""
+    """Write two classes, each with two training images and one test image."""
     pixels = [
         grey(tmp_path / split / expression / f"{i}.png")
         for split, count in [("train", 2), ("test", 1)]
@@ -65,7 +65,7 @@ def test_colour_becomes_grey_by_luminance(tmp_path):
 
 
 def test_another_size_is_cut_to_its_middle_and_scaled(tmp_path):
-    """16 high, 32 wide: what is white falls away, what is left is dark above and light below."""
+    """The image is 16 high and 32 wide; its white sides are cut off, and the rest is dark above and light below."""
     wide = np.full((16, 32), 255, np.uint8)
     wide[:8, 8:24], wide[8:, 8:24] = 40, 200
     for split in ("train", "test"):

@@ -1,4 +1,4 @@
-"""Glimpses of images made by hand, and the models on them against equations written out apart from the package."""
+"""Glimpses of images made by hand, and the models against equations computed independently of the package."""
 
 import math
 
@@ -20,7 +20,7 @@ def random_images(count=2, p=P):
 
 
 def test_the_order_of_the_patches():
-    """Every fine patch is one shade: 10 times the quadrant plus the patch in it; a coarse one has its four quarters."""
+    """Each fine patch has one shade, 10 times the quadrant plus the patch; a coarse patch has its four fine ones."""
     p = 4
     image = np.zeros((4 * p, 4 * p), np.uint8)
     for row in range(4):
@@ -86,7 +86,7 @@ def test_the_plain_model_reads_the_core_after_the_last_glimpse(name):
 
 
 def wired(model, images):
-    """Figure 3 glimpse by glimpse with a control signal, A held as a matrix, everything in plain tensors."""
+    """Compute Figure 3 glimpse by glimpse with a control signal, with A as a matrix, in plain tensors."""
     core, V = model.core, model.integration
     W, C, b, options = core.weight_hh, core.weight_ih, core.bias, core.options
     h, A = torch.zeros(len(images), core.hidden_size), torch.zeros(len(images), core.hidden_size, core.hidden_size)
@@ -107,7 +107,7 @@ def wired(model, images):
         h = settle(h @ weights.T + patch @ C.T + b, memory)
         if control == "store":
             A = options.decay * A + options.fast_lr * torch.stack([torch.outer(row, row) for row in h])
-            h = torch.zeros_like(h)  # wiped
+            h = torch.zeros_like(h)  # reset
     return h @ model.scores.weight.T + model.scores.bias
 
 
@@ -118,7 +118,7 @@ def wired(model, images):
 )
 @pytest.mark.usefixtures("float64")
 def test_the_multilevel_model_is_figure_3(options):
-    """Scores and the gradient of every weight."""
+    """Compare the scores and the gradient of every weight."""
     model = randomised(MultiLevelModel(FastWeights(P * P, 5, **options), classes=4))
     images, cotangent = random_images(3), torch.randn(3, 4)
     weights = list(model.parameters())
@@ -132,12 +132,12 @@ def test_the_multilevel_model_is_figure_3(options):
 
 @pytest.mark.usefixtures("float64")
 def test_the_memory_matters_only_at_the_second_look():
-    """Without writing, the first coarse look at the last quadrant is forgotten where h is wiped."""
+    """Without writes, the first coarse glimpse of the last quadrant has no effect after h is reset."""
     images = random_images(1)
     kept = randomised(MultiLevelModel(FastWeights(P * P, 5, fast_lr=0.0)))
     stored = randomised(MultiLevelModel(FastWeights(P * P, 5, fast_lr=1.0)))
     for model, reaches in [(kept, False), (stored, True)]:
-        # The scores' derivative at W by way of the last first look alone: at g_3 -> k_4 -> A -> g_4.
+        # The derivative of the scores through the last quadrant's first glimpse alone: g_3 -> k_4 -> A -> g_4.
         seen = []
         settle = model.core.settle
 
@@ -155,7 +155,7 @@ def test_the_memory_matters_only_at_the_second_look():
 
 @pytest.mark.usefixtures("float64")
 def test_the_convnet_patch_by_patch():
-    """Every layer as products with patches that are cut out by hand."""
+    """Compute every layer as products with patches that are cut out by hand."""
     features = 4
     net = randomised(PatchConvNet(P, features, classes=3))
     (image,) = random_images(1)
@@ -204,7 +204,7 @@ def test_bad_sizes_are_named(make, message):
 
 
 def test_faces_of_48_pixels_in_patches_of_12(tmp_path):
-    """The paper's third experiment in small: images that are written here, read from folders, told apart at once."""
+    """A small version of the paper's third experiment: generated images are read from folders and classified."""
     generator = np.random.default_rng(0)
     for split, count in [("train", 12), ("test", 6)]:
         for place, name in enumerate(["frown", "smile"]):

@@ -1,4 +1,4 @@
-"""Texts and the model of them: splits, scores one character after the other, sizes, samples."""
+"""Texts and the language model: splits, scores character by character, sizes, samples."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_a_text_that_will_not_do_is_named(content, message, tmp_path):
 @pytest.mark.parametrize("name", CORES)
 @pytest.mark.usefixtures("float64")
 def test_the_net_equals_one_character_after_the_other(name):
-    """Embedding, core and scores applied to each character as it comes; and a text in two parts, its state carried."""
+    """Apply embedding, core and scores to one character at a time; and to a text in two parts with a carried state."""
     model = LanguageModel(make_core(name, 5, 8), 7)
     tokens = torch.randint(7, (9, 3))
     scores, last = model(tokens)
@@ -62,7 +62,7 @@ def test_the_net_equals_one_character_after_the_other(name):
 
 @pytest.mark.usefixtures("float64")
 def test_a_sample_follows_the_models_probabilities():
-    """A net that has learned nothing but the bias of its scores; and that of one seed is always the same."""
+    """Only the bias of the scores is not zero; the same seed gives the same sample."""
     model = LanguageModel(make_core("gru", 3, 4), 3)
     with torch.no_grad():
         model.scores.weight.zero_()
@@ -73,7 +73,7 @@ def test_a_sample_follows_the_models_probabilities():
 
 
 def test_a_sample_remembers_what_it_drew():
-    """A net whose state is the last character and whose scores demand the one after it."""
+    """The net's state is the last character, and its scores demand the following one."""
     model = LanguageModel(make_core("none", 5, 5), 5)
     with torch.no_grad():
         model.embedding.weight.copy_(torch.eye(5))
@@ -99,7 +99,7 @@ def test_the_size_that_comes_nearest(name):
 
 
 def test_at_equal_parameters():
-    """About 250,000 of them: 65 (D + H + 1) outside of the core, then 4 H (H + D + 2), 3 H (..) or H (H + D + 3)."""
+    """About 250,000 parameters: 65 (D + H + 1) outside the core; in it 4 H (H + D + 2), 3 H (..) or H (H + D + 3)."""
     sizes = {}
     for name, formula in [
         ("lstm", lambda H: 4 * H * (H + 66)),

@@ -1,4 +1,4 @@
-"""MNIST's files: what is read, where from, and what is said of files that are not as they should be."""
+"""MNIST's files: their content, their sources, and error messages about wrong files."""
 
 import gzip
 import hashlib
@@ -70,7 +70,7 @@ def test_the_argument_wins_over_the_environment_and_that_over_the_cache(tmp_path
     with pytest.raises(FileNotFoundError, match="elsewhere has neither"):
         load_mnist()
     check(load_mnist(tmp_path / "here"))
-    monkeypatch.setenv("FWAGENTS_MNIST", "")  # as if it were not there
+    monkeypatch.setenv("FWAGENTS_MNIST", "")  # an empty variable counts as unset
     with pytest.raises(FileNotFoundError, match=r"is not in .*cache"):
         load_mnist()
 
@@ -121,7 +121,7 @@ def test_a_damaged_gzip_file_is_named(tmp_path, damage):
 
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
-    """Mirrors on this machine, a folder each, whose files are the published ones; what was asked for."""
+    """Return a function that serves folders as mirrors on this machine and returns the list of requests."""
     monkeypatch.setenv("NO_PROXY", "*")
     asked = []
 

@@ -1,4 +1,4 @@
-"""Key-value strings, and the paper's net on them."""
+"""Key-value strings, and the paper's net for them."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ TASKS = [RetrievalTask(), RetrievalTask(1), RetrievalTask(3, "abcXYZ"), Retrieva
 
 
 def solve(text):
-    """The answer from the string alone: the character behind the first place where the last one stands."""
+    """Return a string's answer: the character after the first occurrence of its last character."""
     return int(text[text.index(text[-1]) + 1])
 
 
@@ -114,7 +114,7 @@ def test_bad_input_is_named(call, message):
 @pytest.mark.parametrize("name", CORES)
 @pytest.mark.usefixtures("float64")
 def test_the_net_equals_one_character_after_the_other(name):
-    """Embedding, expansion and core applied to each character as it comes, with plain products."""
+    """Apply embedding, expansion and core to one character at a time, with plain products."""
     task = RetrievalTask(3)
     model = RetrievalModel(make_core(name, 7, 8), len(task.vocabulary), embedding_size=5, readout_size=6)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The training loop: what an update does, what it chooses by, where it stops, and that it goes on exactly."""
+"""The training loop: updates, the choice of the best weights, stopping, and exact resuming."""
 
 import math
 from functools import partial
@@ -27,7 +27,7 @@ def splits(train=10):
 
 
 class Net(nn.Module):
-    """A linear layer with dropout, so that it draws as it learns; notes what it was shown."""
+    """A linear layer with dropout, so that training uses random numbers; it records its inputs."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
@@ -48,7 +48,7 @@ def trainer(tmp_path, make=Net, train=10, **options):
 
 
 def script(monkeypatch, errors, nlls=None):
-    """Validation errors that are written down beforehand; returns the list of what is scored."""
+    """Replace validation by given errors and NLLs; return the list of the scored data."""
     scored = []
     rows = iter(zip(errors, nlls or [1.0] * len(errors), strict=True))
 
@@ -78,7 +78,7 @@ def test_schedules(name, values):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("max_grad_norm", [None, 0.01])
 def test_updates_are_adams(max_grad_norm, tmp_path):
-    """Against Adam of the textbook, cross-entropy and clipping written out; every batch is the whole training set."""
+    """Compare with Adam, cross-entropy and clipping written out; every batch is the whole training set."""
     run = trainer(tmp_path, batch_size=10, updates=5, learning_rate=0.1, max_grad_norm=max_grad_norm)
     weight, bias = (p.detach().clone() for p in run.model.layer.parameters())
     inputs, labels = run.splits.train
@@ -101,7 +101,7 @@ def test_updates_are_adams(max_grad_norm, tmp_path):
 
 
 def test_an_epoch_shows_every_example_once(tmp_path):
-    """Ten examples in batches of four: two whole batches an epoch, in an order that the next does not repeat."""
+    """Ten examples in batches of four give two whole batches per epoch, in another order in every epoch."""
     shown = {}
     for seed in (0, 1):
         run = trainer(tmp_path / str(seed), updates=40, seed=seed)
@@ -117,7 +117,7 @@ def test_an_epoch_shows_every_example_once(tmp_path):
 
 
 def test_scores_by_hand():
-    """Scores (ln 3, 0) give probabilities 3/4 and 1/4; three examples of class 0, of which one is missed, one of 1."""
+    """Scores (ln 3, 0) give probabilities 3/4 and 1/4; of four examples, one of the three in class 0 is missed."""
     scores = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0], [0.0, math.log(3)], [0.0, math.log(3)]])
     found = evaluate(nn.Identity(), Examples(scores, torch.tensor([0, 0, 0, 1])), batch_size=3)
     assert found.error == 25
@@ -129,7 +129,7 @@ def test_scores_by_hand():
 
 
 def test_validation_chooses_and_the_test_set_is_read_once(monkeypatch, tmp_path):
-    """Of the lowest errors the one of lower NLL, though the last weights are others."""
+    """Among the lowest errors the lower NLL decides; these weights are not the last."""
     run = trainer(tmp_path)
     scored = script(monkeypatch, [50, 20, 10, 10, 30, 5], [2.0, 1.0, 0.5, 0.4, 0.1, 0.1])
     weights = []
@@ -168,7 +168,7 @@ def test_where_it_stops(options, errors, reason, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("after", [0, 3, 6, 9, 12])
 def test_a_run_that_goes_on_ends_as_one_that_never_stopped(after, tmp_path, monkeypatch):
-    """Weights, moments, curve, best weights and generator, to the bit; with dropout, and an order that spans epochs."""
+    """Weights, moments, curve, best weights and generator are bitwise equal, with dropout and across epochs."""
     options = {"updates": 14, "learning_rate": 0.1}
     whole = trainer(tmp_path / "whole", partial(Net, 0.3), **options)
     whole.train()
@@ -218,7 +218,7 @@ def test_the_test_curve_is_measured_and_not_chosen_by(tmp_path):
 
 
 class Breaks(Net):
-    """Its scores, or only their gradients, stop being numbers at some update."""
+    """A net whose scores, or only their gradients, become NaN at some update."""
 
     def __init__(self, at, what):
         super().__init__()
