@@ -12,6 +12,8 @@ from fwagents.__main__ import main
 from fwagents.commands import COMMANDS
 from fwagents.runs.interrupts import SIGNALS
 
+from .scripts import TRAIN
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -95,3 +97,25 @@ def test_what_is_no_option_is_named_in_tyros_own_box(name, words, named, capsys,
     assert (left.value.code, said.out) == (2, "")
     assert named in said.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        *[("agent", "--total-timesteps"), ("retrieval", "--hidden-size"), ("glimpses", "--patch-size")],
+        *[("watch", "--no-window"), ("pictures", "--output"), ("export", "--output")],
+    ],
+)
+def test_help_needs_no_torch(script, option, tmp_path):
+    """Slow modules are imported after the command line is parsed."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(TRAIN / f"{script}.py"), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert option in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "tyro" in imported
+    assert not imported & {"torch", "numpy", "gymnasium", "stable_baselines3", "matplotlib", "tensorboard"}

@@ -190,3 +190,11 @@ def test_settling_on_chosen_states_is_a_step(options, normalize_storage):
         boundary = before @ core.weight_hh.T + x[t] @ core.weight_ih.T + core.bias
         torch.testing.assert_close(core.settle(boundary, y[:t]), y[t])
     torch.testing.assert_close(core.settle(boundary), core.settle(boundary, y[:0]))
+
+
+def test_initial_weights_are_the_papers():
+    core = FastWeights(40, 25)
+    assert torch.equal(core.weight_hh, 0.05 * torch.eye(25))
+    assert core.weight_ih.abs().max() <= 25**-0.5
+    assert core.weight_ih.abs().max() > 0.9 * 25**-0.5
+    assert core.bias.abs().max() == 0

@@ -298,3 +298,27 @@ def test_callbacks_find_what_they_find_in_sb3(pair, action):
             assert found[0].at_step[name] == found[1].at_step[name], name
     for name in ("n_steps", "values", "dones", "new_obs", "infos"):
         assert found[0].at_end[name] == found[1].at_end[name], name
+
+
+@pytest.mark.parametrize(
+    ("core", "numbers"), [("fast_weights", 256 + 256**2), ("rotary_fast_weights", 9 * 256 + 256**2 // 4 + 1)]
+)
+def test_buffer_takes_the_memory_that_it_says(core, numbers):
+    """256 units, 128 steps, 8 environments and chunks of 32 give 4 * 8 states of ``numbers`` float32 values."""
+    box = OBSERVATION_SPACES["vector"]
+    model = MemoryPPO(
+        "MemoryPolicy",
+        DummyVecEnv([lambda: RandomEnv(box, ACTION_SPACES["discrete"])] * 8),
+        chunk_length=32,
+        n_epochs=1,
+        device="cpu",
+        policy_kwargs={"core": core, "hidden_size": 256, "critic_core": "shared"},
+    )
+    model.learn(128 * 8)
+    buffer = model.rollout_buffer
+    leaves = [leaf for states in buffer.states for leaf in states.actor]
+    assert sum(leaf.numel() * leaf.element_size() for leaf in leaves) == 4 * 8 * numbers * 4
+    assert len({leaf.untyped_storage().data_ptr() for leaf in leaves}) == len(leaves)
+    arrays = [v for v in vars(buffer).values() if isinstance(v, np.ndarray)]
+    # Each step has an observation, an action (int64), and six scalars.
+    assert sum(a.nbytes for a in arrays) == 128 * 8 * (5 * 4 + 8 + 6 * 4)
