@@ -33,12 +33,12 @@ FAMILY = [
 T, B, D, H = 9, 3, 4, 8
 
 
-def randomised(core: MemoryCore) -> MemoryCore:
-    """Return the core with random weights: special initial values such as 0 could hide a mistake."""
+def randomised(module, scale=0.3):
+    """Return the module with random weights: special initial values such as 0 could hide a mistake."""
     with torch.no_grad():
-        for p in core.parameters():
-            p.add_(0.3 * torch.randn_like(p))
-    return core
+        for p in module.parameters():
+            p.add_(scale * torch.randn_like(p))
+    return module
 
 
 def random_state(core, batch_size=B):

@@ -1,4 +1,4 @@
-"""Options of short runs of train/agent.py."""
+"""Options of short runs of train/agent.py, and the folder of a run."""
 
 TINY = [
     *("--num-envs", "4", "--hidden-size", "8", "--final-episodes", "8", "--eval-episodes", "4"),
@@ -12,3 +12,9 @@ RESUMABLE = [
     *("--total-timesteps", "2800", "--checkpoint-freq", "112", "--eval-freq", "280", "--eval-episodes", "6"),
     *("--final-episodes", "10", "--n-epochs", "2", "--batch-size", "14", "--seed", "5", "--normalize"),
 ]
+
+
+def run_folder(cwd):
+    """Return the folder of the only run that was made in ``cwd``."""
+    (folder,) = cwd.glob("runs/*/*")
+    return folder

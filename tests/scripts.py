@@ -93,6 +93,24 @@ def run_path(path, *args, cwd):
     return Done(code, out.getvalue(), err.getvalue())
 
 
+def refusal(done):
+    """Check that a script has ended with exit code 2 and one line of error; return the line."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    return done.stderr
+
+
+def refused(capsys, main, *args):
+    """Check that a function leaves with exit code 2 and one line of error; return the line."""
+    code = 0
+    try:
+        main(*args)
+    except SystemExit as left:
+        code = left.code
+    return refusal(Done(code, *capsys.readouterr()))
+
+
 class Finished:
     """A command that is one of our scripts, run in this process, with the attributes of ``subprocess.Popen``."""
 

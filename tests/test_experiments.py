@@ -15,6 +15,8 @@ from experiments.__main__ import main
 from experiments.board import Board
 from experiments.cell import Grid
 
+from .scripts import refused
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -100,9 +102,4 @@ def test_what_has_run_is_reported_and_what_has_not_is_not(tmp_path, monkeypatch)
     ],
 )
 def test_a_mistake_is_one_clear_line(args, message, capsys):
-    with pytest.raises(SystemExit) as left:
-        main(args)
-    assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert message in said
+    assert message in refused(capsys, main, args)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from fwagents.cores import FastWeights, FastWeightsState
 
+from .core_family import randomised
+
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -100,9 +102,7 @@ def plain_python(core: FastWeights, inputs: list[list[float]]) -> list[list[floa
 @pytest.mark.parametrize("norm_per_step", [False, True])
 def test_two_steps_in_plain_python(inner_steps, norm_per_step, backend):
     core = FastWeights(3, 4, inner_steps=inner_steps, norm_per_step=norm_per_step, backend=backend)
-    with torch.no_grad():
-        for p in core.parameters():
-            p.add_(0.5 * torch.randn_like(p))
+    randomised(core, 0.5)
     x = torch.randn(2, 1, 3)
     y, _ = core(x)
     torch.testing.assert_close(y[:, 0], torch.tensor(plain_python(core, x[:, 0].tolist())))
@@ -135,9 +135,7 @@ def test_matrix_form_equals_attention_form(options, T, B, R, start_rate, zero_st
     """Compare outputs, final state and every gradient, with starts and from a non-zero state."""
     torch.manual_seed(seed)
     core = FastWeights(3, R, backend="torch", **options)
-    with torch.no_grad():
-        for p in core.parameters():
-            p.add_(0.2 * torch.randn_like(p))
+    randomised(core, 0.2)
     x, start = torch.randn(T, B, 3, requires_grad=True), torch.rand(T, B) < start_rate
     scale = 0.0 if zero_state else 0.3
     state = FastWeightsState(*((scale * torch.randn_like(leaf)).requires_grad_() for leaf in core.initial_state(B)))
@@ -180,9 +178,7 @@ def test_the_read_is_attention_to_the_past():
 def test_settling_on_chosen_states_is_a_step(options, normalize_storage):
     """With a sequence's stored states, oldest first, and its next boundary, ``settle`` gives the next step."""
     core = FastWeights(3, 5, decay=0.7, normalize_storage=normalize_storage, backend="torch", **options)
-    with torch.no_grad():
-        for p in core.parameters():
-            p.add_(0.2 * torch.randn_like(p))
+    randomised(core, 0.2)
     x = torch.randn(6, 2, 3)
     y, _ = core(x)
     for t in range(6):

@@ -6,16 +6,13 @@ import torch
 
 from fwagents.cores import FastWeights, FastWeightsState, HiddenState
 
+from .core_family import randomised
+
 T, B, D, R = 10, 4, 3, 6
 
 
-def randomised(**options) -> FastWeights:
-    """Return a core with random weights: special initial values such as 0 could hide a mistake."""
-    core = FastWeights(D, R, **options)
-    with torch.no_grad():
-        for p in core.parameters():
-            p.add_(0.4 * torch.randn_like(p))
-    return core
+def random_cell(**options) -> FastWeights:
+    return randomised(FastWeights(D, R, **options), 0.4)
 
 
 def normed(core, x, i):
@@ -69,7 +66,7 @@ def one_row(core, xs, start, *, decay, fast_lr, tolerance, most, identity=False,
 )
 @pytest.mark.usefixtures("float64")
 def test_adaptive_rows_in_plain_numpy(options, of_row, backend):
-    core = randomised(inner_steps="adaptive", backend=backend, **options)
+    core = random_cell(inner_steps="adaptive", backend=backend, **options)
     x, start = torch.randn(T, B, D), torch.rand(T, B) < 0.2
     y, state = core(x, None, start)
     taken = core.inner_steps_taken(x, None, start)
@@ -96,7 +93,7 @@ MEMORY_OPTIONS = [
 @pytest.mark.parametrize("options", MEMORY_OPTIONS, ids=str)
 def test_no_inner_step_is_a_layer_normalised_rnn(options, backend):
     """The memory's options have no effect. The compiled scan runs in single precision, the others in double."""
-    core = randomised(inner_steps=0, backend=backend, **options).double()
+    core = random_cell(inner_steps=0, backend=backend, **options).double()
     x, start = torch.randn(T, B, D, dtype=torch.float64), torch.rand(T, B) < 0.2
     expected = np.zeros((T, B, R))
     for b in range(B):
@@ -126,7 +123,7 @@ def gradients(core, x, state):
 @pytest.mark.usefixtures("float64")
 def test_a_row_is_the_fixed_core_of_as_many_steps(options, tolerance):
     """Compare the output and all gradients; layer-norm rows of steps that were not taken get none."""
-    core = randomised(inner_steps="adaptive", max_inner_steps=6, tolerance=tolerance, **options)
+    core = random_cell(inner_steps="adaptive", max_inner_steps=6, tolerance=tolerance, **options)
     for _ in range(6):
         x = torch.randn(1, 1, D, requires_grad=True)
         state = FastWeightsState(*(torch.randn_like(leaf).requires_grad_() for leaf in core.initial_state(1)))
@@ -148,7 +145,7 @@ def test_a_row_is_the_fixed_core_of_as_many_steps(options, tolerance):
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 def test_where_all_rows_take_as_many_steps_it_is_the_fixed_core(tolerance, steps, precision):
     """Outputs and gradients of a whole sequence are bitwise equal, compiled and not."""
-    core = randomised(inner_steps="adaptive", tolerance=tolerance, max_inner_steps=4).to(precision)
+    core = random_cell(inner_steps="adaptive", tolerance=tolerance, max_inner_steps=4).to(precision)
     with torch.no_grad():
         core.bias.add_(2.0)  # h_0 is not all zero; from zero every move is large
     fixed = FastWeights(D, R, inner_steps=steps).to(precision)
@@ -167,7 +164,7 @@ def test_where_all_rows_take_as_many_steps_it_is_the_fixed_core(tolerance, steps
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 def test_a_row_does_not_depend_on_its_neighbours(precision):
     """Its outputs and number of inner steps are the same, bitwise, however many steps other rows take."""
-    core = randomised(inner_steps="adaptive").to(precision)
+    core = random_cell(inner_steps="adaptive").to(precision)
     x, others = torch.randn(2, T, B, D, dtype=precision)
     others[:, 1] = x[:, 1]
     assert torch.equal(core(x)[0][:, 1], core(others)[0][:, 1])
@@ -179,7 +176,7 @@ def test_a_row_does_not_depend_on_its_neighbours(precision):
 def test_a_settled_row_stays_exactly_as_it_is(precision):
     """A larger limit changes no row that needed fewer steps."""
     core, longer = (FastWeights(D, R, inner_steps="adaptive", max_inner_steps=n).to(precision) for n in (4, 40))
-    core.load_state_dict(randomised().state_dict())
+    core.load_state_dict(random_cell().state_dict())
     longer.load_state_dict(core.state_dict())
     x = torch.randn(1, 200, D, dtype=precision)
     state = FastWeightsState(*(torch.randn_like(leaf) for leaf in core.initial_state(200)))

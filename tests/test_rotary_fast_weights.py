@@ -7,6 +7,8 @@ import torch
 from fwagents.cores import GatedDeltaNet, RotaryFastWeights, RotaryState
 from fwagents.cores.programmer import CHUNK, execute
 
+from .core_family import randomised
+
 pytestmark = pytest.mark.usefixtures("float64")
 
 B, D, H = 2, 5, 8
@@ -74,10 +76,7 @@ def plain(core, x, recent, W, t, turns):
     ],
 )
 def test_equals_its_equations_in_plain_numbers(size, options, turns, steps):
-    core = RotaryFastWeights(D, size, **options)
-    with torch.no_grad():
-        for p in core.parameters():
-            p.add_(0.3 * torch.randn_like(p))
+    core = randomised(RotaryFastWeights(D, size, **options))
     x, fresh = torch.randn(steps, B, D), core.initial_state(B)
     state = RotaryState(torch.randn_like(fresh.recent), torch.randn_like(fresh.W), torch.tensor([[3.0], [140.0]]))
     y, last = core(x, state)

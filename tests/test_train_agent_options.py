@@ -3,7 +3,7 @@
 import pytest
 
 from .runs import CELL, TINY
-from .scripts import run
+from .scripts import refusal, run
 
 FILTER = "gymnasium.wrappers:FilterObservation"
 
@@ -55,11 +55,7 @@ def test_other_environments_and_cores(args, tmp_path):
 )
 def test_a_mistake_is_one_clear_line(args, message, tmp_path):
     (tmp_path / "file").touch()
-    done = run("agent.py", *args, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
+    assert message in refusal(run("agent.py", *args, cwd=tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing was written"
 
 

@@ -10,7 +10,7 @@ import torch
 
 from fwagents.sb3 import MemoryPPO, make_vec_env
 
-from .runs import CELL, TINY
+from .runs import CELL, TINY, run_folder
 from .scripts import run
 
 
@@ -28,7 +28,7 @@ def test_a_run_that_cannot_go_on_is_judged_by_how_it_plays(scale, stopped, check
     assert done.returncode == 1
     assert "stopped: " in done.stdout
     assert done.stderr == ""
-    (result,) = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/result.json")]
+    result = json.loads((run_folder(tmp_path) / "result.json").read_text())
     assert result["stopped"] in done.stdout
     if stopped is None:
         assert "final_model" not in result
@@ -43,14 +43,14 @@ def test_an_adaptive_memory_s_reads_are_counted(tolerance, reads, tmp_path):
     options = [*CELL, "--inner-steps", "adaptive", "--core-kwargs", f"tolerance={tolerance}", "max_inner_steps=3"]
     done = run("agent.py", *TINY, "--env", "PendulumNoVel-v1", "--normalize", "--n-steps", "20", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "runs" / "PendulumNoVel-v1").iterdir()
-    assert json.loads((folder / "result.json").read_text())["final_model"]["inner_steps_taken"] == pytest.approx(reads)
+    result = json.loads((run_folder(tmp_path) / "result.json").read_text())
+    assert result["final_model"]["inner_steps_taken"] == pytest.approx(reads)
 
 
 def test_normalized_agents_are_judged_and_shown_as_they_learned(tmp_path):
     options = ["--env", "PendulumNoVel-v1", "--normalize", "--n-steps", "20", "--eval-freq", "300"]
     assert run("agent.py", *TINY, *options, cwd=tmp_path).returncode == 0
-    (folder,) = (tmp_path / "runs" / "PendulumNoVel-v1").iterdir()
+    folder = run_folder(tmp_path)
     result = json.loads((folder / "result.json").read_text())
     for name in ("final_model", "best_model"):
         path = folder / f"{name}.zip"

@@ -6,6 +6,7 @@ import pytest
 from gymnasium.wrappers import DelayObservation, FlattenObservation, RescaleObservation, TimeAwareObservation
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from tests.runs import run_folder
 from tests.scripts import run
 
 TIMED = (
@@ -146,7 +147,7 @@ def test_what_cannot_be_drawn_trains_and_is_exported(plain, tmp_path):
     small = ("--num-envs", 2, "--eval-episodes", 1, "--final-episodes", 1, "--log-dir", "runs", "--log-memory")
     done = run("agent.py", *options, *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "runs").glob("*/*")
+    folder = run_folder(tmp_path)
     done = run("export.py", folder, "--no-onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

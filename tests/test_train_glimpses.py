@@ -10,7 +10,7 @@ from PIL import Image
 
 from fwagents.tasks.training import CHECKPOINT
 
-from .scripts import Started
+from .scripts import Started, refused
 from .scripts import run as run_script
 
 TINY = [
@@ -141,13 +141,7 @@ def test_a_mistake_is_one_clear_line(args, message, cwd, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     from fwagents.commands.glimpses import main
 
-    with pytest.raises(SystemExit) as left:
-        main(args if args[0] == "--resume" else [*TINY, *args])
-    assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("error: ")
-    assert message in said
+    assert message in refused(capsys, main, args if args[0] == "--resume" else [*TINY, *args])
     assert not (tmp_path / "runs").exists()
 
 

@@ -10,6 +10,7 @@ import torch
 
 from fwagents.tasks.training import CHECKPOINT
 
+from .scripts import refused
 from .scripts import run as run_script
 
 SMALL = [
@@ -103,12 +104,7 @@ def test_a_mistake_is_one_clear_line(args, message, cwd, monkeypatch, capsys):
     from fwagents.commands.language import main
 
     before = sorted(cwd.rglob("*"))
-    with pytest.raises(SystemExit) as left:
-        main(args)
-    assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert message in said
+    assert message in refused(capsys, main, args)
     assert sorted(cwd.rglob("*")) == before
 
 

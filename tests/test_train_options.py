@@ -22,7 +22,7 @@ from fwagents.runs.agent import ENGINES, Args, args_for, check_engine
 from fwagents.runs.folder import read_config
 from fwagents.runs.limits import check_agent
 
-from .scripts import run
+from .scripts import refusal, refused, run
 
 SCRIPTS = [*(f"fwagents.commands.{name}" for name in COMMANDS), "experiments.gallery", "experiments.__main__"]
 ODD = ("nan", "inf", "-inf", "-1", "1e30", str(10**22), "99999999999999999999")
@@ -55,10 +55,7 @@ def test_every_number_has_a_range_and_nothing_outside_it_passes(script, capsys):
                 )
                 found = options.unlike(hint, (value,) if many else value)
                 assert (found is None) == allowed, (name, word)
-            with pytest.raises(SystemExit) as left:
-                cli.parse(Args, [*begin, options.flag(name), ODD[-1]])
-            error = capsys.readouterr().err
-            assert (left.value.code, error.count("\n")) == (2, 1), name
+            error = refused(capsys, cli.parse, Args, [*begin, options.flag(name), ODD[-1]])
             assert f"{options.flag(name)} is " in error
     assert walked
 
@@ -210,17 +207,13 @@ WRONG = [
 
 @pytest.mark.parametrize(("script", "args", "message"), [*IDLE, *WRONG], ids=lambda p: str(p)[:50])
 def test_a_mistake_is_one_line_before_anything_is_made(script, args, message, tmp_path):
-    done = run(f"{script}.py", *args, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert message in done.stderr
+    assert message in refusal(run(f"{script}.py", *args, cwd=tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named(tmp_path):
-    done = run("agent.py", "--device", "cuda", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "--device is 'cuda'" in done.stderr
+    assert "--device is 'cuda'" in refusal(run("agent.py", "--device", "cuda", cwd=tmp_path))
 
 
 @pytest.mark.parametrize("word", ["false", "no", "off", "False", "NO", "true", "yes", "On"])
@@ -266,10 +259,7 @@ def tried(folder, content):
         ("export.py", [folder]),
         ("pictures.py", [folder, "--output", folder / "out"]),
     ]:
-        done = run(script, *args, cwd=folder)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), (script, done.stderr)
-        assert "Traceback" not in done.stderr
-        yield done.stderr
+        yield refusal(run(script, *args, cwd=folder))
 
 
 @pytest.mark.parametrize(

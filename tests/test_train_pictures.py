@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from .runs import run_folder
+
 TRAIN = Path(__file__).parent.parent / "train"
 SUPERVISED = ["--hidden-size", "6", "--batch-size", "4", "--updates", "2", "--eval-freq", "1", "--log-dir", "runs"]
 
@@ -39,16 +41,11 @@ def drawn(folder):
     return names
 
 
-def run_dir():
-    (folder,) = Path("runs").glob("*/*")
-    return folder
-
-
 def test_an_agent(script):
     tiny = ["--num-envs", "2", "--hidden-size", "4", "--total-timesteps", "40", "--n-steps", "10", "--eval-freq", "0"]
     small = ["--checkpoint-freq", "0", "--final-episodes", "2", "--env-kwargs", "size=5"]
     assert script("agent", *tiny, *small) == 0
-    assert script("pictures", run_dir(), "--output", "out") == 0
+    assert script("pictures", run_folder(Path()), "--output", "out") == 0
     assert drawn(Path("out")) == {"attention", "attribution", "growth", "units"}
     with Image.open("out/play.gif") as film:
         assert film.n_frames == 5
@@ -58,7 +55,7 @@ def test_an_agent(script):
 def test_strings(script, core):
     few = ["--pairs", "2", "--train-strings", "20", "--validation-strings", "8", "--test-strings", "8"]
     assert script("retrieval", *SUPERVISED, *few, "--core", core, "--hidden-size", "8") == 0
-    assert script("pictures", run_dir(), "--output", "out") == 0
+    assert script("pictures", run_folder(Path()), "--output", "out") == 0
     assert drawn(Path("out")) == {"strings"}
 
 
@@ -74,7 +71,7 @@ def test_glimpses(script, model, capsys):
                 )
     data = ["--dataset", "folder", "--data-dir", "faces", "--patch-size", "2", "--validation-images", "2"]
     assert script("glimpses", *SUPERVISED, *data, "--model", model) == 0
-    code = script("pictures", run_dir(), "--output", "out", "--count", "2")
+    code = script("pictures", run_folder(Path()), "--output", "out", "--count", "2")
     if model == "plain":
         assert drawn(Path("out")) == {"glimpses-1", "glimpses-2"}
     else:

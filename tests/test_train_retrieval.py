@@ -15,7 +15,8 @@ from torch import nn
 from fwagents.tasks.data import Examples, Splits
 from fwagents.tasks.training import CHECKPOINT, Trainer, TrainingOptions
 
-from .scripts import Started
+from .runs import run_folder
+from .scripts import Started, refusal, refused
 from .scripts import run as run_script
 
 TINY = [
@@ -26,11 +27,6 @@ TINY = [
 
 def run(*args, cwd):
     return run_script("retrieval.py", *args, cwd=cwd)
-
-
-def run_dir(cwd):
-    (folder,) = (cwd / "runs" / "retrieval").iterdir()
-    return folder
 
 
 OPTIONS = [*TINY, "--updates", "300", "--seed", "3", "--test-curve", "--output", "out/result.json"]
@@ -51,7 +47,7 @@ def result(cwd):
 
 def test_result_file(trained):
     cwd, printed = trained
-    folder = run_dir(cwd)
+    folder = run_folder(cwd)
     assert folder.name.startswith("fast_weights-6-s3-")
     assert (folder / "result.json").read_text() == (cwd / "out" / "result.json").read_text()
     found = result(cwd)
@@ -80,7 +76,7 @@ def test_result_file(trained):
 
 
 def test_tensorboard(trained):
-    events = EventAccumulator(str(run_dir(trained[0]))).Reload()
+    events = EventAccumulator(str(run_folder(trained[0]))).Reload()
     scalars = {tag: [s.step for s in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     assert scalars["train/loss"] == scalars["train/learning_rate"] == list(range(20, 301, 20))
     assert scalars["validation/error"] == scalars["validation/nll"] == scalars["test/nll"] == list(range(0, 301, 20))
@@ -98,7 +94,7 @@ def test_killed_and_resumed_equals_unbroken(trained, kills, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not (tmp_path / "out" / "result.json").exists()
-        arguments = ["--resume", run_dir(tmp_path)]
+        arguments = ["--resume", run_folder(tmp_path)]
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Resumed" in done.stdout
@@ -106,7 +102,7 @@ def test_killed_and_resumed_equals_unbroken(trained, kills, tmp_path):
     for found in (ours, theirs):
         del found["seconds"]
     assert ours == theirs
-    kept = [torch.load(run_dir(cwd) / CHECKPOINT, weights_only=True) for cwd in (tmp_path, trained[0])]
+    kept = [torch.load(run_folder(cwd) / CHECKPOINT, weights_only=True) for cwd in (tmp_path, trained[0])]
     for name in ("model", "optimizer", "best_weights", "torch"):
         torch.testing.assert_close(kept[0][name], kept[1][name], rtol=0, atol=0)
 
@@ -120,13 +116,13 @@ def test_an_interrupt_says_how_to_go_on(interrupt, tmp_path):
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted after" in printed
-    assert f"-m fwagents retrieval --resume {run_dir(tmp_path).relative_to(tmp_path)}" in printed
+    assert f"-m fwagents retrieval --resume {run_folder(tmp_path).relative_to(tmp_path)}" in printed
 
 
 def test_a_search_leaves_the_test_set_alone(tmp_path):
     done = run(*TINY, "--updates", "20", "--no-test", "--core", "gru", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = json.loads((run_dir(tmp_path) / "result.json").read_text())
+    found = json.loads((run_folder(tmp_path) / "result.json").read_text())
     assert found["test_error"] is None
     assert found["test_nll"] is None
     assert found["core_kwargs"] == {}
@@ -160,7 +156,7 @@ def test_only_the_same_run_replaces_a_result(tmp_path):
 def test_no_inner_steps_is_not_the_default(tmp_path):
     done = run(*TINY, "--updates", "20", "--inner-steps", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = json.loads((run_dir(tmp_path) / "result.json").read_text())
+    found = json.loads((run_folder(tmp_path) / "result.json").read_text())
     assert found["core_kwargs"] == {"decay": 0.95, "fast_lr": 0.5, "inner_steps": 0}
 
 
@@ -170,7 +166,7 @@ def test_an_adaptive_memory_s_reads_are_counted(tolerance, reads, tmp_path):
     options = ["--inner-steps", "adaptive", "--core-kwargs", f"tolerance={tolerance}", "max_inner_steps=3"]
     options += ["--decay", "0.9", "--fast-lr", "1"]  # so strong that no read settles exactly
     assert run(*TINY, "--updates", "20", *options, cwd=tmp_path).returncode == 0
-    assert json.loads((run_dir(tmp_path) / "result.json").read_text())["inner_steps_taken"] == pytest.approx(reads)
+    assert json.loads((run_folder(tmp_path) / "result.json").read_text())["inner_steps_taken"] == pytest.approx(reads)
 
 
 def test_a_run_that_diverges_says_so(tmp_path):
@@ -179,11 +175,11 @@ def test_a_run_that_diverges_says_so(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "gradient norm is" in done.stderr
-    found = json.loads((run_dir(tmp_path) / "result.json").read_text())
+    found = json.loads((run_folder(tmp_path) / "result.json").read_text())
     assert found["stopped"] in done.stderr
     assert found["best_update"] == 0
     assert found["test_error"] > 50, "of the weights that validation chose before that"
-    assert (run_dir(tmp_path) / CHECKPOINT).exists()
+    assert (run_folder(tmp_path) / CHECKPOINT).exists()
 
 
 @pytest.mark.parametrize(
@@ -220,18 +216,12 @@ def test_a_mistake_is_one_clear_line(args, message, tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     from fwagents.commands.retrieval import main
 
-    with pytest.raises(SystemExit) as left:
-        main(args)
-    assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("error: ")
-    assert message in said
+    assert message in refused(capsys, main, args)
     assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
 
 
 def test_a_run_without_a_checkpoint_begins_again(trained, tmp_path):
-    whole, folder = run_dir(trained[0]), tmp_path / "run"
+    whole, folder = run_folder(trained[0]), tmp_path / "run"
     folder.mkdir()
     shutil.copy(whole / "config.json", folder)
     (folder / ".checkpoint.pt.1.tmp").touch()
@@ -274,24 +264,20 @@ def test_any_flipped_bit_is_harmless_or_found(tmp_path):
 def test_one_process_at_a_time(trained, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    shutil.copy(run_dir(trained[0]) / "config.json", folder)
+    shutil.copy(run_folder(trained[0]) / "config.json", folder)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = run("--resume", folder, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "in use by another process" in done.stderr
+    assert "in use by another process" in refusal(done)
 
 
 def test_what_cannot_be_resumed_is_one_line(trained, tmp_path):
     folder = tmp_path / "damaged"
     folder.mkdir()
-    (folder / "config.json").write_text((run_dir(trained[0]) / "config.json").read_text())
+    (folder / "config.json").write_text((run_folder(trained[0]) / "config.json").read_text())
     (folder / "checkpoint.pt").touch()
     for cwd, path, message in [
         (tmp_path, folder, "is not a whole checkpoint"),
-        (trained[0], run_dir(trained[0]), "is finished"),
+        (trained[0], run_folder(trained[0]), "is finished"),
     ]:
-        done = run("--resume", path, cwd=cwd)
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        assert message in done.stderr
+        assert message in refusal(run("--resume", path, cwd=cwd))

@@ -7,8 +7,8 @@ import pytest
 from fwagents.inspection import trace
 from fwagents.sb3 import MemoryPPO
 
-from .runs import TINY
-from .scripts import run
+from .runs import TINY, run_folder
+from .scripts import refusal, run
 
 
 def test_pictures_in_a_pipe_are_plain(monkeypatch):
@@ -46,7 +46,7 @@ def test_watch_what_cannot_be_drawn_as_text(tmp_path, monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     options = ["--env", "CartPole-v1", "--eval-freq", "0", "--checkpoint-freq", "0"]
     assert run("agent.py", *TINY, *options, "--core", "gru", cwd=tmp_path).returncode == 0
-    (folder,) = (tmp_path / "runs" / "CartPole-v1").iterdir()
+    folder = run_folder(tmp_path)
     done = run("watch.py", folder, "--episodes", "1", "--output", "cart.gif", cwd=tmp_path)
     assert (done.returncode, (tmp_path / "cart.gif").exists()) == (0, True), done.stderr
     for where, drawn in [("--window", False), ("--no-window", True)]:
@@ -65,10 +65,7 @@ def test_watch_names_what_is_wrong(folder, message, tmp_path):
         (tmp_path / name).mkdir()
         if config is not None:
             (tmp_path / name / "config.json").write_text(config)
-    done = run("watch.py", folder, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+    assert message in refusal(run("watch.py", folder, cwd=tmp_path))
 
 
 def test_watch_writes_no_other_files(tmp_path):

@@ -71,6 +71,25 @@ def play(env, policy, seed=0):
     return total, infos["is_success"]
 
 
+def play_once(env, screen, act):
+    """Return the returns of one episode of each environment, whose episodes may end at different steps.
+
+    Args:
+        env: batch that does not reset by itself.
+        screen: the screens after its reset.
+        act: function from screens to actions.
+    """
+    returns, playing = np.zeros(env.num_envs), np.ones(env.num_envs, bool)
+    while playing.any():
+        screen, rewards, terminations, truncations, _ = env.step(act(screen))
+        returns += np.where(playing, rewards, 0)
+        over = terminations | truncations
+        playing &= ~over
+        if over.any():
+            env.reset(options={"reset_mask": over})
+    return returns
+
+
 def test_every_environment_of_the_suite_has_its_policies():
     assert set(SUITE) == set(PERFECT) == {n for n, e in ENVIRONMENTS.items() if "memory" in e.tags}
 
@@ -103,14 +122,7 @@ def test_a_random_player_earns_what_the_table_says(name, easiest):
     env = gymnasium.make_vec(name, num_envs=1000, autoreset_mode="Disabled", **kwargs)
     env.reset(seed=3)
     rng = np.random.default_rng(0)
-    returns, playing = np.zeros(1000), np.ones(1000, bool)
-    while playing.any():
-        _, rewards, terminations, truncations, _ = env.step(rng.integers(env.single_action_space.n, size=1000))
-        returns += np.where(playing, rewards, 0)
-        over = terminations | truncations
-        playing &= ~over
-        if over.any():
-            env.reset(options={"reset_mask": over})
+    returns = play_once(env, None, lambda _: rng.integers(env.single_action_space.n, size=1000))
     half_width = 3.29 * returns.std() / len(returns) ** 0.5
     assert returns.mean() == pytest.approx(reference_returns(name, **kwargs).random, abs=half_width)
 
@@ -190,15 +202,12 @@ def test_no_memoryless_policy_does_better_in_the_maze(length):
     policies = product(4, 4).repeat(2, axis=0)
     env = gymnasium.make_vec("TMaze-v0", len(policies), length=length, autoreset_mode="Disabled")
     screen, _ = env.reset(options={"goal": np.tile([0, 1], len(policies) // 2)})
-    returns, playing = np.zeros(len(policies)), np.ones(len(policies), bool)
-    while playing.any():
+
+    def act(screen):
         seen = np.select([is_(view, screen) for view in (NORTH_SIGN, SOUTH_SIGN, CORRIDOR)], [0, 1, 2], 3)
-        screen, rewards, terminations, truncations, _ = env.step(policies[np.arange(len(policies)), seen])
-        returns += np.where(playing, rewards, 0)
-        over = terminations | truncations
-        playing &= ~over
-        if over.any():
-            env.reset(options={"reset_mask": over})
+        return policies[np.arange(len(policies)), seen]
+
+    returns = play_once(env, screen, act)
     values = returns.reshape(-1, 2).mean(axis=1)
     assert values.max() == pytest.approx(reference.memoryless)
 

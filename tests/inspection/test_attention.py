@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fwagents.cores import FastWeights, make_core
 from fwagents.inspection import Reads, growth, reads, trace
+from tests.core_family import randomised
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -24,10 +25,7 @@ OPTIONS = [
 
 def sequence(options) -> tuple[FastWeights, Tensor, Tensor]:
     """Return a core with random weights, inputs [8, 3, 4], and starts in the middle of two rows."""
-    core = FastWeights(4, 6, **options)
-    with torch.no_grad():
-        for p in core.parameters():
-            p.add_(0.3 * torch.randn_like(p))
+    core = randomised(FastWeights(4, 6, **options))
     start = torch.zeros(8, 3, dtype=torch.bool)
     start[3, 1] = start[1, 2] = start[6, 2] = True
     return core, torch.randn(8, 3, 4), start

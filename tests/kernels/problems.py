@@ -1,5 +1,7 @@
 """Random scans, and the distance between two sets of results."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +79,24 @@ def inner_steps_taken(scan: Scan, tolerance: float) -> Tensor:
     options = scan.options._replace(tolerance=tolerance)
     fast_weight_scan(changed(scan.inputs, Tensor.double), options, backend="torch", taken=taken)
     return taken
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Give torch some threads while the block runs; the tests otherwise have one."""
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(1)
+
+
+def with_nan(scan: Scan, step: int, row: int, end: int) -> Scan:
+    """Return the scan with a NaN in its input at one step of a row, whose next episode begins at step ``end``."""
+    drive, start = scan.inputs.drive.clone(), torch.zeros(scan.inputs.drive.shape[:2], dtype=torch.bool)
+    drive[step, row, 3] = float("nan")
+    start[end, row] = True
+    return scan._replace(inputs=scan.inputs._replace(drive=drive, start=start))
 
 
 def distance(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:

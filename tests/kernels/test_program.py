@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fwagents.cores import DeltaNet, GatedDeltaNet, RotaryFastWeights, SumRule, make_core
 from fwagents.kernels.cpu import program_layout, programmer
 from fwagents.kernels.program_reference import ProgramInputs, ProgramOptions, loop_form
-from tests.kernels.problems import distance, poison
+from tests.kernels.problems import distance, poison, torch_threads
 from tests.kernels.programs import loop_results, program_results, random_program
 
 TOLERANCE = 1e-4
@@ -86,11 +86,8 @@ def test_a_long_stretch_without_a_start():
 def test_threads(threads):
     scan = random_program(64, 21, 20, 64, FAMILY["rotary"], starts=0.05)
     one = program_results(scan)
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         many = program_results(scan)
-    finally:
-        torch.set_num_threads(1)
     assert max(distance(many, one).values()) < TOLERANCE
 
 

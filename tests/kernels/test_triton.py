@@ -12,7 +12,7 @@ from fwagents.kernels import ScanOptions, fast_weight_scan
 from fwagents.kernels.cpu import scan as cpu
 from fwagents.kernels.gpu import scan as gpu
 from fwagents.sb3 import MemoryPPO
-from tests.kernels.problems import changed, distance, poison, random_scan, results
+from tests.kernels.problems import changed, distance, poison, random_scan, results, with_nan
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -96,11 +96,7 @@ def test_bfloat16_is_as_close_as_the_reference_in_bfloat16():
 
 @pytest.mark.usefixtures("small")
 def test_nan_stays_in_its_episode_and_fills_it():
-    scan = random_scan(9, 2, 20)
-    start = torch.zeros(9, 2, dtype=torch.bool)
-    start[6, 1] = True
-    scan.inputs.drive[2, 1, 3] = float("nan")
-    scan = scan._replace(inputs=scan.inputs._replace(start=start))
+    scan = with_nan(random_scan(9, 2, 20), step=2, row=1, end=6)
     found, truth = results(scan, "triton", device=DEVICE), results(scan, "torch")
     for name in ("y", "h", "A", "ddrive", "dA"):
         assert torch.equal(found[name].isnan().cpu(), truth[name].isnan()), name

@@ -6,7 +6,16 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fwagents.kernels import ScanOptions
-from tests.kernels.problems import distance, inner_steps_taken, nudged, poison, random_scan, results
+from tests.kernels.problems import (
+    distance,
+    inner_steps_taken,
+    nudged,
+    poison,
+    random_scan,
+    results,
+    torch_threads,
+    with_nan,
+)
 
 TOLERANCE = 1e-4
 # Beyond this length rounding errors grow, and the limit is the error of the same sums in plain float32.
@@ -121,11 +130,8 @@ def test_adaptive(scan):
 def test_threads(threads):
     scan = random_scan(64, 21, 64, starts=0.05, width=20)
     one = results(scan, "numba")
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         many = results(scan, "numba")
-    finally:
-        torch.set_num_threads(1)
     assert max(distance(many, one).values()) < TOLERANCE
 
 
@@ -138,11 +144,7 @@ def test_zero_state_is_no_state():
 
 @pytest.mark.parametrize("options", [ScanOptions(), ScanOptions(inner_steps=4, tolerance=0.1)])
 def test_nan_stays_in_its_episode_and_fills_it(options):
-    scan = random_scan(40, 3, 20, options)
-    start = torch.zeros(40, 3, dtype=torch.bool)
-    start[20, 1] = True
-    scan.inputs.drive[5, 1, 3] = float("nan")
-    scan = scan._replace(inputs=scan.inputs._replace(start=start))
+    scan = with_nan(random_scan(40, 3, 20, options), step=5, row=1, end=20)
     found, truth = (results(scan, backend) for backend in ("numba", "torch"))
     for name in ("y", "h", "A"):
         assert torch.equal(found[name].isnan(), truth[name].isnan())

@@ -9,10 +9,11 @@ from fwagents.sb3.forward import Forward, OverTime
 from fwagents.sb3.policies import MemoryPolicy
 from fwagents.sb3.states import MemoryStates
 
+from .agents import CRITICS
+
 T, B = 5, 3
 BOX = spaces.Box(-1, 1, (4,), np.float32)
 START = torch.tensor([[True, False, False], [False] * 3, [False, True, False], [False] * 3, [True, False, False]])
-CRITICS = ("shared", "detached", "separate", "none")
 
 
 def made(critic, **kwargs):

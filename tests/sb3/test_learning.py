@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from fwagents.cores import CORES
 from fwagents.sb3 import MemoryPPO
 
 from .agents import ALGORITHMS, MEMORIES, make, weights
-from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, RecallEnv, until
+from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, RecallEnv, recall_after
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -64,7 +62,6 @@ def test_schedules_and_target_kl():
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_solves_what_cannot_be_solved_without_memory(algorithm, core):
-    """The best memoryless mean is 0, which a sample can exceed by chance; a perfect player has 1."""
     model = make(
         algorithm,
         env=RecallEnv,
@@ -76,9 +73,7 @@ def test_solves_what_cannot_be_solved_without_memory(algorithm, core):
         policy_kwargs={"core": core, "hidden_size": 16, "critic_core": "none"},
         **({"n_epochs": 2} if algorithm is MemoryPPO else {"use_rms_prop": False, "normalize_advantage": True}),
     )
-    test_env = DummyVecEnv([RecallEnv] * 16)
-    model.learn(16_000 if algorithm is MemoryPPO else 24_000, until(0.95, test_env))
-    mean, _ = evaluate_policy(model, test_env, n_eval_episodes=100, warn=False)
+    mean = recall_after(model, 16_000 if algorithm is MemoryPPO else 24_000)
     assert mean < 0.5 if core == "none" else mean > 0.9
 
 

@@ -17,9 +17,9 @@ from fwagents.sb3 import FastWeightPolicy, MemoryA2C, MemoryPolicy, MemoryPPO
 from fwagents.sb3.packing import PackedCore
 from fwagents.settings import AGENT_CORE
 
-from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv, until
+from .agents import CRITICS
+from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv, RecallEnv, recall_after
 
-CRITICS = ["shared", "detached", "separate", "none"]
 SMALL = {"hidden_size": 8}
 
 
@@ -359,20 +359,8 @@ def test_images_that_are_normalized_already_are_convolved(policy):
 
 @pytest.mark.parametrize("core", CORES)
 def test_solves_what_cannot_be_solved_without_memory(core):
-    """The best memoryless mean is 0, which a sample can exceed by chance; a perfect player has 1."""
-    env = DummyVecEnv([RecallEnv] * 16)
-    model = RecurrentPPO(
-        "MemoryPolicy",
-        env,
-        n_steps=8,
-        batch_size=128,
-        n_epochs=2,
-        learning_rate=3e-3,
-        gae_lambda=1.0,
-        seed=1,
-        policy_kwargs={"core": core, "hidden_size": 16, "critic_core": "none"},
-    )
-    test_env = DummyVecEnv([RecallEnv] * 16)
-    model.learn(16_000, until(0.95, test_env))
-    mean, _ = evaluate_policy(model, test_env, n_eval_episodes=100, warn=False)
+    policy_kwargs = {"core": core, "hidden_size": 16, "critic_core": "none"}
+    options = {"n_steps": 8, "batch_size": 128, "n_epochs": 2, "learning_rate": 3e-3, "gae_lambda": 1.0, "seed": 1}
+    model = RecurrentPPO("MemoryPolicy", DummyVecEnv([RecallEnv] * 16), policy_kwargs=policy_kwargs, **options)
+    mean = recall_after(model, 16_000)
     assert mean < 0.5 if core == "none" else mean > 0.9

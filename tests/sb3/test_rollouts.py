@@ -13,10 +13,9 @@ from fwagents.cores import CORES
 from fwagents.sb3 import MemoryA2C, MemoryPPO
 from fwagents.sb3.faults import EnvironmentFault
 
+from .agents import ALGORITHMS, CRITICS
 from .tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, POLICIES, RandomEnv
 
-ALGORITHMS = [MemoryPPO, MemoryA2C]
-CRITICS = ["shared", "detached", "separate", "none"]
 SMALL = {"hidden_size": 4}
 
 
@@ -67,6 +66,14 @@ def replayed(policy, observations):
 
 
 @torch.no_grad()
+def assert_recomputed(model):
+    """Check that an update computes the rollout's log-probabilities again."""
+    chunks = model.rollout_buffer.chunks()
+    _, log_prob, _ = model.policy.evaluate_chunks(chunks)
+    torch.testing.assert_close(log_prob, chunks.old_log_prob, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def assert_carried(model):
     """Check that the carried memory is the state after the current episodes' observations except the newest."""
     compared = 0
@@ -94,10 +101,7 @@ def test_a_stop_carries_the_memory_of_the_present_episodes(algorithm, critic):
         expected = model._last_obs.copy()
         model.learn(24, reset_num_timesteps=False)
         np.testing.assert_array_equal(model.rollout_buffer.observations[0], expected)
-        chunks = model.rollout_buffer.chunks()
-        with torch.no_grad():
-            _, log_prob, _ = model.policy.evaluate_chunks(chunks)
-        torch.testing.assert_close(log_prob, chunks.old_log_prob, rtol=1e-4, atol=1e-5)
+        assert_recomputed(model)
     assert compared > 10
     assert ended > 1
 
@@ -117,10 +121,7 @@ def test_after_an_exception_new_episodes_begin(error, step):
         model.learn(10**6, callback=At(step, error))
     model.learn(24, reset_num_timesteps=False)
     assert model.rollout_buffer.episode_starts[0].all()
-    chunks = model.rollout_buffer.chunks()
-    with torch.no_grad():
-        _, log_prob, _ = model.policy.evaluate_chunks(chunks)
-    torch.testing.assert_close(log_prob, chunks.old_log_prob, rtol=1e-4, atol=1e-5)
+    assert_recomputed(model)
     assert_carried(model)
 
 

@@ -23,11 +23,11 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from fwagents.sb3 import MemoryA2C, MemoryPPO
+from fwagents.sb3 import MemoryPPO
 
+from .agents import ALGORITHMS
 from .tiny_envs import RandomEnv, until
 
-ALGORITHMS = [MemoryPPO, MemoryA2C]
 SMALL = {"hidden_size": 8}
 IDENTITIES = {
     "discrete": lambda: IdentityEnv(4),

@@ -4,6 +4,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback, StopTrainingOnRewardThreshold
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 
 class RandomEnv(gym.Env):
@@ -64,6 +66,16 @@ def until(reward, venv, episodes=100):
         verbose=0,
         warn=False,
     )
+
+
+def recall_after(model, steps):
+    """Train on ``RecallEnv`` for ``steps`` or until it is solved; return the mean return of greedy play.
+
+    The best memoryless mean is 0, which a sample can exceed by chance; a perfect player has 1.
+    """
+    venv = DummyVecEnv([RecallEnv] * 16)
+    model.learn(steps, until(0.95, venv))
+    return evaluate_policy(model, venv, n_eval_episodes=100, warn=False)[0]
 
 
 class ScriptedEnv(gym.Env):

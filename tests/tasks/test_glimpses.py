@@ -11,6 +11,7 @@ from fwagents.cores import CORES, FastWeights, make_core
 from fwagents.tasks.data import Examples
 from fwagents.tasks.folder import load_image_folder
 from fwagents.tasks.glimpses import GlimpseModel, MultiLevelModel, PatchConvNet, boxes, glimpses, hold_out
+from tests.core_family import randomised
 
 P = 3
 
@@ -65,13 +66,6 @@ def test_boxes_are_where_the_glimpses_are(p):
         cut = image[0, row : row + side, column : column + side].float()
         shrunk = cut if side == p else cut.reshape(p, 2, p, 2).mean((1, 3))
         torch.testing.assert_close(patch, shrunk, atol=1e-3, rtol=0)
-
-
-def randomised(model):
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
 
 
 @pytest.mark.parametrize("name", CORES)

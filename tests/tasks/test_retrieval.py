@@ -9,6 +9,7 @@ import torch
 
 from fwagents.cores import CORES, make_core
 from fwagents.tasks.retrieval import RetrievalModel, RetrievalTask
+from tests.core_family import randomised
 
 TASKS = [RetrievalTask(), RetrievalTask(1), RetrievalTask(3, "abcXYZ"), RetrievalTask(26), RetrievalTask(2, "qz")]
 
@@ -117,9 +118,7 @@ def test_the_net_equals_one_character_after_the_other(name):
     """Apply embedding, expansion and core to one character at a time, with plain products."""
     task = RetrievalTask(3)
     model = RetrievalModel(make_core(name, 7, 8), len(task.vocabulary), embedding_size=5, readout_size=6)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.2 * torch.randn_like(p))
+    randomised(model, 0.2)
     tokens = task.draw(4, np.random.default_rng(0)).inputs
     state = model.core.initial_state(4)
     for t in range(task.length):
