@@ -196,7 +196,7 @@ def in_words(result: Run, what: str) -> str:
 def agent_result(run: Path, result: Run) -> Run:
     """Return the result file of an agent's run: its curve, its final evaluation, and what is needed to repeat it.
 
-    If training stopped early, the file says why, and the curve continues with the last evaluation.
+    If training stopped early, the file says why, and the curve continues with the return of the final evaluation.
     """
     config = read_json(run / CONFIG)
     args, final = config["args"], result["final_model"]

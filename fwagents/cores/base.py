@@ -77,8 +77,8 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
     def scan(self, x: Tensor, state: StateT, start: Tensor | None) -> tuple[Tensor, StateT]:
         """Run steps with resets: ``x [T, B, D]``, ``start`` bool [T, B] or None -> ``(y [T, B, H], state)``.
 
-        Here the stretches between resets run in parallel, in batches of similar length, so the loop over time is
-        shorter than the sequence.
+        Here the stretches between resets run in parallel, in batches of similar length, so the loops over time are as
+        long as these stretches, not as the sequence.
         """
         if start is None:
             return self.stretch(x, state)

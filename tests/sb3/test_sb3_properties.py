@@ -67,7 +67,7 @@ def test_says_what_it_is_shown(algorithm, kind):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_dict_of_vectors_equals_the_flattened_vector(algorithm):
-    """Weights are equal before and after learning, with the Dict's encoder, which has no layer, for both."""
+    """The learned weights are equal if MemoryPolicy's encoder only flattens, as the Dict's does."""
 
     def parts():
         return RandomEnv(
