@@ -7,11 +7,12 @@ import sys
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from experiments import EXPERIMENTS
-from experiments.__main__ import main
+from experiments.__main__ import main, write
 from experiments.board import Board
 from experiments.cell import Grid
 
@@ -46,10 +47,19 @@ def test_the_cells_are_commands_that_exist():
     assert len({cell.options["parameters"] for cell in language}) == 1
 
 
-def test_every_experiment_is_one_file():
-    """Every file is listed, and has cells, a section, and a place for it in the documentation."""
-    files = {path.stem for path in (ROOT / "experiments").glob("*.py") if "\ndef section(" in path.read_text()}
-    assert files == set(EXPERIMENTS)
+def test_an_experiment_is_one_file(tmp_path):
+    """The first time its section is written, it goes to the end of its page."""
+    page = tmp_path / "page.md"
+    page.write_text("# Results\n")
+    new = SimpleNamespace(__doc__="Play two games.\n\nMore.", section=lambda results, figures: "found")
+    between = "<!-- new: written by a command, do not edit -->\nfound\n<!-- end of new -->\n"
+    for _ in range(2):
+        write({"new": new}, tmp_path, page)
+        assert page.read_text() == f"# Results\n\n## Play two games\n\n{between}"
+
+
+def test_every_experiment_has_its_place_in_the_documentation():
+    assert {"curves", "rotary", "suite"} < set(EXPERIMENTS)
     for name in EXPERIMENTS:
         page = getattr(import_module(f"experiments.{name}"), "PAGE", "results.md")
         assert f"<!-- {name.replace('_', '-')}: written by" in (ROOT / "docs" / page).read_text()
@@ -80,7 +90,9 @@ def test_what_has_run_is_reported_and_what_has_not_is_not(tmp_path, monkeypatch)
     """Only the requested experiment's section is written; nothing is written if a run failed."""
     codes, calls = [0, 130], []
     monkeypatch.setattr(Board, "work", lambda *_: codes.pop(0))
-    monkeypatch.setattr("experiments.__main__.write_section", lambda page, name, text: calls.append((page.name, name)))
+    monkeypatch.setattr(
+        "experiments.__main__.put_section", lambda page, name, title, text: calls.append((page.name, name))
+    )
     words = ["--only", "learning", "--results", str(tmp_path / "none"), "--document", str(tmp_path / "results.md")]
     main([*words, "--dry-run"])
     assert not calls

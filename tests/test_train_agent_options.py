@@ -19,7 +19,7 @@ FILTER = "gymnasium.wrappers:FilterObservation"
         ["--vec-env", "subproc", "--core", "none", "--num-envs", "2"],
         ["--algo", "recurrent_ppo"],
         ["--chunk-length", "10", "--refresh-states"],
-        ["--core-kwargs", "num_heads=2", "rotary=all"],
+        ["--core-kwargs", "num_heads=2", "rotary=all", "--net-arch", "8", "6", "--encoder-kwargs", "layer_norm=True"],
         [*CELL, "--inner-steps", "2", "--decay", "0.9", "--fast-lr", "0.1", "--core-kwargs", "boundary='identity'"],
         [*CELL, "--inner-steps", "adaptive", "--core-kwargs", "tolerance=0.2", "max_inner_steps=3"],
         ["--env", "ale_py:ALE/Pong-v5", "--wrappers", "gymnasium.wrappers:TimeLimit(max_episode_steps=9)"],
