@@ -17,8 +17,9 @@ from fwagents.export.normalization import Normalization
 from fwagents.export.spaces import described_size, space_from_json, space_to_json
 from fwagents.files import replacing
 from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
-from fwagents.sb3.policies import POLICIES, MemoryPolicy
+from fwagents.sb3.policies import MemoryPolicy
 from fwagents.sb3.previous_step import check_observe
+from fwagents.sb3.registry import POLICIES
 
 FORMAT = "fwagents policy 3"
 # The only classes that a file may name besides the policies, so that a file cannot cause imports.
@@ -62,8 +63,10 @@ class Agent(NamedTuple):
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: Any = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Run ``MemoryPolicy.predict`` on observations before normalisation."""
+        observation = self.policy.observed(observation, action_masks)
         seen = observation if self.normalization is None else self.normalization(observation)
         return self.policy.predict(seen, state, episode_start, deterministic)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from sb3_contrib.common.maskable.distributions import MaskableBernoulliDistribution
 from torch import Tensor, nn
 
 from fwagents.cores import AssociativeLSTM, FastWeights, MemoryCore
@@ -96,6 +97,8 @@ class PolicyStep(nn.Module):
             low, high = (torch.from_numpy(np.array(bound, dtype)) for bound in (space.low, space.high))
             mean, std = (x.reshape(-1, *space.shape) for x in (found, self.policy.log_std.exp().expand_as(found)))
             return torch.minimum(torch.maximum(mean, low), high), mean, std
+        if isinstance(self.policy.action_dist, MaskableBernoulliDistribution):
+            found = found[:, 1::2] - found[:, ::2]  # it has a logit for 0 and one for 1
         if isinstance(space, spaces.MultiBinary):
             return (found > 0).to(torch.int8), found
         if isinstance(space, spaces.MultiDiscrete):

@@ -1,12 +1,17 @@
 """Record the memory of a trained agent that plays episodes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import torch
+from sb3_contrib.common.maskable.distributions import (
+    MaskableBernoulliDistribution,
+    MaskableCategoricalDistribution,
+    MaskableMultiCategoricalDistribution,
+)
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
@@ -16,11 +21,13 @@ from stable_baselines3.common.distributions import (
 )
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor
+from torch.distributions import Categorical
 
 from fwagents.cores.base import positive_int
 from fwagents.inspection.sequences import recorded, to_numpy
 from fwagents.inspection.traces import Array, Trace
 from fwagents.sb3.forward import Forward, OverTime
+from fwagents.sb3.maskable import ILLEGAL
 from fwagents.sb3.policies import MemoryPolicy, flat_in_time, map_observations
 
 DRAWN = ("rgb_array", "ansi")
@@ -158,29 +165,41 @@ def _scores(distribution: Distribution, taken: Tensor) -> Tensor:
 
     Log-probabilities are not used: their gradient is almost zero for a confident agent, and zero at a Gaussian's mode.
     """
-    if isinstance(distribution, CategoricalDistribution):
-        return _log_odds(distribution.distribution.logits, taken)
-    if isinstance(distribution, MultiCategoricalDistribution):
-        parts = zip(distribution.distribution, taken.unbind(-1), strict=True)
-        return torch.stack([_log_odds(part.logits, action) for part, action in parts]).sum(0)
+    if parts := _categoricals(distribution):
+        actions = taken.reshape(len(taken), -1).unbind(-1)
+        return torch.stack([_log_odds(p.logits, action) for p, action in zip(parts, actions, strict=True)]).sum(0)
     if isinstance(distribution, BernoulliDistribution):
         return (distribution.distribution.logits * (2 * taken - 1)).sum(-1)
     return distribution.mode().flatten(1).sum(-1)
 
 
 def _log_odds(logits: Tensor, taken: Tensor) -> Tensor:
-    """Return log(p / (1 - p)) of the taken actions [N] from logits [N, P]: [N]; 0 if there is only one action."""
+    """Return log(p / (1 - p)) of the taken actions [N] from logits [N, P]: [N].
+
+    The result is 0 if there is only one action, or only one legal action.
+    """
     place = taken.long().unsqueeze(-1)
     own = logits.gather(-1, place).squeeze(-1)
     if logits.shape[-1] == 1:
         return 0 * own
-    return own - logits.scatter(-1, place, -math.inf).logsumexp(-1)
+    others = logits.scatter(-1, place, -math.inf).logsumexp(-1)
+    return (own - others) * (others > ILLEGAL / 2)
 
 
 def _probabilities(distribution: Distribution) -> Tensor | None:
     """Return the probability of every action [N, P]; None for continuous actions."""
-    if isinstance(distribution, (CategoricalDistribution, BernoulliDistribution)):
+    if isinstance(distribution, BernoulliDistribution):
         return distribution.distribution.probs
+    parts = _categoricals(distribution)
+    if isinstance(distribution, MaskableBernoulliDistribution):
+        return torch.stack([part.probs[:, 1] for part in parts], dim=-1)
+    return torch.cat([part.probs for part in parts], dim=-1) if parts else None
+
+
+def _categoricals(distribution: Distribution) -> Sequence[Categorical]:
+    """Return a categorical distribution for each action; none if the actions are of another kind."""
+    if isinstance(distribution, (CategoricalDistribution, MaskableCategoricalDistribution)):
+        return [distribution.distribution]
     if isinstance(distribution, MultiCategoricalDistribution):
-        return torch.cat([part.probs for part in distribution.distribution], dim=-1)
-    return None
+        return distribution.distribution
+    return distribution.distributions if isinstance(distribution, MaskableMultiCategoricalDistribution) else []

@@ -33,8 +33,8 @@ def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
 def as_shown(trace: Trace, env: gym.Env[Any, Any]) -> Trace:
     """Return a trace with the environment's own observations, for films and figures.
 
-    If ``PreviousStep`` is the outermost wrapper, its added parts are removed: a film shows actions and rewards in
-    separate panels, and lays out a screen by its size.
+    If ``PreviousStep`` or ``ActionMasks`` is the outermost wrapper, the parts that it adds are left out: a film shows
+    actions, their probabilities and rewards in separate panels, and lays out a screen by its size.
     """
     own_part = getattr(env, "own_part", None)
     return trace if own_part is None else replace(trace, observations=own_part(trace.observations))

@@ -22,7 +22,7 @@ def with_memory(config: ConfigT, *, chunk_length: int = 32, policy: str | None =
         chunk_length: steps over which gradients flow back (RLlib's ``max_seq_len``). RLlib appends one step to every
             fragment of an episode for bootstrapping, so a rollout of n steps needs a chunk of n + 1. A rollout can be
             longer if another environment began an episode, since the reset takes a turn without a step.
-        policy: name in ``fwagents.sb3.policies.POLICIES``; by default the one that suits the observations.
+        policy: name in ``fwagents.sb3.registry.POLICIES``; by default the one that suits the observations.
         **policy_kwargs: options of ``fwagents.sb3.MemoryPolicy``.
 
     Raises:

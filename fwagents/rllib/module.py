@@ -22,7 +22,8 @@ from torch import Tensor
 
 from fwagents.cores import MemoryCore
 from fwagents.sb3.forward import Forward
-from fwagents.sb3.policies import POLICIES, MemoryPolicy, flat_in_time, policy_for
+from fwagents.sb3.policies import MemoryPolicy, flat_in_time
+from fwagents.sb3.registry import POLICIES, policy_for
 
 Batch = dict[str, Any]
 CHUNK_LENGTH = "max_seq_len"  # RLlib's name for it
@@ -43,7 +44,7 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
         action_space: Discrete, MultiDiscrete or Box.
         inference_only: True omits the parts that acting does not need.
         model_config: ``max_seq_len``, the length of a chunk; ``policy_kwargs``, the options of the policy; ``policy``,
-            a name in ``fwagents.sb3.policies.POLICIES``, by default the one that suits the observations.
+            a name in ``fwagents.sb3.registry.POLICIES``, by default the one that suits the observations.
 
     Raises:
         ValueError: the action space is not supported, or an option is out of range.
@@ -79,12 +80,12 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
 
     def _forward(self, batch: Batch, **kwargs: Any) -> Batch:
         latent, _, state = self._recall(self.policy, batch)
-        return {Columns.ACTION_DIST_INPUTS: self._action_inputs(self.policy, latent), Columns.STATE_OUT: state}
+        return {Columns.ACTION_DIST_INPUTS: self._action_inputs(self.policy, latent, batch), Columns.STATE_OUT: state}
 
     def _forward_train(self, batch: Batch, **kwargs: Any) -> Batch:
         latent, critic, state = self._recall(self.policy, batch)
         return {
-            Columns.ACTION_DIST_INPUTS: self._action_inputs(self.policy, latent),
+            Columns.ACTION_DIST_INPUTS: self._action_inputs(self.policy, latent, batch),
             Columns.STATE_OUT: state,
             Columns.EMBEDDINGS: critic,
         }
@@ -106,7 +107,7 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
     def forward_target(self, batch: Batch) -> Batch:
         """Compute the inputs of the target network's action distribution."""
         latent, _, _ = self._recall(self.target, batch)
-        return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._action_inputs(self.target, latent)}
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._action_inputs(self.target, latent, batch)}
 
     def get_non_inference_attributes(self) -> list[str]:
         """Return the attributes that env runners omit. They keep the critic's memory, since chunks store its state."""
@@ -133,9 +134,9 @@ class MemoryRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, ValueFun
             return {key: x.movedim(-1, -3) if key in self.moved else x for key, x in obs.items()}
         return obs.movedim(-1, -3) if self.moved else obs
 
-    def _action_inputs(self, policy: MemoryPolicy, latent: Tensor) -> Tensor:
+    def _action_inputs(self, policy: MemoryPolicy, latent: Tensor, batch: Batch) -> Tensor:
         """Return the inputs of RLlib's action distribution: logits, or means and logarithms of standard deviations."""
-        inputs = policy.action_head(latent)
+        inputs = policy.action_head(latent, batch[Columns.OBS])
         if isinstance(self.action_space, spaces.Box):
             inputs = torch.cat([inputs, policy.log_std.expand_as(inputs)], dim=-1)
         return inputs

@@ -57,6 +57,8 @@ class Args:
     observe: Annotated[tuple[Literal["action", "reward"], ...], ALWAYS] = ()
     """Add the last action, the last reward or both to each observation, with a flag that is 1 at the start of an
     episode, where action and reward are zeros; see fwagents.envs.wrappers.PreviousStep."""
+    mask_actions: Annotated[bool, SB3] = False
+    """Take legal actions only, which the environment's method action_masks() tells; see MaskableMemoryPolicy."""
     vec_env: Annotated[Literal["auto", "dummy", "subproc"], ALWAYS] = "auto"
     """auto runs a native batch of environments where there is one, else a loop; dummy runs a loop; subproc runs each
     environment in its own process."""

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from fwagents.runs.cli import NO_LITERAL
+from fwagents.sb3.masks import ActionMasks, VecActionMasks
 from fwagents.sb3.policies import map_observations
 from fwagents.sb3.vec_env import VecEnvKind, Wrapper, make_env, make_vec_env
 
@@ -35,6 +36,7 @@ class Environment:
         observe: "action", "reward" or both: parts of the last step that are added to each observation, outside
             ``wrappers`` and inside ``frame_stack``.
         vec_env: see ``fwagents.sb3.make_vec_env``.
+        mask_actions: whether the observations hold the environment's ``action_masks()``, outside everything else.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Environment:
     frame_stack: int = 1
     vec_env: VecEnvKind = "auto"
     observe: tuple[str, ...] = ()
+    mask_actions: bool = False
 
     @classmethod
     def of(cls, args: Mapping[str, Any], kwargs: dict[str, Any]) -> "Environment":
@@ -53,13 +56,15 @@ class Environment:
             kwargs: keyword arguments that ``--env-kwargs`` gives.
         """
         wrappers = tuple(map(wrapper, args["wrappers"]))
-        return cls(args["env"], kwargs, wrappers, args["frame_stack"], args["vec_env"], args["observe"])
+        around = {name: args[name] for name in ("frame_stack", "vec_env", "observe", "mask_actions")}
+        return cls(args["env"], kwargs, wrappers, **around)
 
     def one(self, **kwargs: Any) -> Env:
         """Make a single environment, with further keyword arguments."""
         with self._explained():
             env = make_env(self.id, (*self.wrappers, *self._telling()), **{**self.kwargs, **kwargs})
-        return env if self.frame_stack == 1 else StackedFrames(env, self.frame_stack)
+        stacked = env if self.frame_stack == 1 else StackedFrames(env, self.frame_stack)
+        return ActionMasks(stacked) if self.mask_actions else stacked
 
     def many(self, count: int, seed: int | None) -> VecEnv:
         """Make a vectorized environment for SB3.
@@ -70,7 +75,8 @@ class Environment:
         with self._explained():
             around: dict[str, Any] = {"wrappers": self.wrappers, "vec_env": self.vec_env, "observe": self.observe}
             env = make_vec_env(self.id, count, seed=seed, **around, **self.kwargs)
-        return env if self.frame_stack == 1 else VecFrameStack(env, self.frame_stack)
+        stacked = env if self.frame_stack == 1 else VecFrameStack(env, self.frame_stack)
+        return VecActionMasks(stacked) if self.mask_actions else stacked
 
     def reference_returns(self) -> dict[str, float]:
         """Return the exact returns of reference players, by name; empty if they are not known.

@@ -60,7 +60,7 @@ def check_agent(args: Any, env_kwargs: dict[str, Any], core_kwargs: dict[str, An
     from fwagents.runs.agent import policy_options
     from fwagents.runs.environments import Environment
     from fwagents.sb3 import MemoryPPO
-    from fwagents.sb3.policies import policy_for
+    from fwagents.sb3.registry import policy_for
 
     environment = Environment.of(vars(args), env_kwargs)
     one = replace(environment, frame_stack=1).one()

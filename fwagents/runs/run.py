@@ -46,9 +46,10 @@ from fwagents.sb3.callbacks import (
 from fwagents.sb3.checkpoints import CheckpointCallback, load_normalizer, newest_whole, restore, save_model
 from fwagents.sb3.faults import EnvironmentFault
 from fwagents.sb3.logging import run_logger
+from fwagents.sb3.masks import MASKS, random_legal
 from fwagents.sb3.normalizing import normalized
-from fwagents.sb3.policies import policy_for
 from fwagents.sb3.presets import scheduled
+from fwagents.sb3.registry import policy_for
 
 EVAL_SEED = 1_000_000  # far from every training seed
 FINAL_SEED = 2_000_000
@@ -367,7 +368,7 @@ class Run:
 
 
 class RandomPlayer:
-    """A player that samples actions uniformly.
+    """A player that samples actions uniformly, from the legal ones if the observation holds masks.
 
     Args:
         env: environments to play in.
@@ -378,7 +379,10 @@ class RandomPlayer:
 
     def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, None]:
         """Random actions [B, ...] and no state, as ``predict`` of an SB3 model."""
-        return np.stack([self.env.action_space.sample() for _ in range(self.env.num_envs)]), None
+        space = self.env.action_space
+        if isinstance(observation, dict) and MASKS in observation:
+            return random_legal(observation[MASKS], space), None
+        return np.stack([space.sample() for _ in range(self.env.num_envs)]), None
 
 
 def evaluate(model: Any, env: VecEnv, episodes: int, deterministic: bool = True) -> dict[str, Any]:

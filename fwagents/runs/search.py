@@ -74,6 +74,8 @@ class Args:
     """Units of the memory."""
     observe: tuple[Literal["action", "reward"], ...] = ()
     """Parts of the last step that are added to each observation, as for fwagents agent."""
+    mask_actions: bool = False
+    """Take legal actions only, as for fwagents agent."""
     threads: Threads = 1
     """Torch threads of each worker."""
     num_workers: Threads = 1
@@ -120,6 +122,7 @@ def describe(args: Args) -> dict[str, Any]:
     """Return the options that two searches must share to be the same."""
     searched = {"env": args.env, "core": args.core, "algo": args.algo, "steps": args.total_timesteps}
     agent = {"hidden_size": args.hidden_size, "observe": list(args.observe), "seeds": list(args.seeds)}
+    agent["mask_actions"] = args.mask_actions
     return {**searched, **agent, "pruner": args.pruner, "space": described_space(args.core), "objective": OBJECTIVE}
 
 
@@ -203,6 +206,7 @@ def train(args: Args, setting: dict[str, Any], seed: int, report: Callable[[int,
     options = {**options_for(args.env, args.core), **{name: setting[name] for name in COMMON}}
     options |= {"env": args.env, "core": args.core, "algo": args.algo, "seed": seed, "threads": args.threads}
     options |= {"total_timesteps": args.total_timesteps, "hidden_size": args.hidden_size, "observe": args.observe}
+    options["mask_actions"] = args.mask_actions
     model = Run(AgentArgs(**options), {}, own).model
     steps: list[int] = []
     returns: list[float] = []

@@ -9,9 +9,10 @@ from sb3_contrib import RecurrentPPO
 
 from fwagents.sb3.a2c import MemoryA2C
 from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
+from fwagents.sb3.maskable import MaskableMemoryPolicy
+from fwagents.sb3.masks import ActionMasks, VecActionMasks
 from fwagents.sb3.policies import (
     AGENT_CORE_KWARGS,
-    POLICIES,
     FastWeightPolicy,
     MemoryCnnPolicy,
     MemoryMultiInputPolicy,
@@ -19,19 +20,23 @@ from fwagents.sb3.policies import (
 )
 from fwagents.sb3.ppo import MemoryPPO
 from fwagents.sb3.previous_step import VecPreviousStep
+from fwagents.sb3.registry import POLICIES
 from fwagents.sb3.vec_env import make_vec_env
 
 __all__ = [
     "AGENT_CORE_KWARGS",
+    "ActionMasks",
     "DenseExtractor",
     "FastWeightPolicy",
     "ImageExtractor",
+    "MaskableMemoryPolicy",
     "MemoryA2C",
     "MemoryCnnPolicy",
     "MemoryMultiInputPolicy",
     "MemoryPPO",
     "MemoryPolicy",
     "MultiInputExtractor",
+    "VecActionMasks",
     "VecPreviousStep",
     "make_vec_env",
 ]

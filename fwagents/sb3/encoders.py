@@ -20,6 +20,13 @@ LEAST_OF_NATURE = 36  # pixels a side: with fewer, nothing is left after NatureC
 MOST_PLACES = 400  # places of the convolutions' output above which it is average-pooled, as for 20 x 20 pixels
 
 
+def encoder_for(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:
+    """Return the encoder that suits observations of a space."""
+    if isinstance(space, spaces.Dict):
+        return MultiInputExtractor
+    return ImageExtractor if is_image_space(space) else DenseExtractor
+
+
 class DenseExtractor(BaseFeaturesExtractor):
     """The encoder of the paper's agents (section 4.4): the flattened observation, one linear layer, ReLU.
 

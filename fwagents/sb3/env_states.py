@@ -2,7 +2,7 @@
 
 This works for an environment that, unwrapped, has ``get_state()`` and ``set_state(state)``. It may be inside
 Gymnasium's wrappers, SB3's ``DummyVecEnv`` or ``SubprocVecEnv``, SB3's own ``VecEnvWrapper`` classes, and
-``VecPreviousStep``, which has no state between two steps.
+``VecPreviousStep`` and ``VecActionMasks``, which have no state between two steps.
 """
 
 import io
@@ -17,6 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
+from fwagents.sb3.masks import VecActionMasks
 from fwagents.sb3.previous_step import VecPreviousStep
 
 Env: TypeAlias = gym.Env[Any, Any]
@@ -78,7 +79,8 @@ def _layers(env: VecEnv) -> Iterator[VecEnv]:
 def _layer_state(env: VecEnv) -> Any:
     """Return the state of one layer; None if the layer cannot give it."""
     if isinstance(env, VecEnvWrapper):
-        if not (isinstance(env, VecPreviousStep) or type(env).__module__.startswith("stable_baselines3.")):
+        stateless = isinstance(env, (VecPreviousStep, VecActionMasks))
+        if not (stateless or type(env).__module__.startswith("stable_baselines3.")):
             return None
         return {name: vars(env)[name] for name in REMEMBERED if name in vars(env)}
     if isinstance(env, DummyVecEnv):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
 from torch import Tensor
 
@@ -33,7 +34,7 @@ class Forward:
     """
 
     def __init__(self, policy: "MemoryPolicy", obs: Any, run: RunCore, prepared: bool = False) -> None:
-        self._policy, self._run = policy, run
+        self._policy, self._obs, self._run = policy, obs, run
         self._actor: Tensor | None = None
         self._critic: Tensor | None = None
         self.features, self.critic_features = policy.encode(obs, prepared)
@@ -66,7 +67,12 @@ class Forward:
 
     def heads(self) -> tuple[Distribution, Tensor]:
         """Return the action distribution and the values [N, 1]."""
-        return self._policy.heads(*self.latents())
+        actor, critic = self.latents()
+        return self._policy.distribution(actor, self._obs), self._policy.value_head(critic)
+
+    def distribution(self) -> Distribution:
+        """Return the action distribution alone."""
+        return self._policy.distribution(self.actor, self._obs)
 
     def values(self) -> Tensor:
         """Return the values alone [N, 1]."""
@@ -74,7 +80,7 @@ class Forward:
 
     def action_inputs(self) -> Tensor:
         """Return the parameters of the action distribution [N, P]."""
-        return self._policy.action_head(self.actor)
+        return self._policy.action_head(self.actor, self._obs)
 
 
 class OverTime:
@@ -101,3 +107,31 @@ class OverTime:
         y: Tensor
         y, self._after[name] = self._cores[name](features.view(*self._start.shape, -1), before, self._start)
         return y.flatten(0, 1)
+
+
+class OverPacked:
+    """Runs the cores of a policy on rows and states as ``RecurrentPPO`` lays them out; the ``run`` of a ``Forward``.
+
+    Args:
+        policy: the policy.
+        states: packed states before the first step of each sequence.
+        episode_starts: [N], non-zero where an observation opens an episode.
+    """
+
+    def __init__(self, policy: "MemoryPolicy", states: RNNStates, episode_starts: Tensor) -> None:
+        self._cores = {"actor": (policy.lstm_actor, states.pi), "critic": (policy.lstm_critic, states.vf)}
+        self._start = episode_starts
+        self._after: dict[str, Any] = {}
+
+    @property
+    def states(self) -> RNNStates:
+        """The packed states after the last step; the actor's state twice if the critic has no core of its own."""
+        actor = self._after["actor"]
+        return RNNStates(actor, self._after.get("critic", actor))
+
+    def __call__(self, name: str, features: Tensor) -> Tensor:
+        """Run the core ``name``: features [N, D] -> outputs [N, H]."""
+        core, before = self._cores[name]
+        y: Tensor
+        y, self._after[name] = core(features, before, self._start)
+        return y

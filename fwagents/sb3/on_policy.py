@@ -18,8 +18,9 @@ from torch import Tensor
 from fwagents.cores.base import positive_int
 from fwagents.sb3.buffers import MemoryRolloutBuffer
 from fwagents.sb3.faults import EnvironmentFault
-from fwagents.sb3.policies import POLICIES, STOCK_OPTIONS, MemoryPolicy
+from fwagents.sb3.policies import STOCK_OPTIONS, MemoryPolicy
 from fwagents.sb3.presets import agent_for
+from fwagents.sb3.registry import POLICIES
 from fwagents.sb3.states import MemoryStates, map_states
 from fwagents.sb3.stepping import PolicyStepper
 from fwagents.sb3.vec_env import GymnasiumVecEnv
@@ -69,8 +70,9 @@ class MemoryRollouts(OnPolicyAlgorithm):
             env_kwargs: keyword arguments of the environment.
             policy_kwargs: further options of the policy.
             **options: options that override the settings: ``num_envs``, ``observe`` ("action", "reward" or both, in a
-                list; see ``VecPreviousStep``), ``hidden_size``, ``critic_core``, ``core_kwargs`` (a dict),
-                ``normalize``, ``lr_schedule`` ("linear" or "constant"), and every argument of the class.
+                list; see ``VecPreviousStep``), ``mask_actions`` (a bool; see ``VecActionMasks``), ``hidden_size``,
+                ``critic_core``, ``core_kwargs`` (a dict), ``normalize``, ``lr_schedule`` ("linear" or "constant"), and
+                every argument of the class.
 
         Raises:
             gymnasium.error.Error: there is no such environment.
@@ -107,6 +109,17 @@ class MemoryRollouts(OnPolicyAlgorithm):
         named = [name for beginning, name in ours.items() if policy_name.startswith(beginning)]
         expected = named[0] if named else f"one of {', '.join(self.policy_aliases)}"
         raise ValueError(f"Policy {policy_name} unknown to {type(self).__name__}, expected {expected}")
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: Any = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Act, as ``MemoryPolicy.predict`` describes it."""
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_stepper", "_last_states"]

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fwagents.cores import MemoryCore, make_core
 from fwagents.cores.base import positive_int
 from fwagents.sb3.encoders import DenseExtractor, ImageExtractor, MultiInputExtractor
-from fwagents.sb3.forward import Forward, OverTime
+from fwagents.sb3.forward import Forward, OverPacked, OverTime
 from fwagents.sb3.packing import PackedCore, Pair
 from fwagents.sb3.spaces import check_observations, check_start
 from fwagents.sb3.states import MemoryStates
@@ -135,7 +135,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         Stable-Baselines3 calls this at the end of every agent's construction. Only then the device is known.
         """
         super().to(*args, **kwargs)
-        if isinstance(self.features_extractor, DenseExtractor):
+        if issubclass(self.features_extractor_class, DenseExtractor):
             check_threads(self.lstm_output_dim, self.device)
         return self
 
@@ -191,18 +191,17 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             self.action_dist = own
         return distribution
 
-    def heads(self, actor: Tensor, critic: Tensor) -> tuple[Distribution, Tensor]:
-        """Return the action distribution, and values [B, 1], of ``Forward``'s ``actor`` and ``critic``, each [B, H]."""
-        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
-        return distribution, self.value_head(critic)
+    def distribution(self, actor: Tensor, obs: Any) -> Distribution:
+        """Return the action distribution, from ``Forward``'s ``actor`` [B, H] and the observations [B, ...]."""
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
 
     def value_head(self, critic: Tensor) -> Tensor:
         """Return the values [..., 1] from ``Forward``'s ``critic`` [..., H]."""
         values: Tensor = self.value_net(self.mlp_extractor.forward_critic(critic))
         return values
 
-    def action_head(self, actor: Tensor) -> Tensor:
-        """Return the parameters of the action distribution [..., P], from ``Forward``'s ``actor`` [..., H]."""
+    def action_head(self, actor: Tensor, obs: Any) -> Tensor:
+        """Return the parameters of ``distribution`` [..., P], from ``actor`` [..., H] and observations [..., ...]."""
         inputs: Tensor = self.action_net(self.mlp_extractor.forward_actor(actor))
         return inputs
 
@@ -239,15 +238,18 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         """Return values, log-probabilities and entropy of ``actions``; arguments as ``RecurrentPPO`` gives them."""
         if isinstance(self.action_space, spaces.MultiBinary):
             actions = actions.float()  # torch computes no Bernoulli likelihood of the buffer's int8
-        packed = {"actor": (self.lstm_actor, lstm_states.pi), "critic": (self.lstm_critic, lstm_states.vf)}
-
-        def run(name: str, features: Tensor) -> Tensor:
-            core, state = packed[name]
-            outputs: Tensor = core(features, state, episode_starts)[0]
-            return outputs
-
-        distribution, values = Forward(self, obs, run).heads()
+        distribution, values = Forward(self, obs, OverPacked(self, lstm_states, episode_starts)).heads()
         return values, distribution.log_prob(actions), distribution.entropy()
+
+    def observed(self, observation: Any, action_masks: Any = None) -> Any:
+        """Return the observation that ``predict`` passes to the encoder.
+
+        Raises:
+            ValueError: masks are given, which this policy does not use.
+        """
+        if action_masks is not None:
+            raise ValueError(f"action_masks was given to a {type(self).__name__}, expected a MaskableMemoryPolicy")
+        return observation
 
     def predict(
         self,
@@ -255,6 +257,7 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: Any = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Return the action for an observation, and the state to pass to the next call.
 
@@ -263,22 +266,29 @@ class MemoryPolicy(RecurrentActorCriticPolicy):
             state: the state that the last call returned; None starts from the initial state.
             episode_start: bool [n_envs], True where the observation opens an episode.
             deterministic: whether to return the most likely action instead of a sample.
+            action_masks: bools [n_envs, K], as the environments' ``action_masks()`` returns them; for a
+                ``MaskableMemoryPolicy`` whose observations do not hold them.
 
         Returns:
             Actions [n_envs, ...] (without the first axis for a single observation), and the state, two arrays
             [1, n_envs, S/2].
 
         Raises:
-            ValueError: state or episode_start is of another shape than these observations need, or the observation is
-                the pair that a Gymnasium environment's ``reset`` returns.
+            ValueError: state, episode_start or a part of the observation is of another shape than these observations
+                need, action_masks is not as the policy needs it, or the observation is the pair that a Gymnasium
+                environment's ``reset`` returns.
         """
         if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
             raise ValueError(
                 "observation is a pair (observation, info), mixing Gym API and SB3 VecEnv API; expected the "
                 "observation alone: obs, info = env.reset() of a Gymnasium environment"
             )
+        observation = self.observed(observation, action_masks)
         tensor, _ = self.obs_to_tensor(observation)
         n_envs = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        if isinstance(tensor, dict) and any(len(part) != n_envs for part in tensor.values()):
+            counts = ", ".join(f"{len(part)} of {key!r}" for key, part in tensor.items())
+            raise ValueError(f"observation has {counts}, expected as many of every part")
         if episode_start is not None:
             episode_start = self._checked_start(episode_start, n_envs)
         if state is None:
@@ -378,18 +388,3 @@ def map_observations(function: Callable[[Any], Any], obs: Any) -> Any:
 def flat_in_time(obs: Any) -> Any:
     """Return observations [T, B, ...], or a dict of them, as [T * B, ...]."""
     return map_observations(lambda x: x.flatten(0, 1), obs)
-
-
-POLICIES: Mapping[str, type[MemoryPolicy]] = {
-    "MemoryPolicy": MemoryPolicy,
-    "FastWeightPolicy": FastWeightPolicy,
-    "MemoryCnnPolicy": MemoryCnnPolicy,
-    "MemoryMultiInputPolicy": MemoryMultiInputPolicy,
-}
-
-
-def policy_for(space: spaces.Space[Any]) -> str:
-    """Return the name in ``POLICIES`` of the policy whose encoder suits the observations."""
-    if isinstance(space, spaces.Dict):
-        return "MemoryMultiInputPolicy"
-    return "MemoryCnnPolicy" if is_image_space(space) else "MemoryPolicy"

@@ -9,15 +9,16 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from fwagents.sb3.masks import VecActionMasks
 from fwagents.sb3.normalizing import normalized
-from fwagents.sb3.policies import policy_for
+from fwagents.sb3.registry import policy_for
 from fwagents.sb3.vec_env import make_vec_env
 from fwagents.settings import AGENT, defaults_for
 
 AgentT = TypeVar("AgentT", bound=OnPolicyAlgorithm)
 OF_POLICY = ("hidden_size", "critic_core")
 # Settings that this module applies itself; the algorithm's constructor takes none of them.
-TRANSLATED = (*OF_POLICY, "num_envs", "observe", "normalize", "lr_schedule", "core_kwargs")
+TRANSLATED = (*OF_POLICY, "num_envs", "observe", "mask_actions", "normalize", "lr_schedule", "core_kwargs")
 
 
 def agent_for(
@@ -35,6 +36,8 @@ def agent_for(
     setting = {**found, **given}
     observe = setting.get("observe", ())
     env: VecEnv = make_vec_env(env_id, setting["num_envs"], seed=seed, observe=observe, env_kwargs=env_kwargs)
+    if setting.get("mask_actions", False):
+        env = VecActionMasks(env)
     policy = policy_for(env.observation_space)
     if setting["normalize"]:
         env = normalized(env, (), gamma=setting["gamma"])

@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from fwagents.cores.base import positive_int
 from fwagents.sb3.env_states import Stateful
+from fwagents.sb3.masks import MASKS
 from fwagents.sb3.previous_step import VecPreviousStep, check_observe
 from fwagents.sb3.spaces import check_observations
 from fwagents.sb3.watched import WatchedEnv, WatchedSubprocVecEnv
@@ -29,6 +30,8 @@ Env: TypeAlias = gym.Env[Any, Any]
 Wrapper = Callable[[Env], Env]
 # Attributes that describe a whole batch, and the attributes that describe one of its environments.
 _OF_ONE = {"action_space": "single_action_space", "observation_space": "single_observation_space"}
+# Methods of a batch whose result has a row for each environment.
+_BY_ROW = (MASKS,)
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -140,10 +143,14 @@ class GymnasiumVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method of the whole batch and repeat its result for each environment; ValueError for a part of it."""
+        """Call a method of the whole batch; ValueError for a part of it.
+
+        Returns:
+            The result of ``action_masks`` row by row, any other result once for each environment.
+        """
         self._require_all(indices)
         result = getattr(self.env, method_name)(*method_args, **method_kwargs)
-        return [result] * self.num_envs
+        return list(result) if method_name in _BY_ROW else [result] * self.num_envs
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

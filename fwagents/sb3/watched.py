@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import SubprocVecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from fwagents.sb3.faults import EnvironmentFault
 
@@ -152,6 +152,13 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
     def step_async(self, actions: np.ndarray) -> None:
         """Send every environment its action."""
         self._living(lambda: super(WatchedSubprocVecEnv, self).step_async(actions))
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of every environment, or of those that ``indices`` names."""
+        call = super().env_method
+        return self._living(lambda: call(method_name, *method_args, indices=indices, **method_kwargs))
 
     def _living(self, call: Callable[[], ResultT]) -> ResultT:
         """Return the result of the call.

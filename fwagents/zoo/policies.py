@@ -4,11 +4,12 @@ from typing import Any
 
 from gymnasium import spaces
 
-from fwagents.sb3.policies import POLICIES, MemoryPolicy, policy_for
+from fwagents.sb3.policies import MemoryPolicy
+from fwagents.sb3.registry import POLICIES, policy_for
 
 
 class SuitedPolicy(MemoryPolicy):
-    """Makes a ``MemoryPolicy``, ``MemoryCnnPolicy`` or ``MemoryMultiInputPolicy``, whichever suits the observations.
+    """Makes the policy of ``fwagents.sb3.registry.POLICIES`` that suits the observations.
 
     Args:
         observation_space: observation space, which selects the policy.

@@ -168,7 +168,7 @@ def test_attribution_is_by_the_observations(action):
         x = torch.from_numpy(observations)
         with torch.no_grad():
             y, _ = policy.actor_core(policy.encode(x)[0].unsqueeze(1))
-            distribution, _ = policy.heads(y[-1], y[-1])
+            distribution = policy.distribution(y[-1], x)
         if action == "box":
             return distribution.get_actions(deterministic=True).sum().item()
         taken = torch.from_numpy(found.actions[T - 1])

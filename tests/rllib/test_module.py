@@ -209,7 +209,7 @@ def test_likelihoods_are_those_of_sb3(action_space):
     policy = module.policy
     with torch.no_grad():
         latent, _ = policy.actor_core(policy.encode(obs[:, 0])[0][None])
-        theirs, _ = policy.heads(latent[0], latent[0])
+        theirs = policy.distribution(latent[0], obs[:, 0])
     torch.testing.assert_close(distribution.logp(actions), theirs.log_prob(actions), rtol=1e-4, atol=1e-5)
 
 

@@ -24,7 +24,7 @@ from fwagents.inspection import trace
 from fwagents.inspection.film import as_shown, sight
 from fwagents.sb3 import MemoryA2C, MemoryPPO, VecPreviousStep, make_vec_env
 from fwagents.sb3.normalizing import normalized
-from fwagents.sb3.policies import policy_for
+from fwagents.sb3.registry import policy_for
 from fwagents.sb3.vec_env import GymnasiumVecEnv
 
 from .test_vec_env import assert_same_step, same_obs
