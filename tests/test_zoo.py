@@ -100,6 +100,23 @@ def test_the_policy_suits_the_observations_where_there_is_no_entry(algo, observa
     assert type(make.load(tmp_path / "model.zip").policy) is SUITED[observation]
 
 
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_masks_come_in_by_a_wrapper(algo):
+    from rl_zoo3.utils import get_class_by_name, get_wrapper_class
+    from sb3_contrib import RecurrentPPO
+
+    from fwagents.sb3 import MaskableMemoryPolicy, MemoryA2C
+
+    from .sb3.tiny_envs import ACTION_SPACES, OBSERVATION_SPACES, MaskedEnv
+
+    wrap = get_wrapper_class({"env_wrapper": "fwagents.sb3.ActionMasks"})
+    env = wrap(MaskedEnv(OBSERVATION_SPACES["vector"], ACTION_SPACES["discrete"]))
+    make = {"ppo_lstm": RecurrentPPO, "memory_ppo": MemoryPPO, "memory_a2c": MemoryA2C}[algo]
+    policy = get_class_by_name(hyperparams_for(algo)["default"]["policy"])
+    model = make(policy, env, n_steps=8, policy_kwargs={"hidden_size": 8}).learn(8)
+    assert type(model.policy) is MaskableMemoryPolicy
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

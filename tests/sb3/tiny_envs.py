@@ -124,3 +124,79 @@ POLICIES = {
     "dict": "MemoryMultiInputPolicy",
     "images": "MemoryMultiInputPolicy",
 }
+
+
+class MaskedEnv(RandomEnv):
+    """A ``RandomEnv`` in which random actions are legal at every step; an illegal one is an error."""
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        self._draw()
+        return obs, info
+
+    def _draw(self):
+        counts = {"Discrete": lambda s: [s.n], "MultiDiscrete": lambda s: s.nvec, "MultiBinary": lambda s: [2] * s.n}
+        self.parts = []
+        for count in counts[type(self.action_space).__name__](self.action_space):
+            legal = self.np_random.random(count) < 0.5
+            legal[self.np_random.integers(count)] = True
+            self.parts.append(legal)
+
+    def action_masks(self):
+        return np.concatenate(self.parts)
+
+    def step(self, action):
+        for legal, choice in zip(self.parts, np.ravel(action), strict=True):
+            assert legal[int(choice)], (action, self.parts)
+        self._draw()
+        return super().step(action)
+
+
+class DoorsEnv(gym.Env):
+    """A cue, three locked doors, and a question.
+
+    The first observation shows the cue, 0 or 1. At each door one of 16 actions, drawn anew and not shown, is legal; any
+    other ends the episode. At the question the actions 0 and 1 are legal, and the cue's pays 1.
+
+    With masks and memory the best return is 1. With masks alone it is 0.5, a guess. Without masks it is at most
+    16 ** -3, since nothing that is observed tells the legal actions.
+    """
+
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 -- as in Gymnasium
+    doors, actions = 3, 16
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.observation_space, self.action_space = spaces.Box(0, 1, (3,), np.float32), spaces.Discrete(self.actions)
+
+    def _observation(self):
+        obs = np.zeros(3, np.float32)
+        if self.t == 0:
+            obs[self.cue] = 1
+        obs[2] = self.t == self.doors
+        self.legal = {0, 1} if self.t == self.doors else {int(self.np_random.integers(self.actions))}
+        return obs
+
+    def render(self):
+        return f"step {self.t}, legal: {sorted(self.legal)}"
+
+    def get_state(self):
+        return {"t": self.t, "cue": self.cue, "legal": set(self.legal), "random": self.np_random.bit_generator.state}
+
+    def set_state(self, state):
+        self.t, self.cue, self.legal = state["t"], state["cue"], set(state["legal"])
+        self.np_random.bit_generator.state = state["random"]
+
+    def action_masks(self):
+        return np.isin(np.arange(self.actions), list(self.legal))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.cue = 0, int(self.np_random.integers(2))
+        return self._observation(), {}
+
+    def step(self, action):
+        ended = self.t == self.doors or int(action) not in self.legal
+        reward = float(self.t == self.doors and action == self.cue)
+        self.t += 1
+        return self._observation(), reward, ended, False, {}
