@@ -52,7 +52,7 @@ def test_policies_without_memory_are_refused():
         ("CnnLstmPolicy", "MemoryCnnPolicy"),
         ("MultiInputPolicy", "MemoryMultiInputPolicy"),
         ("MultiInputLstmPolicy", "MemoryMultiInputPolicy"),
-        ("Policy", "one of MemoryPolicy, .*MemoryMultiInputPolicy"),
+        ("Policy", "one of MemoryPolicy, .*MaskableMemoryPolicy"),
     ],
 )
 def test_the_names_of_other_policies_get_a_hint(algorithm, theirs, ours):

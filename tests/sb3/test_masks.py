@@ -3,7 +3,6 @@
 import copy
 from itertools import pairwise
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -231,8 +230,7 @@ def test_training_and_evaluation_play_legal_actions(algorithm, act, tmp_path):
 @pytest.mark.parametrize("core", CORES)
 def test_every_core(core):
     """A replayed rollout has the likelihoods that it was drawn with."""
-    size = 8 if core in ("associative_lstm", "rotary_fast_weights") else 4
-    model = agent(policy_kwargs={"core": core, "hidden_size": size}, n_epochs=1, learning_rate=0.0)
+    model = agent(policy_kwargs={"core": core, "hidden_size": 8}, n_epochs=1, learning_rate=0.0)
     model.learn(16)
     chunks = model.rollout_buffer.chunks()
     with torch.no_grad():
@@ -314,11 +312,7 @@ def test_a_forced_action_is_attributed_to_nothing():
 
 
 def test_for_env_takes_it():
-    gym.register("Doors-v0", DoorsEnv)
-    try:
-        model = MemoryPPO.for_env("Doors-v0", mask_actions=True, num_envs=2, observe=["reward"], core="gru")
-    finally:
-        del gym.registry["Doors-v0"]
+    model = MemoryPPO.for_env("tests.doors:Doors-v0", mask_actions=True, num_envs=2, observe=["reward"], core="gru")
     assert type(model.policy) is MaskableMemoryPolicy
     assert model.observation_space["observation"].shape == (5,)
 
