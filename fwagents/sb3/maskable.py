@@ -105,7 +105,9 @@ class MaskableMemoryPolicy(MemoryPolicy):
         shape: Any = self.action_space.shape
         return actions.reshape(-1, *shape), values, distribution.log_prob(actions), run.states
 
-    def get_distribution(self, obs: Any, lstm_states: Pair, episode_starts: Tensor) -> tuple[Distribution, Pair]:
+    def get_distribution(  # type: ignore[override]  # as the parent's
+        self, obs: Any, lstm_states: Pair, episode_starts: Tensor
+    ) -> tuple[Distribution, tuple[Tensor, ...]]:
         """Return the distribution of the legal actions, and the actor's state after the step."""
         run = OverPacked(self, RNNStates(lstm_states, lstm_states), episode_starts)
         return Forward(self, obs, run).distribution(), run.states.pi

@@ -63,7 +63,7 @@ def test_a_batch_is_the_wrapper_around_each_environment(obs, act):
     seen = ours.reset()
     assert same_obs(seen, theirs.reset())
     ends = 0
-    for _ in range(25):
+    for _ in range(50):
         np.testing.assert_array_equal(seen["action_masks"], get_action_masks(ours))
         step = ours.step(random_legal(get_action_masks(ours), ours.action_space))
         assert_same_step(step, theirs.step(ours.unwrapped.actions))
