@@ -98,7 +98,10 @@ def test_one_environment_is_masked_as_many_are():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mask-actions"], "PartialCatch-v0>> has no action_masks(), expected a method that tells which actions"),
+        (
+            ["--mask-actions"],
+            "there is no action_masks() in <CatchEnv<PartialCatch-v0>>, expected a method that tells which",
+        ),
         (["--env", ENV, "--mask-actions", "--engine", "ray"], "--mask-actions does nothing with --engine ray"),
     ],
 )

@@ -196,4 +196,4 @@ def random_legal(masks: np.ndarray, action_space: spaces.Space[Any]) -> np.ndarr
 
 def _require_masks(env: Any, name: str) -> None:
     if not is_masking_supported(env):
-        raise ValueError(f"{name} has no {MASKS}(), expected a method that tells which actions are legal")
+        raise ValueError(f"there is no {MASKS}() in {name}, expected a method that tells which actions are legal")

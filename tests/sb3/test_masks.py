@@ -342,8 +342,8 @@ def test_no_legal_action_is_named():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: VecActionMasks(make_vec_env(RecallEnv, 2)), r"^the environments have no action_masks\(\), expected a"),
-        (lambda: ActionMasks(RecallEnv()), r"^<RecallEnv instance> has no action_masks\(\), expected a method"),
+        (lambda: VecActionMasks(make_vec_env(RecallEnv, 2)), r"no action_masks\(\) in the environments, expected a"),
+        (lambda: ActionMasks(RecallEnv()), r"no action_masks\(\) in <RecallEnv instance>, expected a"),
         (lambda: ActionMasks(masked_env(act="box")), r"the action space is Box.*expected Discrete, or MultiDiscrete"),
         (
             lambda: VecActionMasks(masked_venv()),
