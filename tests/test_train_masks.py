@@ -100,7 +100,7 @@ def test_one_environment_is_masked_as_many_are():
     [
         (
             ["--mask-actions"],
-            "there is no action_masks() in <CatchEnv<PartialCatch-v0>>, expected a method that tells which",
+            "there is no action_masks() in <CatchEnv<PartialCatch-v0>>, expected a method",
         ),
         (["--env", ENV, "--mask-actions", "--engine", "ray"], "--mask-actions does nothing with --engine ray"),
     ],
