@@ -392,7 +392,7 @@ def test_it_learns_what_needs_masks_and_memory():
             policy_kwargs={"core": core, "hidden_size": 16, "critic_core": "none"},
             device="cpu",
         )
-        model.learn(16_000)
+        model.learn(24_000)
         scores[name] = evaluate_policy(model, venv, n_eval_episodes=400)[0]
     assert scores["both"] > 0.95
     assert 0.4 < scores["masks"] < 0.6
