@@ -28,9 +28,10 @@ from experiments.agents import (
 )
 from experiments.cell import SEEDS, Cell, Setting
 from experiments.document import paragraphs, picture, table
-from experiments.estimates import SOLVED, Curves, Estimate, Scores, intervals, means
+from experiments.estimates import SOLVED, Curves
 from experiments.figures import NAMES, STYLES, finish, save_both
 from experiments.suite import STRONG, suite_cell, suite_trials
+from fwagents.comparison.estimates import Estimate, Scores, intervals, means
 
 ALGORITHM_NAMES = {"memory_ppo": "MemoryPPO", "memory_a2c": "MemoryA2C"}
 

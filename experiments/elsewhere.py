@@ -5,8 +5,9 @@ from pathlib import Path
 from experiments.agents import PLAYERS, about
 from experiments.cell import SEEDS, Cell, Run, Setting
 from experiments.document import table
-from experiments.estimates import Curves, means
+from experiments.estimates import Curves
 from experiments.figures import NAMES
+from fwagents.comparison.estimates import means
 
 # Environments from other packages, by their usual name: the options that select them, and the training options, equal
 # for every core. The options were chosen by hand, with LSTM and fast weights on seed 101.
