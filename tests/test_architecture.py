@@ -14,6 +14,7 @@ WALLS = {
     "envs": {"torch", "stable_baselines3", "sb3_contrib", "fwagents", *APART},
     "fwagents": {"fwagents.envs", "envs", *APART},
     "fwagents/cores": {"gymnasium", "stable_baselines3", "sb3_contrib", "fwagents.sb3", "fwagents.tasks"},
+    "fwagents/comparison": {"torch", "gymnasium", "stable_baselines3", "sb3_contrib", "matplotlib", "pandas"},
     "fwagents/export": {"fwagents.tasks", "matplotlib"},
     "fwagents/figures": {"gymnasium", "stable_baselines3", "fwagents.sb3", "fwagents.tasks", "matplotlib.pyplot"},
     "fwagents/inspection": {"fwagents.tasks", "fwagents.kernels", "matplotlib"},
@@ -57,9 +58,9 @@ def test_the_scripts_of_train_import_the_commands_alone():
         assert imported(path) == {"fwagents.commands", "fwagents.commands.run"}, path
 
 
-def test_nothing_stands_on_the_runs_but_the_commands():
+def test_nothing_stands_on_the_runs_but_the_commands_and_what_compares_runs():
     for path in (ROOT / "fwagents").rglob("*.py"):
-        if path.relative_to(ROOT / "fwagents").parts[0] not in ("runs", "commands", "__main__.py"):
+        if path.relative_to(ROOT / "fwagents").parts[0] not in ("runs", "commands", "comparison", "__main__.py"):
             assert not any(name.startswith(("fwagents.runs", "fwagents.commands")) for name in imported(path)), path
 
 
@@ -81,6 +82,7 @@ LIGHT = [
     ("fwagents", ["torch", "gymnasium", "numpy"]),
     ("fwagents.commands", ["tyro", "torch", "numpy"]),
     ("fwagents.files", ["torch", "numpy"]),
+    ("fwagents.comparison", ["torch", "gymnasium", "stable_baselines3", "matplotlib", "pandas", "tensorboard"]),
     ("fwagents.cores", ["gymnasium", "stable_baselines3", "matplotlib"]),
     ("fwagents.inspection", ["gymnasium", "stable_baselines3", "matplotlib", "pandas"]),
     ("fwagents.tasks.mnist", ["gymnasium", "stable_baselines3", "matplotlib", "tensorboard", "pooch"]),

@@ -33,7 +33,10 @@ def rliables(scores, function):
 )
 def test_intervals_are_rliables_to_the_last_bit(shapes, function):
     rng = np.random.default_rng(1)
-    draw = [tuple(map(rng.normal, (0, 0), (1, 1), s)) if len(s) == 2 and isinstance(s[0], tuple) else rng.normal(size=s) for s in shapes]
+    draw = [
+        tuple(map(rng.normal, (0, 0), (1, 1), s)) if len(s) == 2 and isinstance(s[0], tuple) else rng.normal(size=s)
+        for s in shapes
+    ]
     scores = {str(n): each for n, each in enumerate(draw)}
     theirs = rliables({k: list(v) if isinstance(v, tuple) else v for k, v in scores.items()}, function)
     for mine, expected in zip(intervals(scores, function), theirs, strict=True):

@@ -11,6 +11,7 @@ from fwagents.runs.interrupts import as_script
 COMMANDS = {
     "agent": "train an agent with memory on any Gymnasium environment",
     "watch": "watch a trained agent play and remember",
+    "compare": "compare runs: curves, final returns, steps to a level, with intervals over seeds",
     "export": "write a trained agent as ONNX and as safetensors",
     "tune": "search for settings that train an agent well",
     "pictures": "draw what a trained memory attends to",

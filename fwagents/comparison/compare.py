@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwagents.comparison.curves import Band, Curve, NoReturns, band, common_steps
-from fwagents.comparison.estimates import Average, Estimate, Scores, means, steps_to
+from fwagents.comparison.estimates import Average, Estimate, means, steps_to
 from fwagents.comparison.labels import find_runs, grouped
 from fwagents.comparison.run_files import Measure, RunFiles
 
 NEVER = float("inf")
 SHARE = 0.9  # of the way from the lowest first return to the best final one: the level, if none is given
 UNKNOWN = "environment not recorded"
+Measured = dict[str, list[tuple[RunFiles, Curve]]]  # the runs with their learning curves, by label
 
 
 @dataclass(frozen=True)
@@ -166,18 +167,24 @@ def compare(
                 label: np.array([run.final(chosen, found) for run, found in measured])
                 for label, measured in curves.items()
             }
+            estimates = means(finals, average)
             steps = common_steps([found for measured in curves.values() for _, found in measured])
-            target, level_is = _level(level, curves, finals, average)
-            settings = _settings(curves, finals, steps, target, average)
-            panels.append(
-                Panel(environment, chosen, window, average, target, level_is, steps, settings, tuple(also_differ), tuple(left_out))
-            )
+            target, level_is = (level, "as given") if level is not None else _level(curves, estimates)
+            settings = [
+                Setting(
+                    label,
+                    tuple(_seed(*pair, final, target) for pair, final in zip(measured, finals[label], strict=True)),
+                    estimates[label],
+                    band([found for _, found in measured], steps, average),
+                )
+                for label, measured in curves.items()
+            ]
+            settings.sort(key=lambda setting: -setting.final.value)
+            measured_by = (environment, chosen, window, average, target, level_is, steps)
+            panels.append(Panel(*measured_by, tuple(settings), tuple(also_differ), tuple(left_out)))
     if not panels:
         raise ValueError(f"no run has returns to compare: {reasons[0]}")
     return panels
-
-
-Measured = dict[str, list[tuple[RunFiles, Curve]]]
 
 
 def _curves(groups: dict[str, list[RunFiles]], measure: Measure, window: int) -> tuple[Measured, list[str]]:
@@ -193,41 +200,16 @@ def _curves(groups: dict[str, list[RunFiles]], measure: Measure, window: int) ->
     return {label: measured for label, measured in found.items() if measured}, left_out
 
 
-def _level(
-    given: float | None, curves: Measured, finals: dict[str, Scores], average: Average
-) -> tuple[float, str]:
-    """Return the level, and how it was chosen."""
-    if given is not None:
-        return given, "as given"
+def _level(curves: Measured, finals: dict[str, Estimate]) -> tuple[float, str]:
+    """Return the level if none is given, and how it was chosen."""
     first = min(fmean(found.returns[0] for _, found in measured) for measured in curves.values())
-    best = max(value.value for value in means(finals, average).values())
+    best = max(final.value for final in finals.values())
     return first + SHARE * (best - first), f"{SHARE:.0%} of the way from the lowest first return to the best final one"
 
 
-def _settings(
-    curves: Measured, finals: dict[str, Scores], steps: NDArray[np.int64], level: float, average: Average
-) -> tuple[Setting, ...]:
-    estimates = means(finals, average)
-    settings = [
-        Setting(
-            label,
-            tuple(
-                Seed(
-                    run.folder,
-                    found,
-                    float(final),
-                    steps_to(level, *found),
-                    run.steps_per_second,
-                    run.config is None or bool(run.result),
-                )
-                for (run, found), final in zip(measured, finals[label], strict=True)
-            ),
-            estimates[label],
-            band([found for _, found in measured], steps, average),
-        )
-        for label, measured in curves.items()
-    ]
-    return tuple(sorted(settings, key=lambda setting: -setting.final.value))
+def _seed(run: RunFiles, measured: Curve, final: float, level: float) -> Seed:
+    finished = run.config is None or bool(run.result)
+    return Seed(run.folder, measured, float(final), steps_to(level, *measured), run.steps_per_second, finished)
 
 
 def _or_none(value: float) -> float | None:

@@ -45,7 +45,7 @@ def intervals(
     Returns:
         The estimates [N] and the ends [2, N], by label.
     """
-    rng = np.random.RandomState(0)  # noqa: NPY002  # its stream is the same under every version of NumPy
+    rng = np.random.RandomState(0)  # its stream is the same under every version of NumPy
     points, bounds = {}, {}
     for label, found in scores.items():
         arrays = found if isinstance(found, tuple) else (found,)

@@ -70,7 +70,9 @@ def grouped(runs: Sequence[RunFiles], group_by: Sequence[str] = ()) -> tuple[dic
             raise ValueError(f"a run is grouped by {word!r}, expected name, parent, run or an option of fwagents agent")
         for run in runs:
             if word not in PATHS and options[run] is None:
-                raise ValueError(f"{run.folder} has no config.json to be grouped by {word!r}, expected name, parent or run")
+                raise ValueError(
+                    f"{run.folder} has no config.json to be grouped by {word!r}, expected name, parent or run"
+                )
     ours = [found for found in options.values() if found is not None]
     names = [word for word in group_by if word not in PATHS] if group_by else _telling_apart(ours)
     kinds = [word for word in group_by if word in PATHS]

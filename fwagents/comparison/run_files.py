@@ -73,10 +73,8 @@ class RunFiles:
 
     def has_evaluations(self) -> bool:
         """Whether the run has been evaluated at least once."""
-        try:
-            return bool(len(self.curve("evaluation", 1).steps))
-        except NoReturns:
-            return False
+        found = self._curve("evaluation", 1)
+        return found is not None and len(found.steps) > 0
 
     def curve(self, measure: Measure, window: int) -> Curve:
         """Return the learning curve.
@@ -90,17 +88,17 @@ class RunFiles:
             NoReturns: there is none yet.
             ValueError: a file is damaged; the message names it.
         """
-        if measure == "evaluation" and (self.folder / EVALUATIONS).is_file():
-            return read_evaluations(self.folder / EVALUATIONS)
-        if measure == "training" and any(self.folder.glob(MONITORS)):
-            if self.episodes is None:
-                raise NoReturns("no episode so far")
-            return moving_mean(self.episodes, window)
-        name = EVALUATED if measure == "evaluation" else TRAINED
-        found = self.scalars.get(name)
+        found = self._curve(measure, window)
         if found is None or not len(found.steps):
             raise NoReturns(f"no {measure} so far")
         return found
+
+    def _curve(self, measure: Measure, window: int) -> Curve | None:
+        if measure == "evaluation" and (self.folder / EVALUATIONS).is_file():
+            return read_evaluations(self.folder / EVALUATIONS)
+        if measure == "training" and any(self.folder.glob(MONITORS)):
+            return None if self.episodes is None else moving_mean(self.episodes, window)
+        return self.scalars.get(EVALUATED if measure == "evaluation" else TRAINED)
 
     def final(self, measure: Measure, measured: Curve) -> float:
         """Return of the trained agent: of its closing evaluation, else the last of the curve."""
@@ -165,4 +163,6 @@ def read_events(folder: Path) -> dict[str, Curve]:
     log = EventAccumulator(str(folder), size_guidance=kept).Reload()
     logged = [name for name in (EVALUATED, TRAINED, SPEED) if name in log.Tags()["scalars"]]
     values = {name: log.Scalars(name) for name in logged}
-    return {name: curve([each.step for each in found], [each.value for each in found]) for name, found in values.items()}
+    return {
+        name: curve([each.step for each in found], [each.value for each in found]) for name, found in values.items()
+    }

@@ -1,4 +1,4 @@
-"""Figures of a memory's attention for papers and web pages, in light or dark, with colour-blind-safe colours.
+"""Figures of a memory's attention and of learning curves for papers and web pages, in light or dark, with colour-blind-safe colours.
 
 Each function draws arrays and returns a matplotlib figure without a window; ``save`` writes a figure. Steps are
 counted from 1. The figures need ``pip install "fwagents[figures]"``.
@@ -9,6 +9,7 @@ try:
 except ImportError as error:
     raise ImportError('figures need matplotlib: pip install "fwagents[figures]"') from error
 
+from fwagents.figures.comparison import learning_curves
 from fwagents.figures.memory import attention_matrix, memory_growth, unit_traces
 from fwagents.figures.style import PALETTES, Palette, Theme, save
 from fwagents.figures.tasks import glimpse_sequence, retrieval_strings
@@ -19,6 +20,7 @@ __all__ = [
     "Theme",
     "attention_matrix",
     "glimpse_sequence",
+    "learning_curves",
     "memory_growth",
     "retrieval_strings",
     "save",

@@ -9,10 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fwagents.figures.style import Theme, ramp_of, themed
+from fwagents.figures.style import LINES, Theme, ramp_of, themed
 from fwagents.inspection.traces import Trace
-
-LINES = ("-", "--", ":", "-.")  # line styles for heads beyond the number of colours
 
 
 def attention_matrix(

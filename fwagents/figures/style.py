@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from fwagents.files import replacing
 
 Theme = Literal["light", "dark"]
+LINES = ("-", "--", ":", "-.")  # styles of lines, if there are more lines than colours
 
 
 class Palette(NamedTuple):

@@ -48,6 +48,7 @@ CountOrNone = Annotated[int, at_least(0)]
 Seed = Annotated[int, Within(0, 2**32 - 1)]  # NumPy's range of seeds
 Share = Annotated[float, Within(0, 1)]
 Weight = Annotated[float, Within(0, 1000)]
+Real = Annotated[float, Within(-MOST, MOST)]
 Norm = Annotated[float, above(0)]
 Units = Annotated[int, Within(1, 1_000_000)]
 Threads = Annotated[int, Within(1, MOST_PROCESSES)]
@@ -231,6 +232,7 @@ def check_outputs(args: Any) -> None:
     """Raise ValueError if a file or folder that an option names cannot be written."""
     args_type: type = type(args)
     for name in hints(args_type):
-        writes, path = metadata(args_type, name, Writes), getattr(args, name)
-        if writes is not None and path is not None and (expected := writes.expected(path)):
-            raise ValueError(f"{flag(name)} is {str(path)!r}, expected {expected}")
+        writes, found = metadata(args_type, name, Writes), getattr(args, name)
+        for path in found if isinstance(found, tuple) else (found,):
+            if writes is not None and path is not None and (expected := writes.expected(path)):
+                raise ValueError(f"{flag(name)} is {str(path)!r}, expected {expected}")
