@@ -1,4 +1,4 @@
-"""Learning curves of several seeds, from the kept results: areas, final returns, steps to the level of a solved game."""
+"""Learning curves of several seeds, from the kept results: areas, final returns, steps until a game is solved."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,5 @@
 """Make every picture of the documentation, light and dark: of an agent, of both supervised tasks, of TensorBoard,
-and the figure of ``docs/idea.md``.
+the figure of ``docs/idea.md``, and the comparison of ``docs/compare.md``.
 
 ``python -m experiments.gallery`` trains missing runs into runs/gallery/, for about a quarter of an hour, then draws.
 Other runs can be given instead. Screenshots of TensorBoard are made with Chromium, which must be on the PATH.
@@ -68,10 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pictures(args: Args) -> Iterator[Path]:
     """Make every picture; yield its path once it is written."""
-    from experiments import idea
+    from experiments import compared, idea
     from experiments.photographs import photograph_board
 
     yield from idea.pictures(args.output)
+    yield from compared.pictures(args.output)
     runs = {script: getattr(args, script) or finished(args.log_dir, script) for script in COMMANDS}
     for script, run_dir in runs.items():
         yield from draw(script, run_dir, args)

@@ -80,6 +80,7 @@ def test_the_help_names_the_command(name, capsys):
         ("retrieval", ["--lr-schedule", "step"], "step"),
         ("tune", ["--core", "lstmm"], "lstmm"),
         ("watch", ["run", "other"], "other"),
+        ("compare", ["--curve", "train"], "train"),
         ("export", [], "equired"),
     ],
     ids=str,

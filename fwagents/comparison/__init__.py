@@ -3,6 +3,6 @@
 ``compare`` reads runs of ``fwagents agent`` and of Stable-Baselines3 and returns numbers.
 """
 
-from fwagents.comparison.compare import Panel, Seed, Setting, compare
+from fwagents.comparison.panels import Panel, Seed, Setting, compare
 
 __all__ = ["Panel", "Seed", "Setting", "compare"]

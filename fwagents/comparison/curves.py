@@ -38,7 +38,7 @@ class Band(NamedTuple):
 
 
 def curve(steps: Sequence[float] | NDArray[np.int64], returns: Sequence[float] | Scores) -> Curve:
-    """Return a curve in order of its steps: of several returns at one step the last, without those that are no number."""
+    """Return a curve in order of its steps, with one finite return at each step: the last one given."""
     at, values = np.asarray(steps, np.int64), np.asarray(returns, float)
     at, values = at[np.isfinite(values)], values[np.isfinite(values)]
     order = np.argsort(at, kind="stable")
@@ -56,7 +56,7 @@ def common_steps(curves: Sequence[Curve]) -> NDArray[np.int64]:
 
 
 def aligned(curves: Sequence[Curve], steps: NDArray[np.int64]) -> Scores:
-    """Return the curves on common steps [curves, T]: linear between measurements, NaN before the first and after the last."""
+    """Return the curves on common steps [curves, T]: linear between measurements, NaN outside a curve's own steps."""
     return np.array([np.interp(steps, *each, left=np.nan, right=np.nan) for each in curves])
 
 

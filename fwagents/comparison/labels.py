@@ -54,7 +54,8 @@ def _below(folder: Path) -> list[Path]:
 def grouped(runs: Sequence[RunFiles], group_by: Sequence[str] = ()) -> tuple[dict[str, list[RunFiles]], list[str]]:
     """Return the runs of one environment by the label of their setting, and the options that a label leaves out.
 
-    A label names the first options that tell the settings apart. Other options can differ along with these.
+    A label names the first options that tell the settings apart, without those that are None or empty. Other options
+    can differ along with these.
 
     Args:
         runs: the runs.
@@ -83,7 +84,7 @@ def grouped(runs: Sequence[RunFiles], group_by: Sequence[str] = ()) -> tuple[dic
     for run in runs:
         found = options[run]
         by_path = [tail[path] for tail, path in zip(tails, paths[run], strict=True)] if kinds or found is None else []
-        by_option = [] if found is None else [_spelled(name, found[name]) for name in names]
+        by_option = [] if found is None else [_spelled(name, found[name]) for name in names if _given(found[name])]
         label = ", ".join([*by_path, *by_option]) or _spelled("core", (found or DEFAULTS)["core"])
         groups.setdefault(label, []).append(run)
     differing = [name for name in DEFAULTS if name not in NO_SETTING and len({repr(each[name]) for each in ours}) > 1]
@@ -132,4 +133,11 @@ def _path(run: RunFiles, kind: str) -> Path:
 
 
 def _spelled(name: str, value: Any) -> str:
-    return f"{name}={' '.join(map(str, value)) or 'none' if isinstance(value, tuple) else value}"
+    if not isinstance(value, tuple):
+        return f"{name}={value}"
+    words = " ".join(map(str, value))  # of core_kwargs they are name=value already
+    return words if name.endswith("kwargs") else f"{name}={words}"
+
+
+def _given(value: Any) -> bool:
+    return value is not None and value != ()

@@ -1,4 +1,4 @@
-"""Files of Stable-Baselines3's ``Monitor``: the training episodes of a run, of one file or of one file an environment."""
+"""Files of Stable-Baselines3's ``Monitor``: a run's training episodes, from one file or one file an environment."""
 
 import csv
 import json

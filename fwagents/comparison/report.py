@@ -12,13 +12,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fwagents.comparison.compare import Panel
 from fwagents.comparison.estimates import Scores
+from fwagents.comparison.panels import Panel
 from fwagents.files import replacing
 from fwagents.runs.folder import write_json
 
 WIDTH = 80
-WIDEST_LABEL = 28
+ROOM = 5  # columns left of a curve
 LEVELS = "▁▂▃▄▅▆▇█"
 
 
@@ -41,13 +41,14 @@ def measured(panel: Panel) -> str:
 def _table(panel: Panel) -> Table:
     decimals = _decimals([*(setting.final.value for setting in panel.settings), panel.level])
     table = Table(title=f"{panel.environment}: {measured(panel)}", box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("setting", max_width=WIDEST_LABEL, overflow="fold")
-    heads = ("seeds", f"final {panel.average}", f"steps to {panel.level:.{decimals}f}", "steps/s")
-    for head in heads:
-        table.add_column(head, justify="right")
-    for setting in panel.settings:
+    table.add_column("", justify="right")
+    table.add_column("setting", overflow="fold")
+    for head in ("seeds", f"final {panel.average}", f"steps to {panel.level:.{decimals}f}", "steps/s"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for number, setting in enumerate(panel.settings, 1):
         at, speed, count = setting.steps_to_level, setting.steps_per_second, len(setting.seeds)
         table.add_row(
+            str(number),
             setting.label,
             str(count),
             setting.final.spelled(decimals),
@@ -64,24 +65,17 @@ def _decimals(values: Sequence[float]) -> int:
 
 
 def _curves(panel: Panel) -> list[str]:
-    """The settings' curves from the first to the last step, a line each; empty where a setting has no seed."""
+    """The settings' curves by their number in the table, a line each; empty where a setting has no seed."""
     values = np.concatenate([setting.band.value for setting in panel.settings])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if len(panel.steps) < 2 or low == high:
         return []
-    room = min(max(len(setting.label) for setting in panel.settings), WIDEST_LABEL)
-    places = np.linspace(panel.steps[0], panel.steps[-1], WIDTH - room - 4)
+    places = np.linspace(panel.steps[0], panel.steps[-1], WIDTH - ROOM)
     decimals = _decimals([low, high])
-    title = f"from step {panel.steps[0]:,} to {panel.steps[-1]:,}, return {low:.{decimals}f} to {high:.{decimals}f}"
-    lines = [
-        f"  {_cut(setting.label):{room}}  {bars(np.interp(places, panel.steps, setting.band.value), low, high)}".rstrip()
-        for setting in panel.settings
-    ]
-    return [f"  {title}", *lines]
-
-
-def _cut(label: str) -> str:
-    return label if len(label) <= WIDEST_LABEL else label[: WIDEST_LABEL - 1] + "…"
+    title = f"steps {panel.steps[0]:,} to {panel.steps[-1]:,}, returns {low:.{decimals}f} to {high:.{decimals}f}"
+    drawn = [np.interp(places, panel.steps, setting.band.value) for setting in panel.settings]
+    lines = [f"{number:{ROOM - 1}} {bars(values, low, high)}".rstrip() for number, values in enumerate(drawn, 1)]
+    return [" " * ROOM + title, *lines]
 
 
 def bars(values: Scores, low: float, high: float) -> str:

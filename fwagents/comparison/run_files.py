@@ -90,7 +90,7 @@ class RunFiles:
         """
         found = self._curve(measure, window)
         if found is None or not len(found.steps):
-            raise NoReturns(f"no {measure} so far")
+            raise NoReturns(f"no {measure} returns so far")
         return found
 
     def _curve(self, measure: Measure, window: int) -> Curve | None:
