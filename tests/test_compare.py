@@ -75,7 +75,7 @@ def test_two_cores_by_hand(capsys):
     assert max(map(len, printed.splitlines())) <= 80
     assert "steps to 3.5" in printed
     (line,) = (line for line in printed.splitlines() if "core=gru" in line)
-    assert line.split() == ["1", "core=gru", "2", "10.0", "(10.0", "to", "10.0)", "200", "(2", "of", "2)", "2,000"]
+    assert line.split() == ["1", "core=gru", "2", "10.0", "(10.0", "to", "10.0)", "200", "(2/2)", "2,000"]
     with Image.open("a.png") as image:
         assert image.convert("L").getextrema() == (0, 255) or image.width > 500
     assert "core=lstm" in Path("a.svg").read_text()

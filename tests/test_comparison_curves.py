@@ -39,7 +39,7 @@ def test_a_resumed_run_counts_its_seconds_on(tmp_path):
 EPISODE = st.tuples(st.integers(-5, 5), st.integers(1, 50), st.integers(1, 9))  # return, length, seconds it takes
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 20), st.lists(EPISODE, min_size=1, max_size=12)), min_size=1, max_size=4))
 def test_merging_is_by_the_time_at_which_episodes_end(tmp_path_factory, envs):
     folder = tmp_path_factory.mktemp("monitors")

@@ -40,7 +40,9 @@ def measured(panel: Panel) -> str:
 
 def _table(panel: Panel) -> Table:
     decimals = _decimals([*(setting.final.value for setting in panel.settings), panel.level])
-    table = Table(title=f"{panel.environment}: {measured(panel)}", box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(
+        title=f"{panel.environment}: {measured(panel)}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left"
+    )
     table.add_column("", justify="right")
     table.add_column("setting", overflow="fold")
     for head in ("seeds", f"final {panel.average}", f"steps to {panel.level:.{decimals}f}", "steps/s"):
@@ -52,16 +54,16 @@ def _table(panel: Panel) -> Table:
             setting.label,
             str(count),
             setting.final.spelled(decimals),
-            f"{'never' if at is None else f'{at:,.0f}'} ({setting.reached} of {count})",
+            f"{'never' if at is None else f'{at:,.0f}'} ({setting.reached}/{count})",
             "" if speed is None else f"{speed:,.0f}",
         )
     return table
 
 
 def _decimals(values: Sequence[float]) -> int:
-    """Number of decimals that shows the largest value with three digits."""
+    """Number of decimals that shows the largest value with three digits, below 1 with two."""
     largest = max(map(abs, values))
-    return 2 if largest == 0 else min(max(2 - math.floor(math.log10(largest)), 0), 6)
+    return 2 if largest == 0 else min(max(2 - math.floor(math.log10(largest)) - (largest < 1), 0), 6)
 
 
 def _curves(panel: Panel) -> list[str]:
@@ -88,7 +90,7 @@ def notes(panel: Panel) -> list[str]:
     """Say where the level comes from, how to read the table, and what is missing in it."""
     average = "mean" if panel.average == "mean" else "mean of the middle half"
     lines = [
-        f"Level: {panel.level_is}. Steps to it: median over the seeds, with how many reached it.",
+        f"Level: {panel.level_is}. Steps to it: median over the seeds (how many reached it).",
         f"Final: {average} over the seeds and its 95 % bootstrap interval.",
     ]
     unfinished = sum(not seed.finished for setting in panel.settings for seed in setting.seeds)

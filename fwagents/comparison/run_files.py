@@ -141,11 +141,9 @@ def read_progress(path: Path) -> dict[str, Curve]:
     reader = csv.DictReader(lines)
     for row in reader:
         try:
-            if not row.get(STEPS):
-                raise ValueError
             for name, (steps, values) in found.items():
                 if row.get(name):
-                    steps.append(int(float(row[STEPS])))
+                    steps.append(int(float(row.get(STEPS) or "")))
                     values.append(float(row[name]))
         except (ValueError, OverflowError):
             shown = lines[reader.line_num - 1][:60]
