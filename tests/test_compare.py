@@ -77,11 +77,12 @@ def test_two_cores_by_hand(capsys):
     (line,) = (line for line in printed.splitlines() if "core=gru" in line)
     assert line.split() == ["1", "core=gru", "2", "10.0", "(10.0", "to", "10.0)", "200", "(2/2)", "2,000"]
     with Image.open("a.png") as image:
-        assert image.convert("L").getextrema() == (0, 255) or image.width > 500
+        darkest, lightest = image.convert("L").getextrema()
+        assert lightest - darkest > 100
     assert "core=lstm" in Path("a.svg").read_text()
     with open("a.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["steps_to_level"] for row in rows] == ["200.0", "200.0"] or rows[1]["reached"] == "1"
+    assert [(row["steps_to_level"], row["reached"]) for row in rows] == [("200.0", "2"), ("", "1")]
     (written,) = json.loads(Path("b/a.json").read_text())
     assert written["curves"]["core=gru"]["value"] == [0, 6.5, 9.5]
     assert written["runs"]["core=lstm"][1]["folder"] == "runs/lstm-1"

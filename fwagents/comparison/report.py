@@ -54,10 +54,16 @@ def _table(panel: Panel) -> Table:
             setting.label,
             str(count),
             setting.final.spelled(decimals),
-            f"{'never' if at is None else f'{at:,.0f}'} ({setting.reached}/{count})",
+            f"{_steps(at)} ({setting.reached}/{count})",
             "" if speed is None else f"{speed:,.0f}",
         )
     return table
+
+
+def _steps(steps: float | None) -> str:
+    if steps is None:
+        return "never"
+    return f"{steps:,.0f}" if steps < 10_000 else f"{steps / 1000:,.0f}k"
 
 
 def _decimals(values: Sequence[float]) -> int:
