@@ -1,8 +1,7 @@
 """Figures of a memory's attention and of learning curves, for papers and web pages, in light or dark.
 
-
-Each function draws arrays and returns a matplotlib figure without a window; ``save`` writes a figure. Steps are
-counted from 1. The figures need ``pip install "fwagents[figures]"``.
+Each function draws arrays and returns a matplotlib figure without a window; ``save`` writes a figure. Steps are counted
+from 1. Colour-blind readers can tell the colours apart. The figures need ``pip install "fwagents[figures]"``.
 """
 
 try:
