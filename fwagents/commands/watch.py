@@ -1,6 +1,6 @@
-"""Watch a trained agent play and remember: in a window, in the terminal, or as a GIF or MP4.
+"""Watch a trained agent play and remember: in a window, in the terminal, as a page, or as a GIF or MP4.
 
-``fwagents watch runs/PartialCatch-v0/rotary_fast_weights-s0-... --output play.gif``
+``fwagents watch runs/PartialCatch-v0/rotary_fast_weights-s0-... --output play.html``
 """
 
 import importlib.util
@@ -35,9 +35,9 @@ class Args:
     seed: Seed = 0
     """Seed of the first episode."""
     fps: Frequency = 4.0
-    """Steps per second."""
+    """Steps per second; of a page, when it begins to play."""
     output: OutputFile | None = None
-    """Write a GIF or MP4 file, as the name's ending says, and show nothing."""
+    """Write a file and show nothing. A name that ends in .html gives a page with a slider, .gif or .mp4 a film."""
     window: Annotated[bool, TakenBy(output=(None,))] = True
     """Open a window if there is a display; --no-window plays in the terminal."""
 
@@ -45,8 +45,8 @@ class Args:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load the run's best model, let it play, show it."""
     args = parse(Args, argv, prog="fwagents watch")
-    if args.output is not None and args.output.suffix.lower() not in (".gif", ".mp4"):
-        fail(f"--output is {args.output}, expected a name that ends in .gif or .mp4")
+    if args.output is not None and args.output.suffix.lower() not in (".html", ".gif", ".mp4"):
+        fail(f"--output is {args.output}, expected a name that ends in .html, .gif or .mp4")
     from fwagents.runs.agent import Args as AgentArgs
     from fwagents.runs.folder import best_model, newest_agent, read_config
 
@@ -67,11 +67,18 @@ def watch(config: dict[str, Any], model_path: Path, args: Args) -> None:
     window = args.window and args.output is None and can_open_a_window()
     if args.window and args.output is None and not window:
         print("no window: there is no display, or pygame-ce is not installed; playing in the terminal", file=sys.stderr)
-    modes = ["rgb_array"] if window or args.output is not None else ["ansi", "rgb_array"]
+    paged = args.output is not None and args.output.suffix.lower() == ".html"
+    if paged:
+        modes = ["rgb_array", "ansi"]
+    else:
+        modes = ["rgb_array"] if window or args.output is not None else ["ansi", "rgb_array"]
     player = Player(config, model_path, modes)
     played = episodes(player, args)
     if args.output is not None:
-        write(played, player.action_names, args.output, args.fps)
+        if paged:
+            write_page(played, player, f"{config['args']['env']}, {config['args']['core']}", args.output, args.fps)
+        else:
+            write_film(played, player.action_names, args.output, args.fps)
         print(f"wrote {args.output}")
     elif window:
         show_in_window(played, player.action_names, config["args"]["env"], args.fps)
@@ -100,7 +107,19 @@ def episodes(player: "Player", args: Args) -> Iterator["Trace"]:
         print(f"episode {number + 1}: return {played.rewards.sum():g}", flush=True)
 
 
-def write(played: Iterator["Trace"], names: Sequence[str] | None, path: Path, fps: float) -> None:
+def write_page(played: Iterator["Trace"], player: "Player", title: str, path: Path, fps: float) -> None:
+    """Write all episodes as one page."""
+    from fwagents.files import replacing
+    from fwagents.inspection.film import observation_names_of
+    from fwagents.inspection.page import page
+
+    names = {"action_names": player.action_names, "observation_names": observation_names_of(player.env)}
+    shown = page(played, title=title, fps=fps, **names)
+    with replacing(path) as file:
+        file.write(shown.encode())
+
+
+def write_film(played: Iterator["Trace"], names: Sequence[str] | None, path: Path, fps: float) -> None:
     """Write all episodes as one film."""
     from fwagents.inspection.film import film
     from fwagents.inspection.video import write_video

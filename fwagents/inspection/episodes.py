@@ -77,7 +77,7 @@ def trace_episodes(
     start = np.zeros((length.max(), episodes), np.bool_)
     start[0] = True
     again = _run_again(policy, arrays["observations"], arrays["actions"], start, attention, growth, attribution)
-    trace = Trace(**arrays, **again, length=length, start=start)
+    trace = Trace(**arrays, **again, length=length, start=start, choices=_choices(policy.action_space))
     for value in again.values():
         if isinstance(value, np.ndarray):  # steps after the end of a short episode are padding
             value[~trace.valid] = 0
@@ -154,9 +154,8 @@ def _run_again(
     x, y = (part.view(*shape, -1) for part in (forward.features, forward.actor))
     found = recorded(policy.actor_core, x, y, starts, attention, growth, scores)
     found["values"] = to_numpy(values.view(shape))
-    probabilities = _probabilities(distribution)
-    if probabilities is not None:
-        found["probabilities"] = to_numpy(probabilities.view(*shape, -1))
+    for name, quantity in _quantities(distribution).items():
+        found[name] = to_numpy(quantity.reshape(*shape, -1))
     return found
 
 
@@ -186,14 +185,16 @@ def _log_odds(logits: Tensor, taken: Tensor) -> Tensor:
     return (own - others) * (others > ILLEGAL / 2)
 
 
-def _probabilities(distribution: Distribution) -> Tensor | None:
-    """Return the probability of every action [N, P]; None for continuous actions."""
+def _quantities(distribution: Distribution) -> dict[str, Tensor]:
+    """Return the parameters of N distributions [N, ...] by their names in ``Trace``."""
     if isinstance(distribution, BernoulliDistribution):
-        return distribution.distribution.probs
+        return {"probabilities": distribution.distribution.probs}
     parts = _categoricals(distribution)
     if isinstance(distribution, MaskableBernoulliDistribution):
-        return torch.stack([part.probs[:, 1] for part in parts], dim=-1)
-    return torch.cat([part.probs for part in parts], dim=-1) if parts else None
+        return {"probabilities": torch.stack([part.probs[:, 1] for part in parts], dim=-1)}
+    if parts:
+        return {"probabilities": torch.cat([part.probs for part in parts], dim=-1)}
+    return {"means": distribution.distribution.mean, "deviations": distribution.distribution.stddev}
 
 
 def _categoricals(distribution: Distribution) -> Sequence[Categorical]:
@@ -203,3 +204,14 @@ def _categoricals(distribution: Distribution) -> Sequence[Categorical]:
     if isinstance(distribution, MultiCategoricalDistribution):
         return distribution.distribution
     return distribution.distributions if isinstance(distribution, MaskableMultiCategoricalDistribution) else []
+
+
+def _choices(space: gym.Space[Any]) -> Array | None:
+    """Return the number of probabilities of each part of an action; see ``Trace``."""
+    if isinstance(space, gym.spaces.Discrete):
+        return np.array([int(space.n)])
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return space.nvec.astype(np.int64).ravel()
+    if isinstance(space, gym.spaces.MultiBinary):
+        return np.ones(int(np.prod(space.shape)), np.int64)
+    return None

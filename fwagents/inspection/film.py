@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import gymnasium as gym
 import numpy as np
@@ -28,6 +28,13 @@ def action_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
     """Return the names of the environment's actions, or None; Atari games and our environments have names."""
     meanings = getattr(env.unwrapped, "get_action_meanings", None)
     return None if meanings is None else list(meanings())
+
+
+def observation_names_of(env: gym.Env[Any, Any]) -> Sequence[str] | None:
+    """Return the names of the observation's numbers, which ``HideObservation`` may have; None without."""
+    if not env.has_wrapper_attr("get_observation_meanings"):
+        return None
+    return cast("Sequence[str] | None", env.get_wrapper_attr("get_observation_meanings")())
 
 
 def as_shown(trace: Trace, env: gym.Env[Any, Any]) -> Trace:
@@ -246,15 +253,20 @@ def looks(episode: Trace, t: int) -> Array:
     Without attention, return the share of each observation in the attribution [1, T]. The result is zero if nothing is
     read, or if the trace has neither.
     """
+    return cast(Array, shares(episode)[t])
+
+
+def shares(episode: Trace) -> Array:
+    """Share of each step in the last read of every step, head by head; see ``looks`` [T, heads, T]."""
+    T = len(episode.start)
     if episode.attention is not None:
-        sizes = episode.parts()[t, 0]
+        sizes = episode.parts()[:, 0]
     elif episode.attribution is not None:
-        sizes = episode.attribution[t]
+        sizes = episode.attribution
     else:
-        return np.zeros((1, len(episode.start)))
-    total = sizes.sum()
-    shares: Array = sizes / total if total > 0 else np.zeros_like(sizes)
-    return shares
+        return np.zeros((T, 1, T))
+    total = sizes.sum((1, 2), keepdims=True)
+    return cast(Array, np.divide(sizes, total, out=np.zeros_like(sizes), where=total > 0))
 
 
 def sight(observations: Array | dict[str, Array], t: int) -> Array:

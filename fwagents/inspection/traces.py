@@ -1,5 +1,6 @@
 """Recordings of a memory's activity, as named arrays, as a file, and as a table of the units."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -11,6 +12,8 @@ from fwagents.files import replacing
 
 if TYPE_CHECKING:
     import pandas
+
+    from fwagents.inspection.page import Page
 
 Array: TypeAlias = NDArray[Any]
 
@@ -53,6 +56,11 @@ class Trace:
         values: [T, B].
         probabilities: [T, B, P], probability of every action; several discrete actions are concatenated; for binary
             actions, the probability of a 1. None for continuous actions.
+        choices: int64 [A], number of probabilities of each part of an action, in the order in which they are
+            concatenated: n for a Discrete action, one number for each part of a MultiDiscrete one, and 1 for each bit of
+            a MultiBinary one. None for continuous actions.
+        means: [T, B, A], means of continuous actions, before they are clipped to the action space. None for others.
+        deviations: [T, B, A], standard deviations of continuous actions. None for others.
         screens: [T + 1, B, ...], pictures or texts, the last one after the row's last step.
     """
 
@@ -74,6 +82,9 @@ class Trace:
     rewards: Array | None = None
     values: Array | None = None
     probabilities: Array | None = None
+    choices: Array | None = None
+    means: Array | None = None
+    deviations: Array | None = None
     screens: Array | None = None
 
     @property
@@ -120,11 +131,40 @@ class Trace:
                 return value
             if name == "length":
                 return value[b : b + 1]
+            if name == "choices":
+                return value
             if name in ("attention", "attribution"):
                 return value[:T, b : b + 1, ..., :T]
             return value[: T + (name == "screens"), b : b + 1]
 
         return replace(self, **{field.name: cut(field.name, getattr(self, field.name)) for field in fields(self)})
+
+    def to_html(
+        self,
+        *,
+        title: str | None = None,
+        action_names: Sequence[str] | None = None,
+        observation_names: Sequence[str] | None = None,
+        fps: float = 4.0,
+    ) -> "Page":
+        """Return a page that plays every row and shows what the memory looked back at.
+
+        The page is one string of HTML. A notebook displays it as the last value of a cell, and a file that contains it
+        opens in a browser without network.
+
+        Args:
+            title: heading of the page; by default the name of the core.
+            action_names: names of the choices of a Discrete action; numbers by default.
+            observation_names: names of an observation's numbers. They are used for vectors of that many numbers.
+            fps: steps per second, above 0, when the page begins to play.
+
+        Raises:
+            ValueError: fps is out of its range, or there are more or fewer names than actions.
+        """
+        from fwagents.inspection.page import page  # Pillow, which a trace alone does not need
+
+        names = {"action_names": action_names, "observation_names": observation_names}
+        return page([self], title=title, fps=fps, **names)
 
     def save(self, path: Path | str) -> None:
         """Write a ``.npz``: an array under each name that applies; a dict of observations under ``observations/key``.
