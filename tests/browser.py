@@ -25,7 +25,9 @@ class Browser:
     def __init__(self, folder):
         self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
         said = iter(self._driver.stdout.readline, "")
-        port = next(found[1] for found in (re.search(r"started successfully on port (\d+)", line) for line in said) if found)
+        port = next(
+            found[1] for found in (re.search(r"started successfully on port (\d+)", line) for line in said) if found
+        )
         self._at = f"http://localhost:{port}/session"
         root = ["--no-sandbox"] if os.geteuid() == 0 else []  # it refuses to run as root otherwise
         options = {

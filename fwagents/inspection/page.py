@@ -19,7 +19,8 @@ from fwagents.inspection.traces import Array, Trace
 
 MILLION = 1_000_000  # shares are written in millionths, as whole numbers
 LONGEST_SIDE = 512  # pixels; larger screens are made smaller
-QUALITY = 80  # of a picture that is a photograph rather than a drawing
+LARGE = 20_000  # bytes; a picture whose exact file is larger, as a photograph's, is written with losses
+QUALITY = 80  # of such a picture
 
 
 class Page(str):
@@ -99,16 +100,16 @@ class _Pictures:
 
 
 def _webp(picture: Array) -> bytes:
-    """Return a picture as WebP: exact if that is the smaller file, as with drawings, and else close to the picture."""
+    """Return a picture as WebP, exact unless it is large."""
     image = Image.fromarray(picture).convert("RGB")
     if max(image.size) > LONGEST_SIDE:
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    files = []
-    for lossless in (True, False):
+    content = io.BytesIO()
+    image.save(content, "WEBP", lossless=True)
+    if content.tell() > LARGE:
         content = io.BytesIO()
-        image.save(content, "WEBP", lossless=lossless, quality=QUALITY)
-        files.append(content.getvalue())
-    return min(files, key=len)
+        image.save(content, "WEBP", quality=QUALITY)
+    return content.getvalue()
 
 
 def _episode(

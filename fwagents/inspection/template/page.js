@@ -11,10 +11,12 @@
   const MILLION = 1e6, MOST = 4, FEW = 8, NARROWEST = 3; // of shares; steps named; actions listed; pixels of a bar
   const state = { episode: null, step: 0, pointed: null, timer: null };
 
-  const percent = (share) => (share > 0 && share < 0.01 ? "< 1 %" : `${Math.round(100 * share)} %`);
-  const signed = (x, digits = 2) => (x === null ? "not finite" : `${x < 0 ? "\u2212" : "+"}${short(Math.abs(x), digits)}`);
-  const short = (x, digits = 2) => (x === null ? "not finite" : Math.abs(x) >= 1e4 ? x.toPrecision(3) : x.toFixed(digits));
-  const rounded = (x) => Number(x.toPrecision(4)); // of a path
+  const percent = (share) => (share > 0 && share < 0.01 ? "< 1\u00a0%" : `${Math.round(100 * share)}\u00a0%`);
+  const rounded = (x) => Number(x.toPrecision(4));
+  const minus = (text) => String(text).replace("-", "\u2212");
+  const fixed = (x) => (x === null ? "not finite" : minus(Math.abs(x) >= 1e4 ? x.toPrecision(3) : x.toFixed(2)));
+  const signed = (x) => (x > 0 ? "+" : "") + fixed(x);
+  const plain = (x) => (x === null ? "not finite" : (x > 0 ? "+" : "") + minus(rounded(x)));
   const last = () => state.episode.steps - (state.episode.screens ? 0 : 1);
   const over = (step) => step >= state.episode.steps;
   const called = (step) => (over(step) ? "the end" : `step ${step + 1}`);
@@ -41,8 +43,8 @@
     const shown = make("pre");
     text.split(/\x1b\[([\d;]*)m/).forEach((part, n, parts) => {
       if (n % 2) return;
-      const plain = part.replace(/\x1b\[[\d;?]*[A-Za-z]/g, "");
-      shown.append(n && !/^0*$/.test(parts[n - 1]) ? make("mark", "", plain) : plain);
+      const words = part.replace(/\x1b\[[\d;?]*[A-Za-z]/g, "");
+      shown.append(n && !/^0*$/.test(parts[n - 1]) ? make("mark", "", words) : words);
     });
     return shown;
   };
@@ -77,7 +79,7 @@
     const view = at("sights").querySelector(".view");
     if (over(step)) return view.replaceChildren(make("p", "over", "The episode is over."));
     view.replaceChildren(...state.episode.sights.map((part) => {
-      const figure = make("figure");
+      const figure = make("figure", part.pictures ? "" : "bars");
       if (part.name !== null) figure.append(make("figcaption", "", part.name));
       if (part.pictures) {
         const img = image(data.pictures[part.pictures[step]], `${part.name ?? "Observation"} at ${called(step)}`);
@@ -86,7 +88,7 @@
       } else {
         const scale = (part.scale ??= largest(part.numbers));
         figure.append(...part.numbers[step].map((x, n) =>
-          bar(part.names[n], signed(x), mark("", 0.5, 0.5 + (x ?? 0) / scale / 2), zero())));
+          bar(part.names[n], signed(x), mark("number", 0.5, 0.5 + (x ?? 0) / scale / 2), zero())));
       }
       return figure;
     }));
@@ -100,15 +102,15 @@
     const sum = rewards.slice(0, step + 1).reduce((whole, reward) => whole + (reward ?? 0), 0);
     const quantities = [
       ["Value", ended ? "\u2013" : signed(values[step])],
-      ["Reward", ended ? "\u2013" : signed(rewards[step])],
-      ["Return so far", signed(sum)],
+      ["Reward", ended ? "\u2013" : plain(rewards[step])],
+      ["Return", plain(sum)],
     ];
     at("quantities").replaceChildren(...quantities.map(([name, amount]) => {
       const pair = make("div");
       pair.append(make("dt", "", name), make("dd", "", amount));
       return pair;
     }));
-    at("action-heading").textContent = choices ? "Action probabilities, and the action taken \u2713" : "Action: mean \u00b1 deviation, and the action taken \u25cf";
+    at("action-heading").textContent = choices ? "Probability, and the action taken \u2713" : "Mean \u00b1 deviation, and the action taken \u25cf";
     at("actions").replaceChildren(...(ended ? [] : choices ? discrete(step) : continuous(step)));
   }
 
@@ -131,7 +133,7 @@
         shown.push(make("div", "part", `the action taken and the likeliest of ${count}`));
       }
       for (const { name, share, chosen } of rows) {
-        const made = bar(name, short(share), mark("", 0, share ?? 0));
+        const made = bar(name, fixed(share), mark("", 0, share ?? 0));
         made.classList.toggle("chosen", chosen);
         shown.push(made);
       }
@@ -149,7 +151,7 @@
       const name = actions[step].length > 1 ? `part ${n + 1}` : "action";
       if (!means) return bar(name, signed(taken), zero(), mark("taken", where(taken), 1));
       const mean = means[step][n], deviation = deviations[step][n];
-      return bar(name, `${signed(mean)} \u00b1 ${short(deviation)}`, zero(),
+      return bar(name, `${signed(mean)} \u00b1 ${fixed(deviation)}`, zero(),
         mark("spread", where(mean - deviation), where(mean + deviation)), mark("mean", where(mean), 1), mark("taken", where(taken), 1));
     });
   }
@@ -199,7 +201,7 @@
       at("basis").textContent = !looks.exact
         ? "Estimated by gradients, because attention of this memory is not exact: each bar is the share of a step\u2019s observation in what moves the action."
         : `Exact, not estimated: what the memory reads is a weighted sum of what ${looks.own ? "this step and the steps before it" : "the steps before"} wrote, and each bar is a step\u2019s share in it.` +
-          (heads > 1 ? " All heads together make 100 %." : "");
+          (heads > 1 ? " All heads together make 100\u00a0%." : "");
     }
     if (!values) return at("curves").replaceChildren();
     const valueRow = chart("value", "Value of every step"), rewardRow = chart("reward", "Reward of every step");
@@ -209,6 +211,8 @@
   }
 
   function curve(row, numbers, path, kind) {
+    const found = numbers.filter((x) => x !== null);
+    row.querySelector(".name").append(make("small", "", `${minus(Number(Math.min(...found).toPrecision(2)))} to ${minus(Number(Math.max(...found).toPrecision(2)))}`));
     const low = Math.min(0, ...numbers.map((x) => x ?? 0)), high = Math.max(0, ...numbers.map((x) => x ?? 0));
     const y = (x) => rounded(0.94 - (0.88 * ((x ?? 0) - low)) / (high - low || 1));
     row.querySelector(".zero").setAttribute("d", `M0 ${y(0)}H${state.episode.steps}`);
@@ -218,8 +222,8 @@
   function buildTicks() {
     const { steps } = state.episode;
     const every = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((n) => (n * width()) / steps >= 36) ?? steps;
-    const shown = [...new Set([1, ...Array.from({ length: Math.floor(steps / every) }, (_, n) => (n + 1) * every)])]
-      .filter((step) => step === 1 || every === 1 || step - 1 >= every / 2);
+    const shown = Array.from({ length: Math.floor(steps / every) }, (_, n) => (n + 1) * every);
+    if (every > 2) shown.unshift(1);
     for (const ticks of document.querySelectorAll(".ticks")) {
       ticks.replaceChildren(...shown.map((step) => {
         const tick = make("span", "", step);
@@ -259,7 +263,7 @@
     at("looks-heading").textContent = over(step) ? "What it looked back at" : `What step ${step + 1} looked back at`;
     at("looks-most").textContent = over(step) ? "The episode is over."
       : !ranked.length ? "Nothing yet."
-      : `Most at step ${ranked[0].tau + 1} (${percent(ranked[0].share / MILLION)}). The tallest bar is ${percent(tallest / MILLION)}.`;
+      : `Most at step ${ranked[0].tau + 1} (${percent(ranked[0].share / MILLION)}). The tallest bar is ${percent(tallest / MILLION)}${size > 1 ? `; a bar is ${size} steps` : ""}.`;
     const buttons = ranked.slice(0, MOST).map(({ share, tau }) => {
       const button = make("button");
       button.type = "button";
@@ -291,7 +295,7 @@
     if (row.dataset.head === undefined) {
       state.pointed = tau;
       showLooks();
-      lines.push(`step ${tau + 1}`, `value ${signed(state.episode.values[tau])}`, `reward ${signed(state.episode.rewards[tau])}`);
+      lines.push(`step ${tau + 1}`, `value ${signed(state.episode.values[tau])}`, `reward ${plain(state.episode.rewards[tau])}`);
     } else {
       const size = bin(), number = Math.floor(tau / size);
       const head = over(state.step) ? [] : state.episode.looks.shares[state.step][row.dataset.head];
@@ -329,7 +333,7 @@
     Object.assign(state, { episode: data.episodes[number], step: 0, pointed: null });
     at("episode").value = number;
     at("slider").max = last();
-    at("sights-heading").textContent = state.episode.actions ? "What the agent saw" : "Input";
+    document.querySelector("main").classList.toggle("numbers", !state.episode.sights.every((part) => part.pictures));
     buildCharts();
     buildTicks();
     show();
@@ -369,7 +373,7 @@
   at("title").textContent = data.title;
   data.episodes.forEach(({ rewards }, n) => {
     const sum = rewards && rewards.reduce((whole, reward) => whole + (reward ?? 0), 0);
-    const option = make("option", "", rewards ? `${n + 1}, return ${short(sum, Number.isInteger(sum) ? 0 : 2)}` : n + 1);
+    const option = make("option", "", rewards ? `${n + 1}, return ${minus(rounded(sum))}` : n + 1);
     option.value = n;
     at("episode").append(option);
   });
