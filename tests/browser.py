@@ -31,7 +31,14 @@ class Browser:
         self._at = f"http://localhost:{port}/session"
         root = ["--no-sandbox"] if os.geteuid() == 0 else []  # it refuses to run as root otherwise
         options = {
-            "args": ["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={folder}", *root],
+            "args": [
+                "--headless=new",
+                "--disable-gpu",
+                "--hide-scrollbars",
+                "--disable-dev-shm-usage",
+                f"--user-data-dir={folder}",
+                *root,
+            ],
             "binary": shutil.which("chromium"),
         }
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}

@@ -57,7 +57,7 @@ class Trace:
         probabilities: [T, B, P], probability of every action; several discrete actions are concatenated; for binary
             actions, the probability of a 1. None for continuous actions.
         choices: int64 [A], number of probabilities of each part of an action, in the order in which they are
-            concatenated: n for a Discrete action, a number for each part of a MultiDiscrete one, and 1 for each bit of a
+            concatenated: n for a Discrete action, a number for each part of a MultiDiscrete one, 1 for each bit of a
             MultiBinary one. None for continuous actions.
         means: [T, B, A], means of continuous actions, before they are clipped to the action space. None for others.
         deviations: [T, B, A], standard deviations of continuous actions. None for others.
