@@ -1,8 +1,9 @@
 """Make every picture of the documentation, light and dark: of an agent, of both supervised tasks, of TensorBoard,
-the figure of ``docs/idea.md``, and the comparison of ``docs/compare.md``.
+the page of an episode, the figure of ``docs/idea.md``, and the comparison of ``docs/compare.md``.
 
 ``python -m experiments.gallery`` trains missing runs into runs/gallery/, for about a quarter of an hour, then draws.
-Other runs can be given instead. Screenshots of TensorBoard are made with Chromium, which must be on the PATH.
+Other runs can be given instead. Screenshots of TensorBoard and of the page are made with Chromium, which must be on
+the PATH.
 """
 
 import subprocess
@@ -53,11 +54,11 @@ class Args:
     seed: Seed = 3
     """Seed of the episode, the strings and the choice of images."""
     board: bool = True
-    """Make screenshots of TensorBoard; --no-board if there is no Chromium."""
+    """Make screenshots of TensorBoard and of the page of an episode; --no-board if there is no Chromium."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Find or train the runs, draw them, make screenshots of TensorBoard."""
+    """Find or train the runs, draw them, make screenshots of TensorBoard and of the page of an episode."""
     args = parse(Args, argv)
     try:
         for path in pictures(args):
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def pictures(args: Args) -> Iterator[Path]:
     """Make every picture; yield its path once it is written."""
     from experiments import compared, idea
-    from experiments.photographs import photograph_board
+    from experiments.photographs import photograph_board, photograph_episode
 
     yield from idea.pictures(args.output)
     yield from compared.pictures(args.output)
@@ -78,6 +79,10 @@ def pictures(args: Args) -> Iterator[Path]:
         yield from draw(script, run_dir, args)
     if args.board:
         yield from photograph_board(runs["agent"].parent.parent, args.output)
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder) / "play.html"
+            _run("watch", str(runs["agent"]), "--output", str(page), "--seed", str(args.seed))
+            yield from photograph_episode(page, args.output)
 
 
 def finished(log_dir: Path, script: str) -> Path:

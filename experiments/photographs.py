@@ -1,4 +1,4 @@
-"""Screenshots of TensorBoard's own page, from its server on a folder of runs and a headless browser."""
+"""Screenshots by a headless browser: TensorBoard on a folder of runs, and the page of an episode."""
 
 import io
 import os
@@ -26,6 +26,7 @@ PAGES = (
     ("charts", "#custom_scalars", (1200, 1040)),
     ("histograms", "#histograms", (1200, 460)),
 )
+EPISODE, STEP = (1240, 1070), 12  # pixels of the screenshot of an episode's page, and the step that it shows
 PATIENCE = 300.0  # most seconds for the server to read the runs, and for a screenshot
 DRAWING = 30_000  # milliseconds of the page's virtual time to fetch and draw everything
 
@@ -44,9 +45,7 @@ def photograph_board(log_dir: Path, output: Path) -> Iterator[Path]:
         FileNotFoundError: there is no browser; the message names suitable ones.
         TimeoutError: the server or the browser took too long.
     """
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
-        raise FileNotFoundError(f"no browser to photograph TensorBoard with: expected one of {', '.join(BROWSERS)}")
+    browser = _browser()
     with _server(log_dir) as address:
         for name, page, size in PAGES:
             for theme, dark in (("light", "false"), ("dark", "true")):
@@ -56,6 +55,35 @@ def photograph_board(log_dir: Path, output: Path) -> Iterator[Path]:
                 with replacing(path) as file:
                     file.write(_photograph(browser, url, size))
                 yield path
+
+
+def photograph_episode(page: Path, output: Path) -> Iterator[Path]:
+    """Take screenshots of a page of ``fwagents watch``, light and dark.
+
+    Args:
+        page: the page.
+        output: folder for the screenshots.
+
+    Yields:
+        The path of every screenshot, once it is written.
+
+    Raises:
+        FileNotFoundError: there is no browser; the message names suitable ones.
+        TimeoutError: the browser took too long.
+    """
+    browser = _browser()
+    for theme in ("light", "dark"):
+        path = output / f"episode-page-{theme}.png"
+        with replacing(path) as file:
+            file.write(_photograph(browser, f"{page.resolve().as_uri()}#step={STEP}&theme={theme}", EPISODE))
+        yield path
+
+
+def _browser() -> str:
+    found = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if found is None:
+        raise FileNotFoundError(f"no browser to take screenshots with: expected one of {', '.join(BROWSERS)}")
+    return found
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from fwagents.sb3 import MemoryPPO
 from fwagents.sb3.board import CHARTS
 from fwagents.settings import AGENT_CORE
 
+from .inspection.test_page import data_of
 from .runs import TINY, run_folder
 from .scripts import Started, refusal, run
 
@@ -116,6 +117,14 @@ def test_watch(trained, tmp_path, monkeypatch):
     with Image.open(tmp_path / "play.gif") as gif:
         assert gif.n_frames == 12
         assert min(gif.size) >= 320
+    done = run("watch.py", folder, "--episodes", "2", "--fps", "7", "--output", "play.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    data = data_of((tmp_path / "play.html").read_text())
+    assert (data["title"], data["fps"]) == (f"PartialCatch-v0, {AGENT_CORE}", 7)
+    assert [(episode["steps"], episode["choices"]) for episode in data["episodes"]] == 2 * [
+        (5, [["stay", "left", "right"]])
+    ]
+    assert [len(episode["looks"]["shares"][4]) for episode in data["episodes"]] == [4, 4]
 
 
 def test_watch_shows_the_newest_agent_by_itself(trained, tmp_path):

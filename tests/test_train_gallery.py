@@ -57,7 +57,7 @@ def test_the_documentation_shows_what_there_is():
     committed = {path.name for path in (root / "docs" / "pictures").glob("[!.]*")}
     shown = {
         name
-        for page in (root / "README.md", root / "docs" / "inspection.md", root / "docs" / "idea.md")
+        for page in (root / "README.md", *(root / "docs").glob("*.md"))
         for name in committed
         if name in page.read_text()
     }

@@ -72,5 +72,5 @@ def test_watch_writes_no_other_files(tmp_path):
     done = run("watch.py", "nowhere", "--output", "play.avi", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
-        "error: --output is play.avi, expected a name that ends in .gif or .mp4\n",
+        "error: --output is play.avi, expected a name that ends in .html, .gif or .mp4\n",
     )

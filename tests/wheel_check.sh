@@ -36,11 +36,13 @@ PY
 fwagents="$dir/venv/bin/fwagents"
 "$fwagents" agent --env PartialCatch-v0 --total-timesteps 1000 --num-envs 4 --final-episodes 4 --eval-freq 500 --eval-episodes 4
 "$fwagents" watch --no-window --episodes 1 --fps 1000 > watched.txt
+"$fwagents" watch --episodes 1 --output play.html
 "$fwagents" retrieval --updates 20 --train-strings 100 --validation-strings 10 --test-strings 10 --eval-freq 10
 "$fwagents" > commands.txt
 grep -q "fwagents agent" commands.txt
 test -f runs/PartialCatch-v0/*/best_model.zip
 test -f runs/retrieval/*/result.json
+grep -q "</html>" play.html
 echo "the console script of the wheel trained an agent and a memory for retrieval"
 
 "${PYTHON:-python3}" -m venv "$dir/zoo"

@@ -194,7 +194,8 @@ def _quantities(distribution: Distribution) -> dict[str, Tensor]:
         return {"probabilities": torch.stack([part.probs[:, 1] for part in parts], dim=-1)}
     if parts:
         return {"probabilities": torch.cat([part.probs for part in parts], dim=-1)}
-    return {"means": distribution.distribution.mean, "deviations": distribution.distribution.stddev}
+    gaussian: Any = distribution.distribution
+    return {"means": gaussian.mean, "deviations": gaussian.stddev}
 
 
 def _categoricals(distribution: Distribution) -> Sequence[Categorical]:

@@ -104,6 +104,13 @@ def test_entries_are_named_or_numbered(hidden):
     assert env.reset()[0].tolist() == [0, 2]
 
 
+def test_what_is_shown_has_the_names_that_are_left():
+    meanings = "get_observation_meanings"
+    assert gymnasium.make("CartPoleNoVel-v1").get_wrapper_attr(meanings)() == ["cart position", "pole angle"]
+    assert HideObservation(echo(), [1, 3], CART_POLE).get_observation_meanings() == ["cart position", "pole angle"]
+    assert HideObservation(echo(), [1, 3]).get_observation_meanings() is None
+
+
 @pytest.mark.parametrize(
     ("space", "hidden", "names", "error", "message"),
     [

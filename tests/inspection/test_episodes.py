@@ -59,6 +59,17 @@ def test_what_the_agent_said_step_by_step(algorithm, core, monkeypatch):
             np.testing.assert_allclose(found.probabilities[t, b], distribution.probs[0], rtol=1e-4, atol=1e-6)
 
 
+def test_the_distribution_of_a_continuous_action():
+    """The most likely action is the mean, and the deviation is the one that the policy began with."""
+    env = RandomEnv(OBSERVATION_SPACES["vector"], ACTION_SPACES["box"])
+    model = MemoryPPO("MemoryPolicy", env, n_steps=8, seed=0, policy_kwargs={**SMALL, "log_std_init": -1.0})
+    found = trace(model, env, seed=5)
+    assert (found.probabilities, found.choices) == (None, None)
+    np.testing.assert_allclose(found.deviations, np.full(found.actions.shape, np.exp(-1)), rtol=1e-5)
+    np.testing.assert_allclose(np.clip(found.means, -1, 1), found.actions, atol=1e-5)
+    assert np.ptp(found.means) > 0
+
+
 def played(model, env, seed):
     """Play one episode by hand; return rewards, values and the actor core's state before every step."""
     policy, obs = model.policy, env.reset(seed=seed)[0]
@@ -143,6 +154,8 @@ def test_spaces(obs, action, tmp_path):
     assert found.actions.shape == (T, 2, *env.action_space.shape)
     columns = {"box": None, "discrete": 3, "multi_discrete": 5, "multi_binary": 3}[action]
     assert (None if found.probabilities is None else found.probabilities.shape[-1]) == columns
+    counts = {"box": None, "discrete": [3], "multi_discrete": [2, 3], "multi_binary": [1, 1, 1]}[action]
+    assert (None if found.choices is None else found.choices.tolist()) == counts
     assert found.attribution.shape == (T, 2, T)
     assert found.attribution[0, 0, 0] > 0
     found.save(tmp_path / "trace.npz")

@@ -17,6 +17,7 @@ from PIL import Image
 
 from fwagents.cores import make_core
 from fwagents.inspection import trace
+from fwagents.inspection.film import observation_names_of
 from fwagents.inspection.page import page
 from fwagents.sb3 import MemoryPPO
 
@@ -144,6 +145,15 @@ def test_a_core_alone():
         (part,) = shown["sights"]
         np.testing.assert_allclose(part["numbers"], x[:, b], rtol=1e-5)
         assert (part["name"], shown["actions"], shown["screens"]) == ("input", None, None)
+
+
+def test_the_numbers_of_an_observation_have_the_environment_s_names():
+    names = observation_names_of(gym.make("CartPoleNoVel-v1"))
+    (shown,) = data_of(episode(observations=np.ones((3, 1, 2))).to_html(observation_names=names))["episodes"]
+    assert shown["sights"][0]["names"] == ["cart position", "pole angle"]
+    (shown,) = data_of(episode(observations=np.ones((3, 1, 3))).to_html(observation_names=names))["episodes"]
+    assert shown["sights"][0]["names"] == ["1", "2", "3"]
+    assert observation_names_of(gym.make("CartPole-v1")) is None
 
 
 def test_what_is_not_finite_is_left_out():
