@@ -66,6 +66,9 @@
   const largest = (rows) => Math.max(0, ...rows.map((row) => Math.max(...row.map((x) => Math.abs(x ?? 0))))) || 1;
   const zero = () => make("i", "zero");
 
+  // The page keeps its height when the episode is over.
+  const hold = (element, held) => { element.style.minHeight = held ? `${element.offsetHeight}px` : ""; };
+
   function showScreen(step) {
     const { screens } = state.episode;
     at("screen").hidden = !screens;
@@ -77,6 +80,7 @@
 
   function showSights(step) {
     const view = at("sights").querySelector(".view");
+    hold(view, over(step));
     if (over(step)) return view.replaceChildren(make("p", "over", "The episode is over."));
     view.replaceChildren(...state.episode.sights.map((part) => {
       const figure = make("figure", part.pictures ? "" : "bars");
@@ -95,10 +99,11 @@
   }
 
   function showAction(step) {
-    const { actions, choices, means, rewards, values } = state.episode;
+    const { actions, choices, rewards, values } = state.episode;
     at("decision").hidden = !actions;
     if (!actions) return;
     const ended = over(step);
+    hold(at("actions"), ended);
     const sum = rewards.slice(0, step + 1).reduce((whole, reward) => whole + (reward ?? 0), 0);
     const quantities = [
       ["Value", ended ? "\u2013" : signed(values[step])],
@@ -199,8 +204,8 @@
     }));
     if (looks) {
       at("basis").textContent = !looks.exact
-        ? "Estimated by gradients, because attention of this memory is not exact: each bar is the share of a step\u2019s observation in what moves the action."
-        : `Exact, not estimated: what the memory reads is a weighted sum of what ${looks.own ? "this step and the steps before it" : "the steps before"} wrote, and each bar is a step\u2019s share in it.` +
+        ? `Estimated by gradients, because this memory has no exact attention: a bar is the share of a step\u2019s ${state.episode.actions ? "observation in what moves the action" : "input in what moves the score"}.`
+        : `Exact: the memory reads a weighted sum of what ${looks.own ? "this step and the steps before it" : "the steps before"} wrote, and a bar is a step\u2019s share in it.` +
           (heads > 1 ? " All heads together make 100\u00a0%." : "");
     }
     if (!values) return at("curves").replaceChildren();
