@@ -40,12 +40,20 @@ class Browser:
                 *root,
             ],
             "binary": shutil.which("chromium"),
+            "browserStartupTimeout": 1000 * PATIENCE,
         }
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        self._at += "/" + self._ask("", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        try:
+            self._at += "/" + self._ask("", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        except BaseException:
+            self._end()
+            raise
 
     def close(self):
         self._ask("", method="DELETE")
+        self._end()
+
+    def _end(self):
         self._driver.terminate()
         self._driver.wait()
         self._driver.stdout.close()

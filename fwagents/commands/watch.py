@@ -113,8 +113,8 @@ def write_page(played: Iterator["Trace"], player: "Player", title: str, path: Pa
     from fwagents.inspection.film import observation_names_of
     from fwagents.inspection.page import page
 
-    names = {"action_names": player.action_names, "observation_names": observation_names_of(player.env)}
-    shown = page(played, title=title, fps=fps, **names)
+    names = observation_names_of(player.env)
+    shown = page(played, title=title, action_names=player.action_names, observation_names=names, fps=fps)
     with replacing(path) as file:
         file.write(shown.encode())
 

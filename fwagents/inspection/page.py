@@ -17,6 +17,7 @@ from PIL import Image
 from fwagents.inspection.film import shares, sight
 from fwagents.inspection.traces import Array, Trace
 
+QUANTITIES = ("rewards", "values", "probabilities", "means", "deviations")  # of a trace, as the page holds them
 MILLION = 1_000_000  # shares are written in millionths, as whole numbers
 LONGEST_SIDE = 512  # pixels; larger screens are made smaller
 LARGE = 20_000  # bytes; a picture whose exact file is larger, as a photograph's, is written with losses
@@ -119,21 +120,15 @@ def _episode(
     observation_names: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Return a trace of one row as JSON can hold it, time first; None for what was not recorded."""
-    quantities = {
-        name: None if array is None else _rounded(array[:, 0].tolist())
-        for name, array in (
-            *(("rewards", episode.rewards), ("values", episode.values), ("probabilities", episode.probabilities)),
-            *(("means", episode.means), ("deviations", episode.deviations)),
-        )
-    }
     T = len(episode.start)
+    arrays = {name: getattr(episode, name) for name in QUANTITIES}
     return {
         "steps": T,
         "screens": _screens(episode, pictures),
         "sights": _sights(episode, pictures, observation_names),
         "actions": None if episode.actions is None else _rounded(episode.actions.reshape(T, -1).tolist()),
         "choices": _choices(episode, action_names),
-        **quantities,
+        **{name: None if array is None else _rounded(array[:, 0].tolist()) for name, array in arrays.items()},
         "looks": _looks(episode),
     }
 
@@ -148,8 +143,9 @@ def _screens(episode: Trace, pictures: _Pictures) -> list[Any] | None:
 
 def _sights(episode: Trace, pictures: _Pictures, names: Sequence[str] | None) -> list[dict[str, Any]]:
     """Return each part of the observations, as pictures or as numbers with names; of a core alone, its inputs."""
+    seen: Array | dict[str, Array]
     seen = {"input": episode.inputs} if episode.observations is None else episode.observations
-    parts = seen if isinstance(seen, dict) else {None: seen}
+    parts: dict[Any, Array] = seen if isinstance(seen, dict) else {None: seen}
     found: list[dict[str, Any]] = []
     for key, array in parts.items():
         sights = [sight(array, t) for t in range(len(array))]

@@ -163,8 +163,7 @@ class Trace:
         """
         from fwagents.inspection.page import page  # Pillow, which a trace alone does not need
 
-        names = {"action_names": action_names, "observation_names": observation_names}
-        return page([self], title=title, fps=fps, **names)
+        return page([self], title=title, action_names=action_names, observation_names=observation_names, fps=fps)
 
     def save(self, path: Path | str) -> None:
         """Write a ``.npz``: an array under each name that applies; a dict of observations under ``observations/key``.
