@@ -1,30 +1,30 @@
 """Training speed of agents with memory, in environment steps per second, against stock Stable-Baselines3.
 
-    python benchmarks/agent.py               writes results/agent-speed.json and the table in docs/performance.md
-    python benchmarks/agent.py --quick       tiny sizes, to see that it runs; prints the results, writes nothing
-    python benchmarks/agent.py --report      only makes the table from the stored results
+    python benchmarks/agent.py                       writes results/agent-speed.json and a section of
+                                                     docs/performance.md
+    python benchmarks/agent.py --cases tmaze         some of the cases
+    python benchmarks/agent.py --quick               tiny sizes, to see that it runs; writes nothing
+    python benchmarks/agent.py --report              only makes the tables again from the results
 
-The agents take turns in one process, one rollout and its update each, so that other load affects all alike. The agents
-with a memory have the same encoder (one linear layer on the screen, ReLU; ours skips a screen's zeros, the stock
-agents' is what their users would write), the same width, and one linear layer each for policy and value behind the
-memory. PPO has SB3's own MlpPolicy with two layers for the policy and two for the value. Nothing is timed unless the
-agents pass a check.
+Every agent takes its turn with one rollout and the update on it, in one process, so that all meet the same noise.
+Those with a memory have the same encoder (the observation, one linear layer, ReLU; ours skips the zeros of a blank
+screen, the stock agents' is what a user of theirs would write), the same width, and one linear layer each for policy
+and value behind the memory; PPO has SB3's own MlpPolicy, two layers for the policy and two for the value. Nothing is
+timed if the agents are not right.
 """
 
-import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from itertools import product
+from typing import Any, Literal, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
-import tyro
-from rich.console import Console
-from rich.progress import track
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common import env_util
@@ -34,90 +34,109 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 
-from fwagents.cores import FastWeights
+import measuring
+from flops import memory_flops
+from fwagents.runs.options import Count, Threads, Units
 from fwagents.sb3 import DenseExtractor, MemoryPPO, make_vec_env
-from measuring import (
-    ROOT,
-    check_output,
-    gemm_flops,
-    geometric_mean,
-    machine,
-    publish,
-    table,
-    write_results,
-    write_section,
-)
+from fwagents.sb3.encoders import MOST_NONZERO
+from fwagents.sb3.vec_env import native_creator
+from measuring import Options, geometric_mean, table
 
-DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "agent-speed"
-INTRODUCTION = """
-## Agents
-
-Environment steps per second of training, rollout and update together. `native` is the environment's own batch, which
-MemoryPPO runs in by default; `DummyVecEnv` is what users of the stock algorithms have. A `separate` critic has a memory
-of its own (the stock default), a `shared` one reads the actor's. The columns on the right: seconds of the rollout and
-of the update, share of the machine's rate of float32 matrix products.
-"""
+PACKAGES = ("torch", "numba", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
 STOCK = {"shared": {"shared_lstm": True, "enable_critic_lstm": False}, "separate": {}}
-TARGETS = {
-    ("MemoryPPO fast_weights", "RecurrentPPO lstm"): 10.0,
-    ("MemoryPPO lstm", "RecurrentPPO lstm"): 6.0,
-    ("MemoryPPO fast_weights", "PPO"): 1.5,
+LARGEST_ERROR = 1e-4  # of log-probabilities and values between rollout and update
+
+
+def flat_one_hot(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """MiniGrid's view as one vector, every cell one-hot."""
+    from minigrid.wrappers import ImgObsWrapper, OneHotPartialObsWrapper
+
+    return gym.wrappers.FlattenObservation(ImgObsWrapper(OneHotPartialObsWrapper(env)))
+
+
+class Case(NamedTuple):
+    """An environment and the size of a rollout."""
+
+    env: str
+    num_envs: int = 64
+    n_steps: int = 128
+    wrapper: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] | None = None
+
+    @property
+    def native(self) -> bool:
+        """Whether there is a batch of the environment's own."""
+        return ":" not in self.env and native_creator(self.env, {}) is not None
+
+
+CASES = {
+    "catch": Case("PartialCatch-v0"),
+    "catch-16": Case("PartialCatch-v0", 16),
+    "catch-large": Case("PartialCatchLarge-v0"),
+    "catch-large-16": Case("PartialCatchLarge-v0", 16),
+    "catch-long": Case("PartialCatch-v0", n_steps=512),
+    "cart-pole": Case("CartPoleNoVel-v1"),
+    "tmaze": Case("TMaze-v0"),
+    "tmaze-long": Case("TMaze-v0", 16, 512),
+    "minigrid": Case("minigrid:MiniGrid-MemoryS7-v0", wrapper=flat_one_hot),
+    "popgym": Case("popgym:popgym-RepeatPreviousEasy-v0"),
 }
 
 
 @dataclass
-class Args:
+class Args(Options):
     """Time the training of agents."""
 
-    quick: bool = False
-    """tiny sizes; prints the results and writes nothing"""
-    report: bool = False
-    """time nothing, make the table from the results"""
-    threads: int = 1
+    cases: tuple[Literal[tuple(CASES)], ...] = tuple(CASES)
+    """environments and sizes"""
+    num_envs: Count | None = None
+    """environments side by side, in place of the case's"""
+    n_steps: Count | None = None
+    """steps of each environment per rollout, in place of the case's"""
+    threads: Threads = 1
     """torch threads"""
-    envs: tuple[str, ...] = ("PartialCatch-v0", "PartialCatchLarge-v0")
-    """environments"""
-    num_envs: tuple[int, ...] = (64, 16)
-    """number of parallel environments"""
-    n_steps: int = 128
-    """steps of each environment per rollout"""
-    n_epochs: int = 4
+    n_epochs: Count = 4
     """passes over each rollout"""
-    minibatches: int = 4
+    minibatches: Count = 4
     """minibatches of each pass"""
-    hidden_size: int = 128
+    hidden_size: Units = 128
     """units of every layer and memory"""
-    repeats: int = 9
-    """timed rollouts and updates of every agent; the median is reported"""
-    output: Path = ROOT / "results" / "agent-speed.json"
-    """where the results go"""
+    repeats: Count = 9
+    """rollouts and updates of every agent, of which the median counts"""
 
 
-@dataclass(frozen=True)
-class Agent:
-    """One of the timed agents; ``critic`` and ``core`` are empty if it has no memory."""
+class Agent(NamedTuple):
+    """One of the agents that are timed; ``core`` and ``critic`` are empty where there is no memory."""
 
     algorithm: str
-    core: str
-    critic: str
-    vec_env: str
+    core: str = ""
+    critic: str = ""
+    vec_env: str = "native"
 
     @property
     def name(self) -> str:
-        """Name of the algorithm and the core."""
+        """Algorithm and core."""
         return f"{self.algorithm} {self.core}".strip()
 
 
+CORES = ("rotary_fast_weights", "fast_weights", "gru", "lstm")
 AGENTS = [
-    *(Agent("MemoryPPO", core, critic, "native") for critic in STOCK for core in ("fast_weights", "lstm")),
-    *(Agent("RecurrentPPO", "lstm", critic, vec) for critic in STOCK for vec in ("DummyVecEnv", "native")),
-    *(Agent("PPO", "", "", vec) for vec in ("DummyVecEnv", "native")),
+    *(Agent("MemoryPPO", core, critic) for critic, core in product(STOCK, CORES)),
+    *(Agent("RecurrentPPO", "lstm", critic, vec) for critic, vec in product(STOCK, ("DummyVecEnv", "native"))),
+    *(Agent("PPO", vec_env=vec) for vec in ("DummyVecEnv", "native")),
 ]
-VEC_ENVS: dict[str, Callable[..., VecEnv]] = {"native": make_vec_env, "DummyVecEnv": env_util.make_vec_env}
+
+
+# How many times faster than a stock agent in DummyVecEnv: where all episodes have one length, and where not.
+TARGETS = {
+    ("MemoryPPO rotary_fast_weights", "RecurrentPPO lstm"): (5.0, 10.0),
+    ("MemoryPPO rotary_fast_weights", "PPO"): (2.0, 2.0),
+    ("MemoryPPO lstm", "RecurrentPPO lstm"): (3.0, 3.0),
+}
+SHARE_TARGETS = {("MemoryPPO rotary_fast_weights", 64): 0.4}  # of the product rate, in the update
 
 
 class Clock(BaseCallback):
-    """Note the times at which the last rollout began and ended."""
+    """Seconds from the beginning of the last rollout to its end, and the time it ended."""
 
     def _on_rollout_start(self) -> None:
         self.begin = time.perf_counter()
@@ -127,44 +146,6 @@ class Clock(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         self.end = time.perf_counter()
-
-
-def main(args: Args) -> None:
-    console = Console(stderr=True)
-    if args.quick:
-        args.envs, args.num_envs, args.n_steps, args.hidden_size, args.repeats = args.envs[:1], (4,), 16, 8, 1
-    if not args.report:
-        if not args.quick:
-            check_output(args.output)
-        torch.set_num_threads(args.threads)
-        results = measure(args, console)
-        if args.quick:
-            print(json.dumps(results, indent=1))
-            return
-        write_results(args.output, results)
-    publish(args.output, report)
-
-
-def measure(args: Args, console: Console) -> dict[str, Any]:
-    packages = ("torch", "numba", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
-    names = ("threads", "n_steps", "n_epochs", "minibatches", "hidden_size", "repeats")
-    results: dict[str, Any] = {
-        "machine": machine() | {"versions": {package: version(package) for package in packages}},
-        "settings": {name: getattr(args, name) for name in names},
-        "cells": [],
-    }
-    for env in args.envs:
-        for num_envs in args.num_envs:
-            check(args, env, num_envs)
-            results["cells"] += cells(args, env, num_envs, console)
-    results["ratios"] = list(ratios(results["cells"]))
-    results["summary"] = {
-        f"{r['ours']} / {r['theirs']}, {r['critic']} critic": geometric_mean(
-            other["ratio"] for other in results["ratios"] if all(other[k] == r[k] for k in ("ours", "theirs", "critic"))
-        )
-        for r in results["ratios"]
-    }
-    return results
 
 
 class PlainEncoder(BaseFeaturesExtractor):
@@ -181,26 +162,40 @@ class PlainEncoder(BaseFeaturesExtractor):
         return features
 
 
-def make(agent: Agent, args: Args, env: str, num_envs: int, device: str = "cpu") -> OnPolicyAlgorithm:
-    venv = VEC_ENVS[agent.vec_env](env, num_envs, seed=0)
-    policy, kwargs, size = "MlpPolicy", {}, args.hidden_size
+class Played(NamedTuple):
+    """Facts about a rollout with random weights, from which operations are counted."""
+
+    nonzero: float
+    """share of the observations' numbers that are not 0"""
+    keys: float
+    """mean number of earlier steps in a step's episode"""
+    alike: bool
+    """whether all episodes that ended had the same length"""
+
+
+def make_env(kind: str, case: Case) -> VecEnv:
+    maker = make_vec_env if kind == "native" else env_util.make_vec_env
+    return maker(case.env, case.num_envs, seed=0, wrapper_class=case.wrapper)
+
+
+def make(agent: Agent, args: Args, case: Case, device: str = "cpu") -> OnPolicyAlgorithm:
+    size, policy = args.hidden_size, "MlpPolicy"
+    encoder = DenseExtractor if agent.algorithm == "MemoryPPO" else PlainEncoder
+    kwargs: dict[str, Any] = {"features_extractor_class": encoder, "features_extractor_kwargs": {"features_dim": size}}
     if agent.algorithm == "MemoryPPO":
         policy = "MemoryPolicy"
-        kwargs = {"core": agent.core, "critic_core": agent.critic, "hidden_size": size}
+        kwargs |= {"core": agent.core, "critic_core": agent.critic, "hidden_size": size}
     elif agent.algorithm == "RecurrentPPO":
         policy = "MlpLstmPolicy"
-        kwargs = {"lstm_hidden_size": size, "net_arch": [], **STOCK[agent.critic]}
+        kwargs |= {"lstm_hidden_size": size, "net_arch": [], **STOCK[agent.critic]}
     else:
         kwargs = {"net_arch": [size, size]}
-    if agent.core:
-        encoder = DenseExtractor if agent.algorithm == "MemoryPPO" else PlainEncoder
-        kwargs |= {"features_extractor_class": encoder, "features_extractor_kwargs": {"features_dim": size}}
     make_algorithm: Any = {"MemoryPPO": MemoryPPO, "RecurrentPPO": RecurrentPPO, "PPO": PPO}[agent.algorithm]
     model: OnPolicyAlgorithm = make_algorithm(
         policy,
-        venv,
-        n_steps=args.n_steps,
-        batch_size=args.n_steps * num_envs // args.minibatches,
+        make_env(agent.vec_env, case),
+        n_steps=case.n_steps,
+        batch_size=case.n_steps * case.num_envs // args.minibatches,
         n_epochs=args.n_epochs,
         policy_kwargs=kwargs,
         seed=0,
@@ -209,146 +204,168 @@ def make(agent: Agent, args: Args, env: str, num_envs: int, device: str = "cpu")
     return model
 
 
-def check(args: Args, env: str, num_envs: int) -> None:
-    """Raise SystemExit unless updates reproduce their rollouts and the native batch equals the environments' loop."""
+def check(args: Args, case: Case) -> Played:
+    """SystemExit unless updates see what rollouts saw, and our batch is the stock loop over environments."""
     for agent in AGENTS:
         if agent.algorithm == "MemoryPPO":
-            model: Any = make(agent, args, env, num_envs)
-            _, callback = model._setup_learn(args.n_steps * num_envs, None)
-            model.collect_rollouts(model.env, callback, model.rollout_buffer, args.n_steps)
+            model: Any = make(agent, args, case)
+            _, callback = model._setup_learn(case.n_steps * case.num_envs, None)
+            model.collect_rollouts(model.env, callback, model.rollout_buffer, case.n_steps)
             chunks = model.rollout_buffer.chunks()
             with torch.no_grad():
                 values, log_prob, _ = model.policy.evaluate_chunks(chunks)
             off = max((log_prob - chunks.old_log_prob).abs().max(), (values - chunks.old_values).abs().max())
-            if not off < 1e-4:
-                raise SystemExit(f"not timed: {agent} is off by {off:.1e} between rollout and update on {env}")
-    native, loop = (make_env(env, num_envs, seed=0) for make_env in VEC_ENVS.values())
-    rng, same = np.random.default_rng(0), np.array_equal(native.reset(), loop.reset())
+            if not off < LARGEST_ERROR:
+                raise SystemExit(f"not timed: {agent} is off by {off:.1e} between rollout and update on {case.env}")
+    ours, loop = (make_env(kind, case) for kind in ("native", "DummyVecEnv"))
+    loop.action_space.seed(0)
+    same = np.array_equal(ours.reset(), loop.reset())
     for _ in range(64):
-        actions = rng.integers(3, size=num_envs)
-        same = same and all(map(np.array_equal, native.step(actions)[:3], loop.step(actions)[:3]))
+        actions = np.array([loop.action_space.sample() for _ in range(case.num_envs)])
+        same = same and all(map(np.array_equal, ours.step(actions)[:3], loop.step(actions)[:3]))
     if not same:
-        raise SystemExit(f"not timed: the native batch of {env} is not the loop over its environments")
+        raise SystemExit(f"not timed: the batch of {case.env} is not the loop over its environments")
+    seen, start = model.rollout_buffer.observations, chunks.start.numpy()
+    steps = np.arange(len(start))[:, None]
+    earlier = steps - np.maximum.accumulate(np.where(start, steps, 0))
+    lengths = {episode["l"] for episode in model.ep_info_buffer}
+    return Played(np.count_nonzero(seen) / seen.size, float(earlier.mean()), len(lengths) <= 1)
 
 
-def cells(args: Args, env: str, num_envs: int, console: Console) -> list[dict[str, Any]]:
-    """Time every agent in turn, and the rate of matrix products between them, after a warm-up round."""
-    steps = args.n_steps * num_envs
-    models = [(make(agent, args, env, num_envs), Clock()) for agent in AGENTS]
-    rollouts: list[list[float]] = [[] for _ in models]
-    updates: list[list[float]] = [[] for _ in models]
-    peaks = []
-    for turn in track(range(1 + args.repeats), f"{env}, {num_envs} environments", console=console):
-        for number, (model, clock) in enumerate(models):
-            model.learn(steps, callback=clock, reset_num_timesteps=turn == 0)
-            end = time.perf_counter()
-            if turn:
-                rollouts[number].append(clock.end - clock.begin)
-                updates[number].append(end - clock.end)
-                peaks.append(gemm_flops(seconds=0.05))
-    peak = statistics.median(peaks)
-    result = []
-    for agent, (model, _), rollout, update in zip(AGENTS, models, rollouts, updates, strict=True):
-        speed = steps / statistics.median(a + b for a, b in zip(rollout, update, strict=True))
-        flops = step_flops(model, args, env)
-        result.append(
-            {"env": env, "num_envs": num_envs, "agent": agent.name, "critic": agent.critic, "vec_env": agent.vec_env}
-            | {"steps_per_second": speed, "slowest": steps / max(map(sum, zip(rollout, update, strict=True)))}
-            | {"rollout_seconds": statistics.median(rollout), "update_seconds": statistics.median(update)}
-            | {"flops_per_step": flops, "gemm_flops": peak, "share_of_peak": flops * speed / peak}
-        )
-    return result
+def measure(args: Args) -> Iterator[dict[str, Any]]:
+    torch.set_num_threads(args.threads)
+    facts = measuring.machine() | {"versions": {package: version(package) for package in PACKAGES}}
+    names = ("threads", "n_epochs", "minibatches", "hidden_size", "repeats")
+    settings = {"n_steps": args.n_steps or 128, **{name: getattr(args, name) for name in names}}
+    results: dict[str, Any] = {"machine": facts, "settings": settings, "cells": [], "ratios": []}
+    for name in measuring.progress(args.cases, "cases"):
+        case = CASES[name]
+        case = case._replace(num_envs=args.num_envs or case.num_envs, n_steps=args.n_steps or case.n_steps)
+        place: dict[str, Any] = {"env": case.env, "num_envs": case.num_envs}
+        if case.n_steps != settings["n_steps"]:
+            place["n_steps"] = case.n_steps
+        played = check(args, case)
+        found = [place | cell for cell in cells(args, case, played)]
+        results["cells"] += found
+        results["ratios"] += [place | ratio for ratio in ratios(found, played.alike)]
+        pairs: dict[str, list[float]] = {}
+        for r in results["ratios"]:
+            pairs.setdefault(f"{r['ours']} / {r['theirs']}, {r['critic']} critic", []).append(r["ratio"])
+        yield results | {"summary": {pair: geometric_mean(values) for pair, values in pairs.items()}}
 
 
-def step_flops(model: OnPolicyAlgorithm, args: Args, env: str) -> float:
-    """Count the operations per environment step: forward in the rollout, forward and backward in every epoch.
+def cells(args: Args, case: Case, played: Played) -> Iterator[dict[str, Any]]:
+    """Every agent in turn, and the rate of matrix products among them."""
+    agents = [agent for agent in AGENTS if case.native or agent.algorithm == "MemoryPPO" or agent.vec_env != "native"]
+    models, steps = [make(agent, args, case) for agent in agents], case.n_steps * case.num_envs
 
-    Every weight matrix is applied once per step. Its backward pass costs twice as much, or as much if its input is the
-    observation, which needs no gradient. Fast weights attend to the steps of their episode so far. In the epochs our
-    encoder skips the zeros of the screen, so nearly nothing of it is left to count.
+    def turn(model: OnPolicyAlgorithm) -> tuple[float, float, float]:
+        clock = Clock()
+        model.learn(steps, callback=clock, reset_num_timesteps=False)
+        end = time.perf_counter()
+        return clock.end - clock.begin, end - clock.end, measuring.gemm_flops(seconds=0.05)
+
+    turns = measuring.in_turns([partial(turn, model) for model in models], 0.0, args.repeats, args.repeats)
+    peak = statistics.median(rate for taken in turns for *_, rate in taken)
+    for agent, model, taken in zip(agents, models, turns, strict=True):
+        rollout, update = (statistics.median(turn[part] for turn in taken) for part in (0, 1))
+        speed = steps / statistics.median(a + b for a, b, _ in taken)
+        flops, of_update = step_flops(model, args.n_epochs, played)
+        yield {
+            **{"agent": agent.name, "critic": agent.critic, "vec_env": agent.vec_env, "alike": played.alike},
+            **{"steps_per_second": speed, "slowest": steps / max(a + b for a, b, _ in taken)},
+            **{"rollout_seconds": rollout, "update_seconds": update, "flops_per_step": flops, "gemm_flops": peak},
+            **{"share_of_peak": flops * speed / peak, "update_share_of_peak": of_update * steps / update / peak},
+            "update_share_target": SHARE_TARGETS.get((agent.name, case.num_envs)),
+        }
+
+
+def step_flops(model: OnPolicyAlgorithm, n_epochs: int, played: Played) -> tuple[float, float]:
+    """Operations of one environment step, forward in the rollout and both ways in every epoch; those of the epochs.
+
+    Every matrix of weights meets every step once; backward it takes twice as much again, or once where its input is the
+    observation, which needs no gradient. In the epochs our encoder skips the zeros of a screen that is nearly blank,
+    and they are not counted. A fast memory adds its own operations.
     """
     matrices = [p for p in model.policy.parameters() if p.ndim == 2]
-    (pixels,) = model.observation_space.shape or ()
-    encoder = 2.0 * sum(p.numel() for p in matrices if p.shape[1] == pixels)
-    forward = rollout = 2.0 * sum(p.numel() for p in matrices)
-    backward = 2 * forward - encoder
-    if isinstance(model.policy.features_extractor, DenseExtractor):
-        forward, backward = forward - encoder, backward - encoder
-    # An episode has one step fewer than the screen has rows; on average, half of its other steps precede a step.
-    keys = (pixels**0.5 - 2) / 2
+    inputs = get_flattened_obs_dim(model.observation_space)
+    encoder = 2.0 * sum(p.numel() for p in matrices if p.shape[1] == inputs)
+    rollout = 2.0 * sum(p.numel() for p in matrices)
+    forward, backward = rollout, 2 * rollout - encoder
+    if isinstance(model.policy.features_extractor, DenseExtractor) and played.nonzero <= MOST_NONZERO:
+        skipped = encoder * (1 - played.nonzero)
+        forward, backward = forward - skipped, backward - skipped
     for core in model.policy.modules():
-        if isinstance(core, FastWeights):
-            attention = 2 * 2 * keys * args.hidden_size
-            rollout, forward = rollout + attention, forward + attention
-            backward += 2 * 5 * keys * args.hidden_size
-    return rollout + args.n_epochs * (forward + backward)
+        there, back = memory_flops(core, played.keys)
+        rollout, forward, backward = rollout + there, forward + there, backward + back
+    update = n_epochs * (forward + backward)
+    return rollout + update, update
 
 
-def ratios(measured: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the ratios of our speed to theirs, with the environments that users of each library have."""
-    for (ours, theirs), target in TARGETS.items():
-        for one in measured:
-            for other in measured:
-                where = [one[key] == other[key] for key in ("env", "num_envs")]
-                if (
-                    one["agent"] == ours
-                    and other["agent"] == theirs
-                    and all(where)
-                    and other["critic"] in ("", one["critic"])
-                ):
-                    yield {
-                        **{key: one[key] for key in ("env", "num_envs", "critic")},
-                        **{"ours": ours, "theirs": theirs, "their_vec_env": other["vec_env"], "target": target},
-                        "ratio": one["steps_per_second"] / other["steps_per_second"],
-                    }
+def ratios(found: Sequence[dict[str, Any]], alike: bool) -> Iterator[dict[str, Any]]:
+    """Each of ours over each stock agent of an equal critic, with the target where there is one."""
+    for one, other in product(found, found):
+        ours, theirs, critic = one["agent"], other["agent"], one["critic"]
+        if ours.startswith("MemoryPPO") and not theirs.startswith("MemoryPPO") and other["critic"] in ("", critic):
+            target = TARGETS.get((ours, theirs), (None, None))[0 if alike else 1]
+            ratio = one["steps_per_second"] / other["steps_per_second"]
+            yield {
+                **{"critic": critic, "ours": ours, "theirs": theirs, "their_vec_env": other["vec_env"]},
+                **{"target": target, "ratio": ratio},
+            }
 
 
-def report(results: dict[str, Any]) -> None:
-    """Write the tables of docs/performance.md."""
+COLUMNS = (
+    ("steps/s", "steps_per_second", ",.0f"),
+    ("rollout", "rollout_seconds", ".3f"),
+    ("update", "update_seconds", ".3f"),
+    ("peak", "share_of_peak", ".0%"),
+    ("peak, update", "update_share_of_peak", ".0%"),
+    ("target", "update_share_target", ".0%"),
+)
+
+
+def sections(results: dict[str, Any]) -> dict[str, str]:
     facts, settings = results["machine"], results["settings"]
+    versions = f"torch {facts['torch']}", f"Stable-Baselines3 {facts['versions']['stable-baselines3']}"
+    said = measuring.provenance(facts, f"{settings['threads']} thread(s)", *versions)
     parts = [
-        f"`{facts['command']}` on {facts['cpu']}, {facts['cores']} cores, {settings['threads']} thread(s), torch"
-        f" {facts['torch']}, Stable-Baselines3 {facts['versions']['stable-baselines3']}, commit {facts['commit']},"
-        f" {facts['date']}, load average at the start {facts['load_average'][0]:.1f}; rollouts of {settings['n_steps']}"
-        f" steps, {settings['n_epochs']} epochs of {settings['minibatches']} minibatches, {settings['hidden_size']}"
-        f" units, medians of {settings['repeats']}."
+        f"{said}; rollouts of {settings['n_steps']} steps, {settings['n_epochs']} epochs of {settings['minibatches']}"
+        f" minibatches, {settings['hidden_size']} units, medians of {settings['repeats']}."
     ]
-    places = list(dict.fromkeys((c["env"], c["num_envs"]) for c in results["cells"]))
-    for env, num_envs in places:
+    columns = [column for column in COLUMNS if column[1] in results["cells"][0]]
+    places: dict[str, list[dict[str, Any]]] = {}
+    for cell in results["cells"]:
+        places.setdefault(place_of(cell), []).append(cell)
+    for one, *others in places.values():
+        steps = f", rollouts of {one['n_steps']} steps" if "n_steps" in one else ""
         rows = [
             (
                 ", ".join(word for word in (c["agent"], c["critic"], c["vec_env"]) if word),
-                f"{c['steps_per_second']:,.0f}",
-                f"{c['rollout_seconds']:.3f}",
-                f"{c['update_seconds']:.3f}",
-                f"{c['share_of_peak']:.0%}",
+                *("" if c[key] is None else f"{c[key]:{form}}" for _, key, form in columns),
             )
-            for c in results["cells"]
-            if (c["env"], c["num_envs"]) == (env, num_envs)
+            for c in (one, *others)
         ]
-        (peak,) = {c["gemm_flops"] for c in results["cells"] if (c["env"], c["num_envs"]) == (env, num_envs)}
-        title = f"`{env}`, {num_envs} environments; matrix products at {peak / 1e9:.0f} GFlop/s meanwhile:"
-        parts += [title, table(("agent", "steps/s", "rollout", "update", "peak"), rows)]
-    rows = []
-    for key in dict.fromkeys((r["ours"], r["theirs"], r["critic"], r["their_vec_env"]) for r in results["ratios"]):
-        same = [r for r in results["ratios"] if (r["ours"], r["theirs"], r["critic"], r["their_vec_env"]) == key]
-        ours, theirs, critic, vec_env = key
-        by_place = {(r["env"], r["num_envs"]): f"{r['ratio']:.1f}" for r in same}
-        target = f"{same[0]['target']:g}" if vec_env == "DummyVecEnv" else ""
-        rows.append((f"{ours} / {theirs}, {critic}, {vec_env}", *(by_place[place] for place in places), target))
-    parts += ["How many times faster:", table(("", *(f"{e}, {n}" for e, n in places), "target"), rows)]
-    ensure_section()
-    write_section(DOCUMENT, SECTION, "\n\n".join(parts))
+        parts.append(
+            f"`{one['env']}`, {one['num_envs']} environments{steps}; matrix products at"
+            f" {one['gemm_flops'] / 1e9:.0f} GFlop/s meanwhile:"
+        )
+        parts.append(table(("agent", *(head for head, *_ in columns)), rows))
+    pairs: dict[tuple[str, str], dict[str, str]] = {}
+    for r in results["ratios"]:
+        name = f"{r['ours']} / {r['theirs']}, {r['critic']}, {r['their_vec_env']}"
+        target = f"{r['target']:g}" if r["target"] and r["their_vec_env"] == "DummyVecEnv" else ""
+        pairs.setdefault((name, target), {})[place_of(r)] = f"{r['ratio']:.1f}"
+    rows = [(name, *(by.get(place, "") for place in places), target) for (name, target), by in pairs.items()]
+    parts += ["How many times faster:", table(("", *places, "target"), rows)]
+    return {"agent-speed": "\n\n".join(parts)}
 
 
-def ensure_section() -> None:
-    """Begin the document, or our section of it, if there is none."""
-    old = DOCUMENT.read_text() if DOCUMENT.exists() else "# Performance\n"
-    if f"<!-- {SECTION}: " not in old:
-        markers = f"<!-- {SECTION}: written by a command, do not edit -->\n<!-- end of {SECTION} -->\n"
-        DOCUMENT.parent.mkdir(exist_ok=True)
-        DOCUMENT.write_text(f"{old}{INTRODUCTION}\n{markers}")
+def place_of(cell: dict[str, Any]) -> str:
+    """Environment, number of environments, and the steps of a rollout where the settings have others."""
+    return f"{cell['env']}, {cell['num_envs']}" + (f", {cell['n_steps']} steps" if "n_steps" in cell else "")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    args = measuring.options(Args, cases=("catch",), num_envs=4, n_steps=16, hidden_size=8, repeats=1)
+    measuring.conduct(args, "agent-speed", partial(measure, args), sections)

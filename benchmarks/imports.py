@@ -1,74 +1,77 @@
-"""Measure the import time of the package and of torch, in fresh interpreters that take turns.
+"""Measure what a user waits for: imports of the package and of torch, ``--help``, and the first environment step.
 
-python benchmarks/imports.py            writes results/imports.json and a section of docs/performance.md
-python benchmarks/imports.py --quick    one round; prints the results, writes nothing
+    python benchmarks/imports.py            writes results/imports.json and a section of docs/performance.md
+
+Every one is a fresh interpreter, and they take turns. The first round, which is not counted, fills the caches.
 """
 
-import json
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import tyro
+from fwagents.runs.options import Count
+from measuring import ROOT, Options, conduct, machine, options, paired_medians, provenance, table
 
-from measuring import ROOT, check_output, machine, paired_medians, publish, table, write_results, write_section
-
-DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "imports"
-# The modules to import, each in its own interpreter; the first interpreter imports nothing.
+# The modules that are imported, each in an interpreter of its own; the first is nothing.
 MODULES = ("", "fwagents", "torch", "fwagents.cores", "fwagents.envs", "fwagents.sb3")
+STEPPED = 3  # exit code of a process at its first environment step
+# `train/agent.py --log-dir FOLDER`, the first environment step of which ends the process.
+FIRST_STEP = f"""
+import os, runpy, sys
+from fwagents.envs.vector import GameVectorEnv
+GameVectorEnv.step = lambda *_: os._exit({STEPPED})
+sys.argv = ["{ROOT}/train/agent.py", "--log-dir", sys.argv[1]]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+HELP, STEP = "`train/agent.py --help`", "`train/agent.py`, to the first environment step"
+TARGETS = {HELP: 1.5, STEP: 4.0}
 
 
 @dataclass
-class Args:
-    """Measure imports."""
+class Args(Options):
+    """Measure imports and starting up."""
 
-    quick: bool = False
-    """one round; prints the results and writes nothing"""
-    rounds: int = 10
-    """interpreters started for each module"""
-    output: Path = ROOT / "results" / "imports.json"
-    """where the results go"""
+    rounds: Count = 10
+    """interpreters started for each"""
 
 
-def interpreter(module: str) -> Callable[[], Any]:
-    """Return a function that starts an interpreter, which imports a module and ends."""
-    command = [sys.executable, "-c", f"import {module}" if module else ""]
-    return lambda: subprocess.run(command, check=True)
+def interpreter(*words: str, code: int = 0) -> None:
+    """Start one and wait for its end; SystemExit if its exit code is another."""
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    if done.returncode != code:
+        raise SystemExit(f"not timed: python {words} ends with code {done.returncode}, expected {code}\n{done.stderr}")
 
 
-def main(args: Args) -> None:
-    if not args.quick:
-        check_output(args.output)
-    rounds = 1 if args.quick else args.rounds
-    begin = time.perf_counter()
-    seconds = paired_medians([interpreter(module) for module in MODULES], 0.0, least=rounds)
-    bare = seconds[0]
-    results = {
-        "machine": machine(),
-        "rounds": rounds,
-        "took": time.perf_counter() - begin,
-        "seconds": {module: taken - bare for module, taken in zip(MODULES[1:], seconds[1:], strict=True)},
-    }
-    if args.quick:
-        print(json.dumps(results, indent=1))
-        return
-    write_results(args.output, results)
-    publish(args.output, report)
+def measure(args: Args) -> Iterator[dict[str, Any]]:
+    begin, facts = time.perf_counter(), machine()
+    with tempfile.TemporaryDirectory() as folder:
+        calls = [partial(interpreter, "-c", f"import {module}" if module else "") for module in MODULES]
+        calls.append(partial(interpreter, f"{ROOT}/train/agent.py", "--help"))
+        calls.append(partial(interpreter, "-c", FIRST_STEP, folder, code=STEPPED))
+        bare, *taken = paired_medians(calls, least=args.rounds, most=args.rounds)
+    imported = {module: seconds - bare for module, seconds in zip(MODULES[1:], taken, strict=False)}
+    commands = dict(zip((HELP, STEP), taken[-2:], strict=True))
+    took = time.perf_counter() - begin
+    yield {"machine": facts, "rounds": args.rounds, "took": took, "seconds": imported, "commands": commands}
 
 
-def report(results: dict[str, Any]) -> None:
-    facts = results["machine"]
+def sections(results: dict[str, Any]) -> dict[str, str]:
     said = (
-        f"`{facts['command']}` on {facts['cpu']}, {facts['cores']} cores, commit {facts['commit']}, {facts['date']};"
-        f" medians of {results['rounds']} fresh interpreters each, taken in turns, less those of an empty one."
+        f"{provenance(results['machine'])}; medians of {results['rounds']} fresh interpreters each, taken in turns,"
+        " less those of an empty one."
     )
-    rows = [(f"`import {module}`", f"{taken:.3f}") for module, taken in results["seconds"].items()]
-    write_section(DOCUMENT, SECTION, said + "\n\n" + table(("", "seconds"), rows))
+    parts = [said, table(("", "seconds"), [(f"`import {m}`", f"{s:.3f}") for m, s in results["seconds"].items()])]
+    if commands := results.get("commands"):
+        rows = [(name, f"{taken:.2f}", TARGETS[name]) for name, taken in commands.items()]
+        parts += ["Commands, from the shell, with full caches.", table(("", "seconds", "target"), rows)]
+    return {"imports": "\n\n".join(parts)}
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    args = options(Args, rounds=1)
+    conduct(args, "imports", partial(measure, args), sections)

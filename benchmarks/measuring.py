@@ -1,4 +1,4 @@
-"""Common functions of the benchmarks: paired medians, facts about the machine, tables in a document."""
+"""Common parts of the benchmarks: options, paired timing, facts about the machine, results and their sections."""
 
 import datetime
 import json
@@ -8,31 +8,108 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 from fwagents.files import replacing
 from fwagents.machine import commit, cpu_model
+from fwagents.runs.cli import fail, parse
+from fwagents.runs.options import OutputFile, TakenBy
 
 ROOT = Path(__file__).parent.parent
+PERFORMANCE = ROOT / "docs" / "performance.md"
+Results = dict[str, Any]
+T = TypeVar("T")
 
 
-def paired_medians(calls: Sequence[Callable[[], Any]], seconds: float, least: int = 3, most: int = 300) -> list[float]:
-    """Return each call's median seconds. The calls take turns, so other load affects all; the first round warms up."""
-    for call in calls:
-        call()
-    times: list[list[float]] = [[] for _ in calls]
-    end = time.perf_counter() + seconds
-    while len(times[0]) < least or (time.perf_counter() < end and len(times[0]) < most):
-        for call, taken in zip(calls, times, strict=True):
-            begin = time.perf_counter()
+@dataclass
+class Options:
+    """The options of every benchmark."""
+
+    quick: bool = False
+    """smaller sizes, unless they are given, to see that it runs: prints results and tables, writes nothing"""
+    report: Annotated[bool, TakenBy(quick=(False,))] = False
+    """time nothing; write the section again, from the results"""
+    output: Annotated[OutputFile | None, TakenBy(quick=(False,))] = None
+    """where the results go, None for results/; the documentation shows only the results there"""
+
+
+def options(args_type: type[T], **quick: Any) -> T:
+    """Return the options of the command line; ``quick`` replaces defaults if ``--quick`` is given."""
+    return parse(args_type, None, default=args_type(**quick) if "--quick" in sys.argv else None)
+
+
+def conduct(
+    args: Options,
+    name: str,
+    measure: Callable[[], Iterator[Results]],
+    sections: Callable[[Results], Mapping[str, str]],
+    document: Path = PERFORMANCE,
+) -> None:
+    """Run a benchmark as its options say.
+
+    Args:
+        args: the options.
+        name: file name of the results, without ``.json``.
+        measure: yields the results, repeatedly if a part is worth keeping when the rest is interrupted.
+        sections: results -> text of each section of the document, by its name.
+        document: document whose sections show the results.
+    """
+    output = args.output or ROOT / "results" / f"{name}.json"
+    if not args.report:
+        if not args.quick:
+            check_output(output)
+        for results in measure():
+            if not args.quick:
+                write_results(output, results)
+        if args.quick:
+            print(json.dumps(results, indent=1))
+            print(*sections(results).values(), sep="\n\n", file=sys.stderr)
+            return
+    publish(output, sections, document)
+
+
+def in_turns(calls: Sequence[Callable[[], T]], seconds: float, least: int, most: int, warm: int = 1) -> list[list[T]]:
+    """Return what each call returned, in rounds over all calls, so that all meet the same noise.
+
+    Args:
+        calls: one for each side.
+        seconds: time after which no further round begins.
+        least: rounds at least.
+        most: rounds at most.
+        warm: rounds before these, whose values are dropped.
+    """
+    for _ in range(warm):
+        for call in calls:
             call()
-            taken.append(time.perf_counter() - begin)
-    return [statistics.median(taken) for taken in times]
+    found: list[list[T]] = [[] for _ in calls]
+    end = time.perf_counter() + seconds
+    while len(found[0]) < least or (time.perf_counter() < end and len(found[0]) < most):
+        for call, values in zip(calls, found, strict=True):
+            values.append(call())
+    return found
+
+
+def clocked(call: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def paired_medians(
+    calls: Sequence[Callable[[], Any]], seconds: float = 0.0, least: int = 3, most: int = 300, warm: int = 1
+) -> list[float]:
+    """Median seconds of each call; see ``in_turns``."""
+    return [statistics.median(v) for v in in_turns([partial(clocked, c) for c in calls], seconds, least, most, warm)]
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -40,9 +117,9 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def gemm_flops(n: int = 1024, seconds: float = 1.0) -> float:
-    """Return the operations per second of a float32 product of n x n matrices, by the faster of torch's two libraries.
+    """Floating-point operations per second of a float32 product of two n x n matrices, by the faster of torch's two.
 
-    ``torch.mm`` uses MKL, which is limited to AVX2 on some processors that have AVX-512; oneDNN is not.
+    ``torch.mm`` goes through MKL, which keeps to AVX2 on some processors that have AVX-512; oneDNN does not.
     """
     a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
     products: list[Callable[[], Any]] = [lambda: torch.mm(a, b, out=out)]
@@ -52,9 +129,19 @@ def gemm_flops(n: int = 1024, seconds: float = 1.0) -> float:
 
 
 def copy_bytes(n: int = 1 << 26) -> float:
-    """Return the bytes per second, read and written, of a copy far larger than the caches."""
+    """Bytes per second, read and written, of a copy far larger than the caches."""
     source, target = torch.randn(n), torch.empty(n)
     return 8 * n / paired_medians([lambda: target.copy_(source)], 1.0)[0]
+
+
+def product_rate() -> dict[str, float]:
+    """The two limits of a scan on the CPU: operations per second of a product, bytes per second of a copy."""
+    return {"gemm_flops": gemm_flops(), "copy_bytes": copy_bytes()}
+
+
+def progress(items: Sequence[T], words: str) -> Iterable[T]:
+    """Iterate with a progress bar on standard error."""
+    return track(items, words, console=Console(stderr=True))
 
 
 def machine() -> dict[str, Any]:
@@ -72,32 +159,36 @@ def machine() -> dict[str, Any]:
     }
 
 
+def provenance(facts: Mapping[str, Any], *more: str) -> str:
+    """Say how results were made, from the facts that ``machine`` returned; no full stop at the end."""
+    parts = [f"`{facts['command']}` on {facts['cpu']}, {facts['cores']} cores", *more, f"commit {facts['commit']}"]
+    return ", ".join([*parts, facts["date"], f"load average at the start {facts['load_average'][0]:.1f}"])
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table; the first column is text, the others are numbers."""
+    """A Markdown table; the first column is text, the others are numbers."""
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def check_output(output: Path) -> None:
-    """Exit with code 2 if the file holds the results of another command, which would be replaced."""
+    """Leave with exit code 2 if the results of another command are there, which these would replace."""
     if not output.exists():
         return
     try:
         made = json.loads(output.read_text())["machine"]["command"]
     except (OSError, ValueError, KeyError, TypeError):
         made = ""
-    if _options(made.split()) != _options(["python", *sys.argv]):
-        print(
-            f"error: {output} holds {f'the results of {made}' if made else 'something else'}, expected those of this "
-            "command: give another --output, or remove it",
-            file=sys.stderr,
+    if _words(made.split()) != _words(["python", *sys.argv]):
+        fail(
+            f"{output} holds {f'the results of {made}' if made else 'something else'}, expected those of this "
+            "command: give another --output, or remove it"
         )
-        sys.exit(2)
 
 
-def _options(command: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the script's name and its options, without ``--output``."""
+def _words(command: Sequence[str]) -> tuple[str, list[str]]:
+    """Name of the script and its options, without the place of the results."""
     words = [word for word in command[2:] if not word.startswith("--output=")]
     while "--output" in words:
         place = words.index("--output")
@@ -105,21 +196,19 @@ def _options(command: Sequence[str]) -> tuple[str, list[str]]:
     return "".join(Path(word).name for word in command[1:2]), words
 
 
-def publish(output: Path, report: Callable[[Any], None]) -> None:
-    """Write the documentation from results in the folder ``results``; print the path of all others.
-
-    Args:
-        output: file of the results.
-        report: function that writes the documentation.
-    """
-    if output.resolve().parent == ROOT / "results":
-        report(json.loads(output.read_text()))
-    else:
+def publish(output: Path, sections: Callable[[Results], Mapping[str, str]], document: Path = PERFORMANCE) -> None:
+    """Write the sections of the document from the results in results/; see ``conduct``."""
+    if output.resolve().parent != ROOT / "results":
         print(f"Results: {output}. The documentation shows those in {ROOT / 'results'} alone.")
+        return
+    if not output.exists():
+        fail(f"{output} does not exist, expected results: run this command without --report")
+    for name, text in sections(json.loads(output.read_text())).items():
+        write_section(document, name, text)
 
 
 def write_results(path: Path, results: Any) -> None:
-    """Write results as JSON; the file is complete or unchanged."""
+    """Write results as JSON, whole or not at all."""
     with replacing(path) as file:
         file.write((json.dumps(results, indent=1) + "\n").encode())
 

@@ -1,36 +1,35 @@
 """Measure how much pictures of the memory in TensorBoard slow training down: paired runs, with and without pictures.
 
     python benchmarks/memory_log.py            writes results/memory-log.json and a section of docs/performance.md
-    python benchmarks/memory_log.py --quick    tiny sizes, to see that it runs; prints the results, writes nothing
 
-Both runs of a pair train the same agent from the same seed and end with the same weights, else nothing is reported.
-Seconds are processor time, which other programs disturb less than wall-clock time. Drawing is also timed by itself
-within a run, which is disturbed least.
+Both of a pair train the same agent from the same seed and end with the same weights, else nothing is reported. Seconds
+are the processor's, which other programs disturb less than those of the clock; drawing is timed by itself too, within a
+run, which they hardly disturb at all.
 """
 
-import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import torch
-import tyro
 
+from fwagents.runs.options import Count
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.sb3.logging import run_logger
 from fwagents.sb3.memory_log import MemoryLogCallback
-from measuring import ROOT, check_output, machine, publish, table, write_results, write_section
+from measuring import Options, conduct, machine, options, provenance, table
 
-DOCUMENT, SECTION = ROOT / "docs" / "performance.md", "memory-log"
 ENV = "PartialCatch-v0"
 
 
 class Timed(MemoryLogCallback):
-    """Count the processor seconds that drawing takes."""
+    """Counts the processor seconds that drawing takes."""
 
     drawing = 0.0
 
@@ -41,53 +40,38 @@ class Timed(MemoryLogCallback):
 
 
 @dataclass
-class Args:
+class Args(Options):
     """Measure what --log-memory costs."""
 
-    quick: bool = False
-    """tiny sizes; prints the results and writes nothing"""
-    total_timesteps: int = 3_000_000
+    total_timesteps: Count = 3_000_000
     """environment steps of each run; 3,000,000 are what train/agent.py trains for"""
-    pairs: int = 3
+    pairs: Count = 3
     """pairs of runs; every other one begins with the pictures"""
-    output: Path = ROOT / "results" / "memory-log.json"
-    """where the results go"""
 
 
-def main(args: Args) -> None:
-    if args.quick:
-        args.total_timesteps, args.pairs = 4_000, 1
-    else:
-        check_output(args.output)
+def measure(args: Args) -> Iterator[dict[str, Any]]:
     torch.set_num_threads(1)
-    train(4_000, True)  # compiles and warms up the code that both runs need
+    train(4_000, True)  # compiles, and warms up what both need
     results: dict[str, Any] = {"machine": machine(), "env": ENV, "steps": args.total_timesteps, "pairs": []}
     for number in range(args.pairs):
         runs = {logged: train(args.total_timesteps, logged) for logged in ((True, False), (False, True))[number % 2]}
-        weights = [run.pop("weights") for run in runs.values()]
-        if not torch.equal(*weights):
+        if not torch.equal(*(run.pop("weights") for run in runs.values())):
             raise SystemExit("not reported: training with the pictures is not training without them")
         cost = runs[True]["cpu_seconds"] / runs[False]["cpu_seconds"] - 1
         results["pairs"].append({"with": runs[True], "without": runs[False], "cost": cost})
-        print(f"pair {number + 1}: {cost:+.2%}, {runs[True]['share']:.2%} of it drawing", flush=True)
     results["largest_share"] = max(pair["with"]["share"] for pair in results["pairs"])
     results["median_cost"] = statistics.median(pair["cost"] for pair in results["pairs"])
-    if args.quick:
-        print(json.dumps(results, indent=1))
-        return
-    write_results(args.output, results)
-    publish(args.output, report)
+    yield results
 
 
 def train(steps: int, logged: bool) -> dict[str, Any]:
-    """Train from the first step to the last, with the settings of train/agent.py for this environment."""
-    env = make_vec_env(ENV, 64, seed=0)
-    kwargs = {"core": "fast_weights", "hidden_size": 128, "critic_core": "shared"}
-    options: dict[str, Any] = {"n_steps": 15, "n_epochs": 1, "batch_size": None, "gamma": 1.0, "gae_lambda": 1.0}
+    """A run from its first step to its last, with what train/agent.py trains this environment with."""
     model = MemoryPPO(
-        *("MemoryPolicy", env),
-        **options,
-        **{"learning_rate": 1e-3, "vf_coef": 0.05, "max_grad_norm": 0.1, "seed": 0, "policy_kwargs": kwargs},
+        "MemoryPolicy",
+        make_vec_env(ENV, 64, seed=0),
+        **{"n_steps": 15, "n_epochs": 1, "batch_size": None, "gamma": 1.0, "gae_lambda": 1.0, "learning_rate": 1e-3},
+        **{"vf_coef": 0.05, "max_grad_norm": 0.1, "seed": 0},
+        policy_kwargs={"core": "fast_weights", "hidden_size": 128, "critic_core": "shared"},
     )
     pictures = Timed(gym.make(ENV, render_mode="rgb_array"), 0, max(1, steps // 20))
     with tempfile.TemporaryDirectory() as folder:
@@ -96,32 +80,27 @@ def train(steps: int, logged: bool) -> dict[str, Any]:
         model.learn(steps, callback=pictures if logged else None, log_interval=max(1, steps // (64 * 15) // 200))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         model.logger.close()
-    return {
-        **{"seconds": wall, "cpu_seconds": cpu, "drawn": pictures.drawn, "share": pictures.drawing / cpu},
-        "weights": torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach(),
-    }
+    weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+    share = pictures.drawing / cpu
+    return {"seconds": wall, "cpu_seconds": cpu, "drawn": pictures.drawn, "share": share, "weights": weights}
 
 
-def report(results: dict[str, Any]) -> None:
-    """Write the section of docs/performance.md."""
-    facts = results["machine"]
+def sections(results: dict[str, Any]) -> dict[str, str]:
     rows = [
         (
-            str(number),
-            *(f"{pair[which]['cpu_seconds']:.1f}" for which in ("without", "with")),
-            *(str(pair["with"]["drawn"]), f"{pair['cost']:+.2%}", f"{pair['with']['share']:.2%}"),
+            *(number, *(f"{pair[which]['cpu_seconds']:.1f}" for which in ("without", "with"))),
+            *(pair["with"]["drawn"], f"{pair['cost']:+.2%}", f"{pair['with']['share']:.2%}"),
         )
         for number, pair in enumerate(results["pairs"], 1)
     ]
     head = ("pair", "seconds without", "seconds with", "times drawn", "cost", "of it drawing")
     said = (
-        f"`{facts['command']}` on {facts['cpu']}, {facts['cores']} cores, commit {facts['commit']}, {facts['date']},"
-        f" load average at the start {facts['load_average'][0]:.1f}; {results['steps']:,} steps of {results['env']} a"
-        f" run, processor seconds. Median cost {results['median_cost']:+.2%}, largest share spent drawing"
-        f" {results['largest_share']:.2%}."
+        f"{provenance(results['machine'])}; {results['steps']:,} steps of {results['env']} a run, processor seconds."
+        f" Median cost {results['median_cost']:+.2%}, largest share spent drawing {results['largest_share']:.2%}."
     )
-    write_section(DOCUMENT, SECTION, f"{said}\n\n{table(head, rows)}")
+    return {"memory-log": f"{said}\n\n{table(head, rows)}"}
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    args = options(Args, total_timesteps=4_000, pairs=1)
+    conduct(args, "memory-log", partial(measure, args), sections)
