@@ -50,10 +50,10 @@ test-lowest:  ## the core tests with the lowest versions that are supported
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[render,figures]" pytest pytest-xdist hypothesis
 	$(VENV)-lowest/bin/python -m pytest -n auto --dist loadfile tests/envs tests/test_cores*.py tests/test_fast_weights.py tests/sb3 tests/kernels tests/tasks
 
-bench: $(VENV)/.dev  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="--device cuda" on a GPU
+bench: $(VENV)/.dev  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="--family programmers", or "--device cuda" on a GPU
 	$(RUN) benchmarks/scan.py $(ARGS)
 
-bench-agent: $(VENV)/.dev  ## the agents against stock ones
+bench-agent: $(VENV)/.dev  ## the agents against stock ones, about half an hour; ARGS="--cases tmaze" for one case
 	$(RUN) benchmarks/agent.py $(ARGS)
 
 results: $(VENV)/.dev  ## run what the results lack, for hours, then write docs/results.md; ARGS="--only suite --dry-run" lists it

@@ -1,10 +1,7 @@
 """Training speed of agents with memory, in environment steps per second, against stock Stable-Baselines3.
 
-    python benchmarks/agent.py                       writes results/agent-speed.json and a section of
-                                                     docs/performance.md
-    python benchmarks/agent.py --cases tmaze         some of the cases
-    python benchmarks/agent.py --quick               tiny sizes, to see that it runs; writes nothing
-    python benchmarks/agent.py --report              only makes the tables again from the results
+    python benchmarks/agent.py                  writes results/agent-speed.json and a section of docs/performance.md
+    python benchmarks/agent.py --cases tmaze    some of the cases
 
 Every agent takes its turn with one rollout and the update on it, in one process, so that all meet the same noise.
 Those with a memory have the same encoder (the observation, one linear layer, ReLU; ours skips the zeros of a blank
@@ -13,13 +10,12 @@ and value behind the memory; PPO has SB3's own MlpPolicy, two layers for the pol
 timed if the agents are not right.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import product
+from statistics import geometric_mean, median
 from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
@@ -28,10 +24,8 @@ import torch
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common import env_util
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 
 import measuring
@@ -40,7 +34,7 @@ from fwagents.runs.options import Count, Threads, Units
 from fwagents.sb3 import DenseExtractor, MemoryPPO, make_vec_env
 from fwagents.sb3.encoders import MOST_NONZERO
 from fwagents.sb3.vec_env import native_creator
-from measuring import Options, geometric_mean, table
+from measuring import Options, table
 
 PACKAGES = ("torch", "numba", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
 STOCK = {"shared": {"shared_lstm": True, "enable_critic_lstm": False}, "separate": {}}
@@ -124,8 +118,6 @@ AGENTS = [
     *(Agent("RecurrentPPO", "lstm", critic, vec) for critic, vec in product(STOCK, ("DummyVecEnv", "native"))),
     *(Agent("PPO", vec_env=vec) for vec in ("DummyVecEnv", "native")),
 ]
-
-
 # How many times faster than a stock agent in DummyVecEnv: where all episodes have one length, and where not.
 TARGETS = {
     ("MemoryPPO rotary_fast_weights", "RecurrentPPO lstm"): (5.0, 10.0),
@@ -135,31 +127,12 @@ TARGETS = {
 SHARE_TARGETS = {("MemoryPPO rotary_fast_weights", 64): 0.4}  # of the product rate, in the update
 
 
-class Clock(BaseCallback):
-    """Seconds from the beginning of the last rollout to its end, and the time it ended."""
-
-    def _on_rollout_start(self) -> None:
-        self.begin = time.perf_counter()
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.end = time.perf_counter()
-
-
-class PlainEncoder(BaseFeaturesExtractor):
-    """The encoder of the stock agents."""
-
-    def __init__(self, observation_space: Any, features_dim: int) -> None:
-        super().__init__(observation_space, features_dim)
-        inputs = get_flattened_obs_dim(observation_space)
-        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs, features_dim), torch.nn.ReLU())
+class PlainEncoder(DenseExtractor):
+    """The encoder of the stock agents, as their users would write it."""
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """[B, ...] -> [B, features_dim]."""
-        features: torch.Tensor = self.layers(observations)
-        return features
+        return torch.relu(self.linear(observations.flatten(1)))
 
 
 class Played(NamedTuple):
@@ -179,18 +152,20 @@ def make_env(kind: str, case: Case) -> VecEnv:
 
 
 def make(agent: Agent, args: Args, case: Case, device: str = "cpu") -> OnPolicyAlgorithm:
-    size, policy = args.hidden_size, "MlpPolicy"
-    encoder = DenseExtractor if agent.algorithm == "MemoryPPO" else PlainEncoder
-    kwargs: dict[str, Any] = {"features_extractor_class": encoder, "features_extractor_kwargs": {"features_dim": size}}
-    if agent.algorithm == "MemoryPPO":
-        policy = "MemoryPolicy"
-        kwargs |= {"core": agent.core, "critic_core": agent.critic, "hidden_size": size}
-    elif agent.algorithm == "RecurrentPPO":
-        policy = "MlpLstmPolicy"
-        kwargs |= {"lstm_hidden_size": size, "net_arch": [], **STOCK[agent.critic]}
-    else:
-        kwargs = {"net_arch": [size, size]}
-    make_algorithm: Any = {"MemoryPPO": MemoryPPO, "RecurrentPPO": RecurrentPPO, "PPO": PPO}[agent.algorithm]
+    size = args.hidden_size
+    make_algorithm, policy, encoder, kwargs = {
+        "MemoryPPO": (
+            *(MemoryPPO, "MemoryPolicy", DenseExtractor),
+            {"core": agent.core, "critic_core": agent.critic, "hidden_size": size},
+        ),
+        "RecurrentPPO": (
+            *(RecurrentPPO, "MlpLstmPolicy", PlainEncoder),
+            {"lstm_hidden_size": size, "net_arch": [], **STOCK.get(agent.critic, {})},
+        ),
+        "PPO": (PPO, "MlpPolicy", None, {"net_arch": [size, size]}),
+    }[agent.algorithm]
+    if encoder is not None:
+        kwargs |= {"features_extractor_class": encoder, "features_extractor_kwargs": {"features_dim": size}}
     model: OnPolicyAlgorithm = make_algorithm(
         policy,
         make_env(agent.vec_env, case),
@@ -258,24 +233,27 @@ def cells(args: Args, case: Case, played: Played) -> Iterator[dict[str, Any]]:
     """Every agent in turn, and the rate of matrix products among them."""
     agents = [agent for agent in AGENTS if case.native or agent.algorithm == "MemoryPPO" or agent.vec_env != "native"]
     models, steps = [make(agent, args, case) for agent in agents], case.n_steps * case.num_envs
+    rates: list[float] = []
+    clocks: list[tuple[list[float], list[float]]] = [([], []) for _ in models]
+    for model, (rollouts, updates) in zip(models, clocks, strict=True):
+        model.collect_rollouts = measuring.timed(model.collect_rollouts, rollouts)
+        model.train = measuring.timed(model.train, updates)
 
-    def turn(model: OnPolicyAlgorithm) -> tuple[float, float, float]:
-        clock = Clock()
-        model.learn(steps, callback=clock, reset_num_timesteps=False)
-        end = time.perf_counter()
-        return clock.end - clock.begin, end - clock.end, measuring.gemm_flops(seconds=0.05)
+    def turn(model: OnPolicyAlgorithm) -> None:
+        model.learn(steps, reset_num_timesteps=False)
+        rates.append(measuring.gemm_flops(seconds=0.05))
 
-    turns = measuring.in_turns([partial(turn, model) for model in models], 0.0, args.repeats, args.repeats)
-    peak = statistics.median(rate for taken in turns for *_, rate in taken)
-    for agent, model, taken in zip(agents, models, turns, strict=True):
-        rollout, update = (statistics.median(turn[part] for turn in taken) for part in (0, 1))
-        speed = steps / statistics.median(a + b for a, b, _ in taken)
+    measuring.in_turns([partial(turn, model) for model in models], 0.0, args.repeats, args.repeats)
+    peak = median(rates)
+    for agent, model, (rollouts, updates) in zip(agents, models, clocks, strict=True):
+        taken = [sum(parts) for parts in zip(rollouts[1:], updates[1:], strict=True)]
+        rollout, update, both = (median(spent) for spent in (rollouts[1:], updates[1:], taken))
         flops, of_update = step_flops(model, args.n_epochs, played)
         yield {
             **{"agent": agent.name, "critic": agent.critic, "vec_env": agent.vec_env, "alike": played.alike},
-            **{"steps_per_second": speed, "slowest": steps / max(a + b for a, b, _ in taken)},
+            **{"steps_per_second": steps / both, "slowest": steps / max(taken)},
             **{"rollout_seconds": rollout, "update_seconds": update, "flops_per_step": flops, "gemm_flops": peak},
-            **{"share_of_peak": flops * speed / peak, "update_share_of_peak": of_update * steps / update / peak},
+            **{"share_of_peak": flops * steps / both / peak, "update_share_of_peak": of_update * steps / update / peak},
             "update_share_target": SHARE_TARGETS.get((agent.name, case.num_envs)),
         }
 
@@ -292,7 +270,7 @@ def step_flops(model: OnPolicyAlgorithm, n_epochs: int, played: Played) -> tuple
     encoder = 2.0 * sum(p.numel() for p in matrices if p.shape[1] == inputs)
     rollout = 2.0 * sum(p.numel() for p in matrices)
     forward, backward = rollout, 2 * rollout - encoder
-    if isinstance(model.policy.features_extractor, DenseExtractor) and played.nonzero <= MOST_NONZERO:
+    if isinstance(model, MemoryPPO) and played.nonzero <= MOST_NONZERO:
         skipped = encoder * (1 - played.nonzero)
         forward, backward = forward - skipped, backward - skipped
     for core in model.policy.modules():

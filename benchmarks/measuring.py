@@ -2,15 +2,14 @@
 
 import datetime
 import json
-import math
 import os
 import platform
+import re
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,7 +25,7 @@ from fwagents.runs.options import OutputFile, TakenBy
 
 ROOT = Path(__file__).parent.parent
 PERFORMANCE = ROOT / "docs" / "performance.md"
-Results = dict[str, Any]
+Sections = Callable[[dict[str, Any]], Mapping[str, str]]
 T = TypeVar("T")
 
 
@@ -50,18 +49,14 @@ def options(args_type: type[T], **quick: Any) -> T:
 def conduct(
     args: Options,
     name: str,
-    measure: Callable[[], Iterator[Results]],
-    sections: Callable[[Results], Mapping[str, str]],
+    measure: Callable[[], Iterator[dict[str, Any]]],
+    sections: Sections,
     document: Path = PERFORMANCE,
 ) -> None:
-    """Run a benchmark as its options say.
+    """Time what ``measure`` times and show it in a document, as the options say.
 
-    Args:
-        args: the options.
-        name: file name of the results, without ``.json``.
-        measure: yields the results, repeatedly if a part is worth keeping when the rest is interrupted.
-        sections: results -> text of each section of the document, by its name.
-        document: document whose sections show the results.
+    ``measure`` yields the results, which go to results/<name>.json, again and again if a part is worth keeping when the
+    rest is interrupted. ``sections`` turns them into the text of each section of the document, by its name.
     """
     output = args.output or ROOT / "results" / f"{name}.json"
     if not args.report:
@@ -77,43 +72,42 @@ def conduct(
     publish(output, sections, document)
 
 
-def in_turns(calls: Sequence[Callable[[], T]], seconds: float, least: int, most: int, warm: int = 1) -> list[list[T]]:
-    """Return what each call returned, in rounds over all calls, so that all meet the same noise.
+def timed(
+    call: Callable[..., T], seconds: list[float], clock: Callable[[], float] = time.perf_counter
+) -> Callable[..., T]:
+    """Return the function, made to append the seconds of each call to a list."""
 
-    Args:
-        calls: one for each side.
-        seconds: time after which no further round begins.
-        least: rounds at least.
-        most: rounds at most.
-        warm: rounds before these, whose values are dropped.
+    def run(*args: Any, **kwargs: Any) -> T:
+        begin = clock()
+        found = call(*args, **kwargs)
+        seconds.append(clock() - begin)
+        return found
+
+    return run
+
+
+def in_turns(calls: Sequence[Callable[[], Any]], seconds: float, least: int, most: int, warm: int = 1) -> None:
+    """Run rounds over all calls, so that all meet the same noise: ``warm`` rounds, then ``least`` rounds or more.
+
+    No further round begins after ``seconds`` or ``most`` rounds.
     """
     for _ in range(warm):
         for call in calls:
             call()
-    found: list[list[T]] = [[] for _ in calls]
-    end = time.perf_counter() + seconds
-    while len(found[0]) < least or (time.perf_counter() < end and len(found[0]) < most):
-        for call, values in zip(calls, found, strict=True):
-            values.append(call())
-    return found
-
-
-def clocked(call: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
+    done, end = 0, time.perf_counter() + seconds
+    while done < least or (time.perf_counter() < end and done < most):
+        for call in calls:
+            call()
+        done += 1
 
 
 def paired_medians(
     calls: Sequence[Callable[[], Any]], seconds: float = 0.0, least: int = 3, most: int = 300, warm: int = 1
 ) -> list[float]:
     """Median seconds of each call; see ``in_turns``."""
-    return [statistics.median(v) for v in in_turns([partial(clocked, c) for c in calls], seconds, least, most, warm)]
-
-
-def geometric_mean(values: Iterable[float]) -> float:
-    return math.exp(statistics.fmean(math.log(v) for v in values))
+    taken: list[list[float]] = [[] for _ in calls]
+    in_turns([timed(call, spent) for call, spent in zip(calls, taken, strict=True)], seconds, least, most, warm)
+    return [statistics.median(spent[warm:]) for spent in taken]
 
 
 def gemm_flops(n: int = 1024, seconds: float = 1.0) -> float:
@@ -180,23 +174,19 @@ def check_output(output: Path) -> None:
         made = json.loads(output.read_text())["machine"]["command"]
     except (OSError, ValueError, KeyError, TypeError):
         made = ""
-    if _words(made.split()) != _words(["python", *sys.argv]):
+    if _distinctive(made) != _distinctive(" ".join(["python", *sys.argv])):
         fail(
             f"{output} holds {f'the results of {made}' if made else 'something else'}, expected those of this "
             "command: give another --output, or remove it"
         )
 
 
-def _words(command: Sequence[str]) -> tuple[str, list[str]]:
-    """Name of the script and its options, without the place of the results."""
-    words = [word for word in command[2:] if not word.startswith("--output=")]
-    while "--output" in words:
-        place = words.index("--output")
-        del words[place : place + 2]
-    return "".join(Path(word).name for word in command[1:2]), words
+def _distinctive(command: str) -> str:
+    """The name of the script and its options, without the place of the results."""
+    return re.sub(r"^\S+ (\S*/)?| --output[ =]\S+", "", command)
 
 
-def publish(output: Path, sections: Callable[[Results], Mapping[str, str]], document: Path = PERFORMANCE) -> None:
+def publish(output: Path, sections: Sections, document: Path = PERFORMANCE) -> None:
     """Write the sections of the document from the results in results/; see ``conduct``."""
     if output.resolve().parent != ROOT / "results":
         print(f"Results: {output}. The documentation shows those in {ROOT / 'results'} alone.")

@@ -23,20 +23,9 @@ from fwagents.runs.options import Count
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.sb3.logging import run_logger
 from fwagents.sb3.memory_log import MemoryLogCallback
-from measuring import Options, conduct, machine, options, provenance, table
+from measuring import Options, conduct, machine, options, provenance, table, timed
 
 ENV = "PartialCatch-v0"
-
-
-class Timed(MemoryLogCallback):
-    """Counts the processor seconds that drawing takes."""
-
-    drawing = 0.0
-
-    def _write(self) -> None:
-        begin = time.process_time()
-        super()._write()
-        self.drawing += time.process_time() - begin
 
 
 @dataclass
@@ -73,7 +62,8 @@ def train(steps: int, logged: bool) -> dict[str, Any]:
         **{"vf_coef": 0.05, "max_grad_norm": 0.1, "seed": 0},
         policy_kwargs={"core": "fast_weights", "hidden_size": 128, "critic_core": "shared"},
     )
-    pictures = Timed(gym.make(ENV, render_mode="rgb_array"), 0, max(1, steps // 20))
+    pictures, drawing = MemoryLogCallback(gym.make(ENV, render_mode="rgb_array"), 0, max(1, steps // 20)), []
+    pictures._write = timed(pictures._write, drawing, time.process_time)
     with tempfile.TemporaryDirectory() as folder:
         model.set_logger(run_logger(Path(folder)))
         wall, cpu = time.perf_counter(), time.process_time()
@@ -81,7 +71,7 @@ def train(steps: int, logged: bool) -> dict[str, Any]:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         model.logger.close()
     weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
-    share = pictures.drawing / cpu
+    share = sum(drawing) / cpu
     return {"seconds": wall, "cpu_seconds": cpu, "drawn": pictures.drawn, "share": share, "weights": weights}
 
 

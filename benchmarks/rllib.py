@@ -22,7 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from fwagents.runs.options import Count, Norm, Within
-from measuring import ROOT, Options, conduct, machine, options, paired_medians, provenance, table
+from measuring import ROOT, Options, conduct, machine, options, paired_medians, provenance, table, timed
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
 CLUSTERS = (1, 2, 4, 8, 16, 64, 256, 1024)
@@ -53,21 +53,18 @@ class Args(Options):
 
 
 class CostModel(NamedTuple):
-    """Seconds of an iteration with n runners, each on a core of its own.
-
-    Attributes:
-        play: a runner's play, side by side with the others'.
-        gather: for each runner, what its sample and its copy of the weights cost the learner's process.
-        learn: for each runner, the update on what it played.
-        fixed: what every iteration costs.
-        network: for each runner, its bytes on the learner's wire.
-    """
+    """Seconds of an iteration with n runners, each on a core of its own."""
 
     play: float
+    """a runner's play, side by side with the others'"""
     gather: float
+    """for each runner, what its sample and its copy of the weights cost the learner's process"""
     learn: float
+    """for each runner, the update on what it played"""
     fixed: float
+    """what every iteration costs"""
     network: float
+    """for each runner, its bytes on the learner's wire"""
 
     def parts(self, runners: int) -> dict[str, float]:
         """Seconds of an iteration, by what they go to."""
@@ -78,10 +75,8 @@ class CostModel(NamedTuple):
 def fit(rows: list[dict[str, float]], cores: int, network: float) -> CostModel:
     """Least squares on measured iterations, no cost below zero.
 
-    Args:
-        rows: ``runners``, and median seconds of an iteration, ``all``, and of the update in it, ``learn``.
-        cores: of the machine, for which more runners queue.
-        network: seconds of a runner's bytes on the wire; there is none in what was measured.
+    A row has ``runners``, and median seconds of an iteration, ``all``, and of the update in it, ``learn``. With more
+    runners than cores they queue. ``network`` is a runner's seconds on the wire; what was measured has none.
     """
     from scipy.optimize import nnls
 
@@ -106,11 +101,7 @@ def predict(model: CostModel, steps_per_runner: int, runners: int) -> dict[str, 
 def break_even(model: CostModel, steps_per_runner: int, runners: int, steps_per_second: float) -> float:
     """Return the seconds per environment step from which ``runners`` runners are as fast as MemoryPPO in one process.
 
-    Args:
-        model: of iterations with an environment whose steps take next to nothing.
-        steps_per_runner: in an iteration.
-        runners: at least 2.
-        steps_per_second: MemoryPPO's, with that environment.
+    The model is of an environment whose steps take next to nothing, with which MemoryPPO does ``steps_per_second``.
     """
     costs = sum(model.parts(runners).values())
     return (costs - runners * steps_per_runner / steps_per_second) / (steps_per_runner * (runners - 1))
@@ -134,15 +125,8 @@ def time_rllib(args: Args, runners: int) -> dict[str, float]:
     connect(None, runners)
     algorithm = RayRun(given, {}, {}).config.build_algo()
     # RLlib's own timers are moving averages, of which the first call, which compiles, is still most of it.
-    update, learned = algorithm.learner_group.update, []
-
-    def timed(*words: Any, **more: Any) -> Any:
-        begin = time.perf_counter()
-        found = update(*words, **more)
-        learned.append(time.perf_counter() - begin)
-        return found
-
-    algorithm.learner_group.update = timed
+    learned: list[float] = []
+    algorithm.learner_group.update = timed(algorithm.learner_group.update, learned)
     try:
         whole = iteration(args, algorithm.train)
     finally:
@@ -287,9 +271,7 @@ def sections(results: dict[str, Any]) -> dict[str, str]:
         ("the weights, to every runner once an iteration", f"{sent['weights']:,}"),
     ]
     costs = CostModel(*(model[name] for name in CostModel._fields))
-    fits = [
-        (row["runners"], *(f"{1e3 * row[side]:.1f}" for side in ("measured", "model"))) for row in results["fitted"]
-    ]
+    fits = [(row["runners"], f"{1e3 * row['measured']:.1f}", f"{1e3 * row['model']:.1f}") for row in results["fitted"]]
     best = max(row["steps_per_second"] for row in results["memory_ppo"])
     predicted = []
     for row in results["predicted"]:

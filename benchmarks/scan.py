@@ -11,16 +11,16 @@ Nothing is timed if the scan is not right.
 
 import copy
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise, product
+from statistics import geometric_mean, median
 from typing import Annotated, Any, Literal
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from flops import scan_flops
 from fwagents.cores import FastWeights, MemoryCore, RotaryFastWeights
 from fwagents.kernels import VARIABLE
 from fwagents.runs.options import Count, Norm, TakenBy, Threads, Units
-from measuring import Options, conduct, geometric_mean, machine, paired_medians, table
+from measuring import Options, conduct, machine, paired_medians, table
 
 D = 100
 STEP_BATCHES = (1, 16, 64, 256)
@@ -120,17 +120,9 @@ def grid(args: Args) -> Grid:
     return args.T or T, args.B or B, args.H or H
 
 
-@contextmanager
-def torch_form() -> Iterator[None]:
-    """Run the cores in torch, in place of their compiled scans."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = "torch"
-    try:
-        yield
-    finally:
-        del os.environ[VARIABLE]
-        if before is not None:
-            os.environ[VARIABLE] = before
+def torch_form() -> Any:
+    """A context in which the cores run in torch, in place of their compiled scans."""
+    return patch.dict(os.environ, {VARIABLE: "torch"})
 
 
 def check(family: Family, device: str) -> None:
@@ -259,7 +251,7 @@ def start_up(family: Family) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache:
         env = os.environ | {"NUMBA_CACHE_DIR": cache}
         taken = [float(subprocess.run(command, env=env, capture_output=True, check=True).stdout) for _ in range(4)]
-    return {"compiling": taken[0], "loading": statistics.median(taken[1:]), "machine": machine()}
+    return {"compiling": taken[0], "loading": median(taken[1:]), "machine": machine()}
 
 
 def summary(family: Family, results: dict[str, Any]) -> dict[str, Any]:

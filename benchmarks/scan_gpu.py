@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from itertools import product
+from statistics import geometric_mean
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ import scan
 from flops import scan_flops
 from fwagents.cores import FastWeights
 from fwagents.runs.cli import fail
-from measuring import geometric_mean, paired_medians, table
+from measuring import paired_medians, table
 
 NUM_ENVS = (64, 512, 4096)
 EAGER_NUMBERS = 2e9  # of all the A that the eager form keeps, several times over
@@ -57,8 +58,6 @@ def gpu() -> dict[str, Any]:
 
 def limits(device: str) -> dict[str, float]:
     """Float32 operations and bytes a second, of a large product (without TF32) and of a large copy."""
-    if device == "cpu":
-        return measuring.product_rate()
     a, b = torch.randn(2, 8192, 8192, device=device)
     source = torch.randn(1 << 28, device=device)
     target = torch.empty_like(source)
@@ -138,41 +137,22 @@ def floor(T: int, B: int, R: int, limit: Mapping[str, float]) -> dict[str, float
 def agent_cell(device: str, num_envs: int, repeats: int) -> dict[str, Any]:
     """Environment steps a second of MemoryPPO on both devices, rollout and update together."""
     args, case = agent.Args(), agent.Case("PartialCatch-v0", num_envs)
-    steps, sides = case.n_steps * num_envs, list(dict.fromkeys(("cpu", device)))
-    models = [agent.make(agent.Agent("MemoryPPO", "fast_weights", "shared"), args, case, side) for side in sides]
+    kind, steps = agent.Agent("MemoryPPO", "fast_weights", "shared"), case.n_steps * num_envs
+    models = [agent.make(kind, args, case, side) for side in ("cpu", device)]
     calls = [partial(finished, partial(model.learn, steps, reset_num_timesteps=False)) for model in models]
-    taken = paired_medians(calls, least=repeats, most=repeats)
-    return {"num_envs": num_envs, "env": case.env, **{s: steps / t for s, t in zip(sides, taken, strict=True)}}
-
-
-def summary(results: dict[str, Any]) -> dict[str, Any]:
-    cells = [c for c in results["grid"] if c["seconds"] and c["against"]]
-    graphs = [c["captured"] / c["against_captured"] for c in cells if c["captured"] and c["against_captured"]]
-    eager = [c["eager"] / c["seconds"] for c in cells if c["eager"]]
-    return {
-        "lstm_ratio": geometric_mean(c["seconds"] / c["against"] for c in cells),
-        "lstm_worst": max(cells, key=lambda c: c["seconds"] / c["against"]),
-        "cells_above_1": sum(c["seconds"] > c["against"] for c in cells),
-        "cells": len(cells),
-        "left_out": len(results["grid"]) - len(cells),
-        "captured_ratio": geometric_mean(graphs) if graphs else None,
-        "eager_speedup": geometric_mean(eager) if eager else None,
-        "crossover": min((c["num_envs"] for c in results["agents"] if speedup(c) > 1), default=None),
-    }
-
-
-def speedup(cell: Mapping[str, float]) -> float:
-    """How many times as fast the agent is on the GPU."""
-    return cell.get("cuda", 0.0) / cell["cpu"]
+    on_cpu, on_gpu = paired_medians(calls, least=repeats, most=repeats)
+    return {"num_envs": num_envs, "env": case.env, "cpu": steps / on_cpu, "cuda": steps / on_gpu}
 
 
 def sections(results: dict[str, Any]) -> dict[str, str]:
-    facts, limit, s = results["machine"], results["limits"], summary(results)
-    worst = s["lstm_worst"]
-    where = f"T={worst['T']}, B={worst['B']}, R={worst['R']}"
+    facts, limit = results["machine"], results["limits"]
+    cells = [c for c in results["grid"] if c["seconds"] and c["against"]]
+    worst = max(cells, key=lambda c: c["seconds"] / c["against"])
+    faster = [c["num_envs"] for c in results["agents"] if c["cuda"] > c["cpu"]]
 
-    def number(x: float | None) -> str:
-        return "none" if x is None else f"{x:.2f}"
+    def mean(ours: str, theirs: str) -> str:
+        found = [c[ours] / c[theirs] for c in cells if c[ours] and c[theirs]]
+        return f"{geometric_mean(found):.2f}" if found else "none"
 
     def entry(c: Mapping[str, Any]) -> str:
         if not c["seconds"] or not c["against"]:
@@ -180,16 +160,20 @@ def sections(results: dict[str, Any]) -> dict[str, str]:
         return f"{c['seconds'] / c['against']:.2f} ({max(c['floor'].values()) / c['seconds']:.0%})"
 
     rows = [
-        ("time / LSTM time, geometric mean", number(s["lstm_ratio"]), "0.5"),
-        (f"worst cell ({where})", number(worst["seconds"] / worst["against"]), "1.0"),
-        ("cells above 1.0", f"{s['cells_above_1']} of {s['cells']}", "0"),
-        ("cells that do not fit into the memory", s["left_out"], ""),
-        ("the same, both captured in CUDA graphs, the smaller cells", number(s["captured_ratio"]), ""),
-        ("times faster than eager, geometric mean", number(s["eager_speedup"]), ""),
-        ("environments from which MemoryPPO is faster on the GPU", s["crossover"] or "none of those", ""),
+        ("time / LSTM time, geometric mean", mean("seconds", "against"), "0.5"),
+        (
+            f"worst cell (T={worst['T']}, B={worst['B']}, R={worst['R']})",
+            *(f"{worst['seconds'] / worst['against']:.2f}", "1.0"),
+        ),
+        ("cells above 1.0", f"{sum(c['seconds'] > c['against'] for c in cells)} of {len(cells)}", "0"),
+        ("cells that do not fit into the memory", len(results["grid"]) - len(cells), ""),
+        ("the same, both captured in CUDA graphs, the smaller cells", mean("captured", "against_captured"), ""),
+        ("times faster than eager, geometric mean", mean("eager", "seconds"), ""),
+        ("environments from which MemoryPPO is faster on the GPU", min(faster, default="none of those"), ""),
     ]
     agents = [
-        (c["num_envs"], f"{c.get('cuda', 0):,.0f}", f"{c['cpu']:,.0f}", f"{speedup(c):.2f}") for c in results["agents"]
+        (c["num_envs"], f"{c['cuda']:,.0f}", f"{c['cpu']:,.0f}", f"{c['cuda'] / c['cpu']:.2f}")
+        for c in results["agents"]
     ]
     versions = [f"{name} {facts[key]}" for name, key in (("CUDA", "cuda"), ("cuDNN", "cudnn"), ("torch", "torch"))]
     parts = [

@@ -44,9 +44,7 @@ def test_break_even_by_hand(bench):
     assert 5.044 + 480 * slow == pytest.approx(0.768 + 30_720 * slow)
 
 
-def test_the_document_says_what_was_measured(bench, monkeypatch, tmp_path):
-    document = tmp_path / "scaling.md"
-    document.write_text(bench.DOCUMENT.read_text())
-    monkeypatch.setattr(bench, "DOCUMENT", document)
-    bench.report(json.loads((bench.ROOT / "results" / "rllib.json").read_text()))
-    assert document.read_text() == (bench.ROOT / "docs" / "scaling.md").read_text()
+def test_the_document_says_what_was_measured(bench):
+    document = bench.DOCUMENT.read_text()
+    for name, text in bench.sections(json.loads((bench.ROOT / "results" / "rllib.json").read_text())).items():
+        assert f"<!-- {name}: written by a command, do not edit -->\n{text}\n<!-- end of {name} -->" in document
