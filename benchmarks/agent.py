@@ -99,7 +99,7 @@ class Args(Options):
 
 
 class Agent(NamedTuple):
-    """One of the agents that are timed; ``core`` and ``critic`` are empty where there is no memory."""
+    """An agent that is timed; ``core`` and ``critic`` are empty where there is no memory."""
 
     algorithm: str
     core: str = ""
@@ -138,12 +138,9 @@ class PlainEncoder(DenseExtractor):
 class Played(NamedTuple):
     """Facts about a rollout with random weights, from which operations are counted."""
 
-    nonzero: float
-    """share of the observations' numbers that are not 0"""
-    keys: float
-    """mean number of earlier steps in a step's episode"""
-    alike: bool
-    """whether all episodes that ended had the same length"""
+    nonzero: float  # share of the observations' numbers
+    keys: float  # mean number of earlier steps in a step's episode
+    alike: bool  # whether all episodes that ended had the same length
 
 
 def make_env(kind: str, case: Case) -> VecEnv:

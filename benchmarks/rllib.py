@@ -55,16 +55,11 @@ class Args(Options):
 class CostModel(NamedTuple):
     """Seconds of an iteration with n runners, each on a core of its own."""
 
-    play: float
-    """a runner's play, side by side with the others'"""
-    gather: float
-    """for each runner, what its sample and its copy of the weights cost the learner's process"""
-    learn: float
-    """for each runner, the update on what it played"""
-    fixed: float
-    """what every iteration costs"""
-    network: float
-    """for each runner, its bytes on the learner's wire"""
+    play: float  # a runner's play, side by side with the others'
+    gather: float  # for each runner, what its sample and its copy of the weights cost the learner's process
+    learn: float  # for each runner, the update on what it played
+    fixed: float  # what every iteration costs
+    network: float  # for each runner, its bytes on the learner's wire
 
     def parts(self, runners: int) -> dict[str, float]:
         """Seconds of an iteration, by what they go to."""

@@ -15,12 +15,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, product
 from statistics import geometric_mean, median
-from typing import Annotated, Any, Literal
-from unittest.mock import patch
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,30 +46,21 @@ print(time.perf_counter() - begin)
 Grid = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """Kernels that are measured together, by the core that stands for them."""
 
     core: type[MemoryCore[Any]]
-    units: str
-    """the letter of the core's units in its results"""
-    name: str
-    """of its results and its section"""
-    grids: Mapping[str, Grid]
-    """T, B and units by device"""
-    eager_numbers: float
-    """T B H^2 up to which the torch form is timed; it keeps many numbers, or takes minutes"""
-    checked: Sequence[tuple[int, int, int, dict[str, Any]]]
-    """T, B, units and options of the core with which the scan must be right"""
-    variants: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    """further options of the core that are timed against the LSTM"""
+    units: str  # their letter in the results
+    name: str  # of the results and the section
+    grids: Mapping[str, Grid]  # T, B and units by device
+    eager_numbers: float  # T B H^2 up to which the torch form is timed; with more it does not fit, or takes minutes
+    checked: Sequence[tuple[int, int, int, dict[str, Any]]]  # T, B, units and options with which it must be right
+    variants: Mapping[str, dict[str, Any]] = {}  # further options of the core that are timed against the LSTM
 
 
 FAMILIES = {
     "fast_weights": Family(
-        core=FastWeights,
-        units="R",
-        name="scan",
+        *(FastWeights, "R", "scan"),
         grids={
             "cpu": ((11, 24, 64, 128, 256, 1024), (16, 128), (20, 50, 100, 128, 200, 256)),
             "cuda": ((16, 64, 256, 1024), (64, 512, 4096), (64, 128, 256)),
@@ -84,9 +74,7 @@ FAMILIES = {
         variants={"inner_steps_3": {"inner_steps": 3}},
     ),
     "programmers": Family(
-        core=RotaryFastWeights,
-        units="H",
-        name="programmers",
+        *(RotaryFastWeights, "H", "programmers"),
         grids={"cpu": ((11, 64, 256, 1024), (16, 128), (64, 128, 256))},
         eager_numbers=7e7,
         checked=((63, 5, 64, {}), (257, 4, 128, {}), (24, 6, 256, {})),
@@ -120,9 +108,14 @@ def grid(args: Args) -> Grid:
     return args.T or T, args.B or B, args.H or H
 
 
-def torch_form() -> Any:
-    """A context in which the cores run in torch, in place of their compiled scans."""
-    return patch.dict(os.environ, {VARIABLE: "torch"})
+def in_torch(call: Callable[[], Any]) -> Any:
+    """Call with the cores' torch form in place of their compiled scans."""
+    before = os.environ.get(VARIABLE, "auto")
+    os.environ[VARIABLE] = "torch"
+    try:
+        return call()
+    finally:
+        os.environ[VARIABLE] = before
 
 
 def check(family: Family, device: str) -> None:
@@ -131,8 +124,7 @@ def check(family: Family, device: str) -> None:
         torch.manual_seed(0)
         core = family.core(D, H, **given).to(device)
         x, start = torch.randn(T, B, D, device=device), torch.rand(T, B, device=device) < 1 / EPISODE
-        with torch_form():
-            truth = outcome(copy.deepcopy(core).double(), x.double(), start)
+        truth = in_torch(partial(outcome, copy.deepcopy(core).double(), x.double(), start))
         for name, value in outcome(core, x, start).items():
             error = (value.double() - truth[name]).abs().max() / truth[name].abs().max()
             if not error < TOLERANCE:
@@ -145,7 +137,7 @@ def outcome(core: MemoryCore[Any], x: Tensor, start: Tensor) -> dict[str, Tensor
     """Output, state, and gradients of the weights."""
     y, state = core(x, None, start)
     torch.stack([part.square().sum() for part in (y, *state)]).sum().backward()
-    return {"y": y, **state._asdict()} | {name: p.grad for name, p in core.named_parameters() if p.grad is not None}
+    return {"y": y, **state._asdict(), **{name: p.grad for name, p in core.named_parameters()}}
 
 
 def measure(args: Args) -> Iterator[dict[str, Any]]:
@@ -187,12 +179,11 @@ def sequence_cell(
     core, lstm = family.core(D, H, **given), nn.LSTM(D, H)
     x, gradient = torch.randn(T, B, D), torch.randn(T, B, H)
 
-    def in_torch() -> None:
-        with torch_form():
-            core(x)[0].backward(gradient)
+    def run(module: nn.Module = core) -> None:
+        module(x)[0].backward(gradient)
 
-    other = in_torch if eager else lambda: lstm(x)[0].backward(gradient)
-    taken = paired_medians([lambda: core(x)[0].backward(gradient), other], 0.0 if eager else seconds)
+    other = partial(in_torch, run) if eager else partial(run, lstm)
+    taken = paired_medians([run, other], 0.0 if eager else seconds)
     return {"T": T, "B": B, family.units: H} | compared(*taken, flops=float(scan_flops(core, T, B)))
 
 
