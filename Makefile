@@ -53,7 +53,7 @@ test-lowest:  ## the core tests with the lowest versions that are supported
 bench: $(VENV)/.dev  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="--family programmers", or "--device cuda" on a GPU
 	$(RUN) benchmarks/scan.py $(ARGS)
 
-bench-agent: $(VENV)/.dev  ## the agents against stock ones, about half an hour; ARGS="--cases tmaze" for one case
+bench-agent: $(VENV)/.dev  ## the agents against stock ones; ARGS="--cases tmaze" for one case
 	$(RUN) benchmarks/agent.py $(ARGS)
 
 results: $(VENV)/.dev  ## run what the results lack, for hours, then write docs/results.md; ARGS="--only suite --dry-run" lists it
