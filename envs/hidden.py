@@ -54,7 +54,7 @@ class HideObservation(gymnasium.ObservationWrapper[Vector, Any, Vector], RecordC
         if len(set(gone)) != len(gone) or not 0 < len(gone) < size:
             raise ValueError(f"hidden must be from 1 to {size - 1} different entries of {size}, got {tuple(hidden)!r}")
         self._shown = np.delete(np.arange(size), gone)
-        self._names = None if names is None else [names[place] for place in self._shown]
+        self._names = None if names is None else [names[int(place)] for place in self._shown]
         dtype: Any = space.dtype
         self.observation_space = spaces.Box(space.low[self._shown], space.high[self._shown], dtype=dtype)
 
