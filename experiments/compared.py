@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.agents import PLAYERS, kept_runs
+from experiments.board import ROOT
 from experiments.cell import Run
 from experiments.curves import learning_curves
 from fwagents.comparison import compare
@@ -18,7 +19,7 @@ from fwagents.figures import learning_curves as drawn
 from fwagents.figures import save
 from fwagents.runs.folder import CONFIG, RESULT, write_json
 
-RESULTS = Path("results")
+RESULTS = ROOT / "results"
 ENVIRONMENT, ALGORITHM = "PartialCatch-v0", "memory_ppo"
 
 
