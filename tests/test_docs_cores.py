@@ -24,7 +24,7 @@ def test_every_core_has_its_row(name):
 
 
 def test_every_core_can_be_named_on_the_command_line(monkeypatch):
-    from fwagents.runs.cli import CoreName
+    from fwagents.registry import CoreName
 
     assert set(get_args(CoreName)) == set(CORES)
 

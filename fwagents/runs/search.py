@@ -122,8 +122,15 @@ def describe(args: Args) -> dict[str, Any]:
     """Return the options that two searches must share to be the same."""
     searched = {"env": args.env, "core": args.core, "algo": args.algo, "steps": args.total_timesteps}
     agent = {"hidden_size": args.hidden_size, "observe": list(args.observe), "seeds": list(args.seeds)}
-    agent["mask_actions"] = args.mask_actions
-    return {**searched, **agent, "pruner": args.pruner, "space": described_space(args.core), "objective": OBJECTIVE}
+    masks = {"mask_actions": True} if args.mask_actions else {}  # results of searches without masks do not name them
+    return {
+        **searched,
+        **agent,
+        **masks,
+        "pruner": args.pruner,
+        "space": described_space(args.core),
+        "objective": OBJECTIVE,
+    }
 
 
 def check_same(known: dict[str, Any], described: dict[str, Any], kept: Path) -> None:
