@@ -34,7 +34,8 @@ lint: $(VENV)/.dev  ## style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy fwagents
-	$(RUN) -m mypy envs
+	$(RUN) -m mypy envs train
+	MYPYPATH=benchmarks $(RUN) -m mypy --explicit-package-bases benchmarks
 
 wheel-check: $(VENV)/.dev  ## build the wheel and use it from a clean environment
 	PYTHON=$(PYTHON) tests/wheel_check.sh

@@ -16,7 +16,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import product
 from statistics import geometric_mean, median
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 import gymnasium as gym
 import numpy as np
@@ -37,15 +37,16 @@ from fwagents.sb3.vec_env import native_creator
 from measuring import Options, table
 
 PACKAGES = ("torch", "numba", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
-STOCK = {"shared": {"shared_lstm": True, "enable_critic_lstm": False}, "separate": {}}
+STOCK: dict[str, dict[str, Any]] = {"shared": {"shared_lstm": True, "enable_critic_lstm": False}, "separate": {}}
 LARGEST_ERROR = 1e-4  # of log-probabilities and values between rollout and update
 
 
 def flat_one_hot(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """MiniGrid's view as one vector, every cell one-hot."""
-    from minigrid.wrappers import ImgObsWrapper, OneHotPartialObsWrapper
+    from minigrid import wrappers
 
-    return gym.wrappers.FlattenObservation(ImgObsWrapper(OneHotPartialObsWrapper(env)))
+    one_hot, image = (getattr(wrappers, f"{name}ObsWrapper") for name in ("OneHotPartial", "Img"))
+    return gym.wrappers.FlattenObservation(image(one_hot(env)))
 
 
 class Case(NamedTuple):
@@ -75,12 +76,17 @@ CASES = {
     "popgym": Case("popgym:popgym-RepeatPreviousEasy-v0"),
 }
 
+if TYPE_CHECKING:
+    CaseName: TypeAlias = str
+else:
+    CaseName = Literal[tuple(CASES)]
+
 
 @dataclass
 class Args(Options):
     """Time the training of agents."""
 
-    cases: tuple[Literal[tuple(CASES)], ...] = tuple(CASES)
+    cases: tuple[CaseName, ...] = tuple(CASES)
     """environments and sizes"""
     num_envs: Count | None = None
     """environments side by side, in place of the case's"""
@@ -150,7 +156,7 @@ def make_env(kind: str, case: Case) -> VecEnv:
 
 def make(agent: Agent, args: Args, case: Case, device: str = "cpu") -> OnPolicyAlgorithm:
     size = args.hidden_size
-    make_algorithm, policy, encoder, kwargs = {
+    made: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
         "MemoryPPO": (
             *(MemoryPPO, "MemoryPolicy", DenseExtractor),
             {"core": agent.core, "critic_core": agent.critic, "hidden_size": size},
@@ -160,7 +166,8 @@ def make(agent: Agent, args: Args, case: Case, device: str = "cpu") -> OnPolicyA
             {"lstm_hidden_size": size, "net_arch": [], **STOCK.get(agent.critic, {})},
         ),
         "PPO": (PPO, "MlpPolicy", None, {"net_arch": [size, size]}),
-    }[agent.algorithm]
+    }
+    make_algorithm, policy, encoder, kwargs = made[agent.algorithm]
     if encoder is not None:
         kwargs |= {"features_extractor_class": encoder, "features_extractor_kwargs": {"features_dim": size}}
     model: OnPolicyAlgorithm = make_algorithm(
@@ -189,7 +196,7 @@ def check(args: Args, case: Case) -> Played:
             off = max((log_prob - chunks.old_log_prob).abs().max(), (values - chunks.old_values).abs().max())
             if not off < LARGEST_ERROR:
                 raise SystemExit(f"not timed: {agent} is off by {off:.1e} between rollout and update on {case.env}")
-    ours, loop = (make_env(kind, case) for kind in ("native", "DummyVecEnv"))
+    ours, loop = (cast(Any, make_env(kind, case)) for kind in ("native", "DummyVecEnv"))
     loop.action_space.seed(0)
     same, lengths = np.array_equal(ours.reset(), loop.reset()), set()
     for _ in range(64):
@@ -230,7 +237,8 @@ def measure(args: Args) -> Iterator[dict[str, Any]]:
 def cells(args: Args, case: Case, played: Played) -> Iterator[dict[str, Any]]:
     """Every agent in turn, and the rate of matrix products among them."""
     agents = [agent for agent in AGENTS if case.native or agent.algorithm == "MemoryPPO" or agent.vec_env != "native"]
-    models, steps = [make(agent, args, case) for agent in agents], case.n_steps * case.num_envs
+    models: list[Any] = [make(agent, args, case) for agent in agents]
+    steps = case.n_steps * case.num_envs
     rates: list[float] = []
     clocks: list[tuple[list[float], list[float]]] = [([], []) for _ in models]
     for model, (rollouts, updates) in zip(models, clocks, strict=True):

@@ -117,7 +117,7 @@ def gemm_flops(n: int = 1024, seconds: float = 1.0) -> float:
     """
     a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
     products: list[Callable[[], Any]] = [lambda: torch.mm(a, b, out=out)]
-    if torch.backends.mkldnn.is_available():
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         products.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
     return 2 * n**3 / min(paired_medians(products, seconds))
 

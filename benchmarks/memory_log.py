@@ -20,7 +20,7 @@ import gymnasium as gym
 import torch
 
 from fwagents.runs.options import Count
-from fwagents.sb3 import MemoryPPO, make_vec_env
+from fwagents.sb3 import MemoryPPO
 from fwagents.sb3.logging import run_logger
 from fwagents.sb3.memory_log import MemoryLogCallback
 from measuring import Options, conduct, machine, options, provenance, table, timed
@@ -55,14 +55,9 @@ def measure(args: Args) -> Iterator[dict[str, Any]]:
 
 def train(steps: int, logged: bool) -> dict[str, Any]:
     """A run from its first step to its last, with what train/agent.py trains this environment with."""
-    model = MemoryPPO(
-        "MemoryPolicy",
-        make_vec_env(ENV, 64, seed=0),
-        **{"n_steps": 15, "n_epochs": 1, "batch_size": None, "gamma": 1.0, "gae_lambda": 1.0, "learning_rate": 1e-3},
-        **{"vf_coef": 0.05, "max_grad_norm": 0.1, "seed": 0},
-        policy_kwargs={"core": "fast_weights", "hidden_size": 128, "critic_core": "shared"},
-    )
-    pictures, drawing = MemoryLogCallback(gym.make(ENV, render_mode="rgb_array"), 0, max(1, steps // 20)), []
+    model = MemoryPPO.for_env(ENV, core="fast_weights", seed=0)
+    pictures: Any = MemoryLogCallback(gym.make(ENV, render_mode="rgb_array"), 0, max(1, steps // 20))
+    drawing: list[float] = []
     pictures._write = timed(pictures._write, drawing, time.process_time)
     with tempfile.TemporaryDirectory() as folder:
         model.set_logger(run_logger(Path(folder)))

@@ -73,7 +73,7 @@ def fit(rows: list[dict[str, float]], cores: int, network: float) -> CostModel:
     A row has ``runners``, and median seconds of an iteration, ``all``, and of the update in it, ``learn``. With more
     runners than cores they queue. ``network`` is a runner's seconds on the wire; what was measured has none.
     """
-    from scipy.optimize import nnls
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
 
     n = np.array([row["runners"] for row in rows], float)
     rest = np.array([row["all"] - row["learn"] for row in rows])
@@ -173,10 +173,8 @@ def learn(args: Args, engine: str) -> dict[str, Any]:
     """Train until the latest 100 episodes are good enough; steps and seconds."""
     from stable_baselines3.common.callbacks import BaseCallback
 
-    if engine == "ray":
-        from fwagents.runs.ray import RayRun as Made
-    else:
-        from fwagents.runs.run import Run as Made
+    from fwagents.runs.ray import RayRun
+    from fwagents.runs.run import Run
 
     class Enough(Exception):
         """Good enough, or no time left."""
@@ -185,7 +183,7 @@ def learn(args: Args, engine: str) -> dict[str, Any]:
         best, begin = -np.inf, time.perf_counter()
 
         def _on_rollout_end(self) -> None:
-            rows = self.model.ep_info_buffer
+            rows: Any = self.model.ep_info_buffer
             if len(rows) == rows.maxlen:
                 self.best = max(self.best, float(np.mean([row["r"] for row in rows])))
             if self.best >= args.threshold or time.perf_counter() - self.begin > 60 * args.learn_minutes:
@@ -196,7 +194,9 @@ def learn(args: Args, engine: str) -> dict[str, Any]:
 
     budget = {"eval_freq": 0, "checkpoint_freq": 0, "total_timesteps": args.learn_steps}
     with tempfile.TemporaryDirectory() as folder:
-        run = Made(agent_args(args, engine=engine, num_workers=2, log_dir=Path(folder), **budget), {}, {})
+        run = (RayRun if engine == "ray" else Run)(
+            agent_args(args, engine=engine, num_workers=2, log_dir=Path(folder), **budget), {}, {}
+        )
         run.begin()
         watch = Watch()
         run.callbacks.append(watch)

@@ -50,7 +50,7 @@ def gpu() -> dict[str, Any]:
     return {
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "triton": version("triton"),
         "lstm_tf32": torch.backends.cudnn.allow_tf32,
     }
@@ -79,7 +79,7 @@ def medians(calls: list[Call], seconds: float) -> list[float]:
 
 def captured(call: Call) -> Call | None:
     """The replay of a CUDA graph of the call; None where that cannot be captured, or finds no room."""
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.stream(side):
