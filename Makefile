@@ -49,7 +49,7 @@ test-pythons:  ## what needs no torch, under every supported Python that is here
 test-lowest:  ## the core tests with the lowest versions that are supported
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[render,figures]" pytest pytest-xdist hypothesis
-	$(VENV)-lowest/bin/python -m pytest -n auto --dist loadfile tests/envs tests/test_cores*.py tests/test_fast_weights.py tests/sb3 tests/kernels tests/tasks
+	$(VENV)-lowest/bin/python -m pytest -n auto --dist loadfile tests/envs tests/test_cores*.py tests/test_*fast_weights.py tests/test_programmers.py tests/test_ffm.py tests/test_hebbian.py tests/test_associative_lstm.py tests/sb3 tests/kernels tests/tasks
 
 bench: $(VENV)/.dev  ## the scan against torch.nn.LSTM, about 15 minutes; ARGS="--family programmers", or "--device cuda" on a GPU
 	$(RUN) benchmarks/scan.py $(ARGS)

@@ -2,7 +2,7 @@
 
     python benchmarks/imports.py            writes results/imports.json and a section of docs/performance.md
 
-Every one is a fresh interpreter, and they take turns. The first round, which is not counted, fills the caches.
+Each measurement starts a fresh interpreter, and they take turns. The first round, which is not counted, fills the caches.
 """
 
 import subprocess

@@ -1,6 +1,7 @@
 """The table of all environments, from which registration, tests and benchmarks read.
 
-A new environment needs a file beside this one and a line in `ENVIRONMENTS`.
+A new environment needs a file beside this one and a line in `ENVIRONMENTS`. Tests then ask for a row in
+docs/environments.md, and for its settings and its perfect player if it is a game of the memory suite.
 """
 
 import importlib

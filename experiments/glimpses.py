@@ -72,7 +72,7 @@ CELLS: list[Cell] = glimpses_cells()
 
 
 def section(folder: Path, figures: Path) -> str:
-    """Return Table 2."""
+    """Return the section with the paper's Table 2."""
     results = Results(folder, CELLS)
 
     def name(label: str, size: int) -> str:

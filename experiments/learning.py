@@ -27,7 +27,7 @@ SETTINGS: dict[str, Setting] = {
 
 @dataclass(frozen=True, eq=False)
 class Learner(Cell):
-    """A cell whose runs are rows of one file; a run stays valid if the defaults change later."""
+    """A cell whose runs are rows of results/learning.json; a run stays valid if the defaults change later."""
 
     def path(self, results: Path, seed: int) -> Path:
         """Return the path of the file with all rows."""

@@ -254,7 +254,7 @@ _ABLATIONS = [without(label, whole) for label in PARTS for whole, _ in ABLATED.v
 CELLS = list({each.name: each for each in (*(target.cell for target in TARGETS), *_ABLATIONS)}.values())
 
 
-def said(value: float | None) -> str:
+def shown(value: float | None) -> str:
     """Return a number of a run as the table shows it."""
     if value is None:
         return "never"
@@ -276,7 +276,7 @@ def _row(target: Target, runs: Sequence[Run]) -> tuple[str, ...]:
     values = [target.value(run) for run in runs]
     whole = len(values) == len(target.cell.seeds)
     verdict = ("yes" if target.met(values) else "no") if whole else "not run" if not values else "runs are missing"
-    return target.what, target.wanted, target.others, ", ".join(map(said, values)), verdict
+    return target.what, target.wanted, target.others, ", ".join(map(shown, values)), verdict
 
 
 def _ablation(label: str, results: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Runs by the setting that they are seeds of: which runs are in a folder, which belong together, under what label."""
+"""Find runs in folders, group those that differ only in their seed, and label each group by its setting."""
 
 import glob
 import os

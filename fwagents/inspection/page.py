@@ -71,7 +71,7 @@ def page(
 
 
 def _filled(parts: dict[str, str], data: dict[str, Any]) -> str:
-    """Return the template with its parts and with the data, of which a browser can mistake nothing for markup."""
+    """Return the template with its parts and with the data, escaped so that a browser cannot read it as markup."""
     encoded = json.dumps(data, allow_nan=False, separators=(",", ":"))
     # Only strings contain these characters. Without them there is no </script> and no <!--.
     for character in "<>&":

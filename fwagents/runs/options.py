@@ -1,4 +1,4 @@
-"""Metadata of the fields of an options dataclass: range, the algorithms or engines that use it, whether it is written.
+"""Metadata of the fields of an options dataclass: range, algorithms or engines that use it, file that it names.
 
 ``n_epochs: Annotated[int, at_least(1), TakenBy(algo=("memory_ppo",))] = 4``
 """

@@ -27,7 +27,7 @@ class Range(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """One of some values."""
+    """A setting that is drawn from a fixed set of values."""
 
     values: tuple[float | str, ...]
 

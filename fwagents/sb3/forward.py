@@ -98,7 +98,7 @@ class OverTime:
 
     @property
     def states(self) -> MemoryStates:
-        """The states after the last step of the cores that have run."""
+        """The states after the last step; None for a core that has not run."""
         return MemoryStates(self._after.get("actor"), self._after.get("critic"))
 
     def __call__(self, name: str, features: Tensor) -> Tensor:

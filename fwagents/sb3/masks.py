@@ -138,7 +138,7 @@ def joined(obs: Any, masks: np.ndarray) -> dict[str, Any]:
 
 
 def own_part(obs: Mapping[str, Any]) -> Any:
-    """Return the observation without its masks; the part ``observation``, if it is the only one, by itself."""
+    """Return the observation without its masks; the part ``observation`` itself if no other part is left."""
     own = {key: part for key, part in obs.items() if key != MASKS}
     return own[OBSERVATION] if list(own) == [OBSERVATION] else own
 

@@ -286,7 +286,7 @@ def make_vec_env(
 
 
 def _telling(env: VecEnv, observe: Sequence[str]) -> VecEnv:
-    """Add the parts of the last step that ``observe`` names to the observations."""
+    """Wrap the batch so that observations include the last action and reward, as far as ``observe`` names them."""
     try:
         return VecPreviousStep(env, observe) if observe else env
     except ValueError:

@@ -112,7 +112,7 @@ return {
 
 
 def heights(path):
-    """Of the bars of a chart, by the step that each stands at."""
+    """Return the height of each bar of a chart, by its step."""
     return {int(float(x)): float(h) for x, h in re.findall(r"M([\d.]+) 1v-([\d.]+)", path)}
 
 

@@ -17,7 +17,7 @@ def _zero() -> Any:
 
 @inlined
 def tile_4x2(k: int, a: int, a_row: int, a_k: int, b: int, b_k: int, c: int, c_row: int) -> None:
-    """C += A B for four rows and two vectors of columns.
+    """Compute C += A B for four rows and two vectors of columns.
 
     A's entry (i, j) lies at ``a + i a_row + j a_k`` floats, B's row j at ``b + j b_k``, C's row i at ``c + i c_row``.
     """
@@ -46,7 +46,7 @@ def tile_4x2(k: int, a: int, a_row: int, a_k: int, b: int, b_k: int, c: int, c_r
 
 @inlined
 def tile_4x1(k: int, a: int, a_row: int, a_k: int, b: int, b_k: int, c: int, c_row: int) -> None:
-    """The product of ``tile_4x2`` for one vector of columns, in two sums each."""
+    """Compute the product of ``tile_4x2`` for one vector of columns, in two partial sums each."""
     p0, q0, r0, s0 = load(c, 0), load(c, c_row), load(c, 2 * c_row), load(c, 3 * c_row)
     p1 = q1 = r1 = s1 = _zero()
     even = k - k % 2
@@ -69,7 +69,7 @@ def tile_4x1(k: int, a: int, a_row: int, a_k: int, b: int, b_k: int, c: int, c_r
 
 @inlined
 def tile_1x8(k: int, a: int, a_k: int, b: int, b_k: int, c: int) -> None:
-    """One row and eight vectors of columns."""
+    """Compute the product of ``tile_4x2`` for one row and eight vectors of columns."""
     s0, s1, s2, s3 = load(c, 0), load(c, LANES), load(c, 2 * LANES), load(c, 3 * LANES)
     s4, s5, s6, s7 = load(c, 4 * LANES), load(c, 5 * LANES), load(c, 6 * LANES), load(c, 7 * LANES)
     for j in range(k):
@@ -90,7 +90,7 @@ def tile_1x8(k: int, a: int, a_k: int, b: int, b_k: int, c: int) -> None:
 
 @inlined
 def tile_1x2(k: int, a: int, a_k: int, b: int, b_k: int, c: int) -> None:
-    """One row and two vectors of columns, in four sums each."""
+    """Compute the product of ``tile_4x2`` for one row, in four partial sums each."""
     p0, q0 = load(c, 0), load(c, LANES)
     p1 = p2 = p3 = q1 = q2 = q3 = _zero()
     fours = k - k % 4
@@ -111,7 +111,7 @@ def tile_1x2(k: int, a: int, a_k: int, b: int, b_k: int, c: int) -> None:
 
 @inlined
 def tile_1x1(k: int, a: int, a_k: int, b: int, b_k: int, c: int) -> None:
-    """One row and one vector of columns, in four sums."""
+    """Compute the product of ``tile_4x2`` for one row and one vector of columns, in four partial sums."""
     p0 = load(c, 0)
     p1 = p2 = p3 = _zero()
     fours = k - k % 4
@@ -128,7 +128,7 @@ def tile_1x1(k: int, a: int, a_k: int, b: int, b_k: int, c: int) -> None:
 
 @inlined
 def dots(vectors: int, rows: int, row: int, x: int, out: int) -> None:
-    """The scalar products of x with GROUP rows, ``row`` floats apart."""
+    """Store the scalar products of x with GROUP rows, ``row`` floats apart."""
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = _zero()
     for v in range(0, vectors * LANES, LANES):
         y = load(x, v)
