@@ -2,7 +2,8 @@
 
     python benchmarks/imports.py            writes results/imports.json and a section of docs/performance.md
 
-Each measurement starts a fresh interpreter, and they take turns. The first round, which is not counted, fills the caches.
+Each measurement starts a fresh interpreter; the measurements take turns. The first round fills the caches and is not
+counted.
 """
 
 import subprocess

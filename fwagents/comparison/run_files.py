@@ -107,7 +107,7 @@ class RunFiles:
 
     @cached_property
     def steps_per_second(self) -> float | None:
-        """Environment steps per second: from the last log line, else over all training episodes; None if not recorded."""
+        """Environment steps per second, from the last log line, else over all episodes; None if not recorded."""
         logged = self.scalars.get(SPEED)
         if logged is not None and len(logged.steps):
             return float(logged.returns[-1])

@@ -44,7 +44,10 @@ def mark_at(p: Problem, b: int, t: int) -> int:
 
 @inlined
 def enter_chunk(p: Problem, slot: Slot, b: int, end: int, state: int, at: int, scratch: int) -> None:
-    """Begin the chunk that ends before step ``end``: propagate the gradient of the A after the chunk to the chunk's keys and to the A before it."""
+    """Begin the chunk that ends before step ``end``.
+
+    The gradient of the A after the chunk goes to the chunk's keys and to the A before the chunk.
+    """
     row = p.vectors * LANES
     begin = end - 1
     while begin > 0 and mark_at(p, b, begin) == GO_ON:
