@@ -105,7 +105,14 @@ def test_commands_have_the_options(page, line, monkeypatch):
 
 def test_commands_are_of_a_kind_that_is_tested():
     """The commands of RL Zoo run in test_zoo.py."""
-    known = ("make ", "fwagents ", "python benchmarks/", "python -m fwagents.zoo ", "python -m rl_zoo3.")
+    known = (
+        "make ",
+        "fwagents ",
+        "python benchmarks/",
+        "python examples/",
+        "python -m fwagents.zoo ",
+        "python -m rl_zoo3.",
+    )
     for page, line in commands():
         assert line.startswith(
             (*known, "tensorboard --logdir ", "pip install ", "ray start ", "source .venv/bin/activate")
