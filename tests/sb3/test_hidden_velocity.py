@@ -8,14 +8,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 from fwagents.sb3 import MemoryPPO, make_vec_env
 from fwagents.settings import AGENT_CORE
 
-# The settings of sb3-contrib's test_ppo_lstm_performance.
-PEER = (
-    {"learning_rate": 7e-4, "max_grad_norm": 1, "gae_lambda": 0.98},
-    {"hidden_size": 64, "net_arch": {"vf": [64], "pi": []}, "ortho_init": False, "critic_core": "separate"},
-)
 SETTINGS = {
-    "lstm": PEER,
-    AGENT_CORE: PEER,
+    # The settings of sb3-contrib's test_ppo_lstm_performance.
+    AGENT_CORE: (
+        {"learning_rate": 7e-4, "max_grad_norm": 1, "gae_lambda": 0.98},
+        {"hidden_size": 64, "net_arch": {"vf": [64], "pi": []}, "ortho_init": False, "critic_core": "separate"},
+    ),
     # The same number of weights, and train/agent.py's settings.
     "fast_weights": (
         {
