@@ -203,9 +203,14 @@ def write_results(path: Path, results: Any) -> None:
         file.write((json.dumps(results, indent=1) + "\n").encode())
 
 
+def markers(name: str) -> tuple[str, str]:
+    """Return the comments before and after a section that a command writes."""
+    return f"<!-- {name}: written by a command, do not edit -->", f"<!-- end of {name} -->"
+
+
 def write_section(document: Path, name: str, text: str) -> None:
     """Put ``text`` between the document's markers of that name."""
-    begin, end = f"<!-- {name}: written by a command, do not edit -->", f"<!-- end of {name} -->"
+    begin, end = markers(name)
     old = document.read_text()
     if begin not in old or end not in old:
         raise SystemExit(f"{document} has no section {name!r}")

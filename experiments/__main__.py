@@ -89,7 +89,7 @@ def groups_of(experiment: ModuleType) -> set[str]:
 
 
 def asked(args: Args, cell: Cell) -> bool:
-    """Whether the command line asks for a cell."""
+    """Return whether the command line asks for a cell."""
     return (not args.only or cell.group in args.only) and (not args.cells or cell.name in args.cells)
 
 

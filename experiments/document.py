@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.measuring import table, write_section
+from benchmarks.measuring import markers, table, write_section
 
 __all__ = ["listed", "paragraphs", "picture", "put_section", "table"]
 
 
 def put_section(page: Path, name: str, title: str, text: str) -> None:
     """Put ``text`` between the page's markers of that name, which a new section gets at the page's end."""
-    begin, end = f"<!-- {name}: written by a command, do not edit -->", f"<!-- end of {name} -->"
+    begin, end = markers(name)
     if begin not in (before := page.read_text()):
         page.write_text(f"{before.rstrip()}\n\n## {title}\n\n{begin}\n{end}\n")
     write_section(page, name, text)

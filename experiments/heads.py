@@ -10,7 +10,8 @@ from statistics import fmean
 from experiments.agents import about, kept_runs
 from experiments.cell import Cell, Setting
 from experiments.document import listed, table
-from fwagents.settings import AGENT, defaults_for
+from fwagents.runs.agent import options_for
+from fwagents.settings import AGENT
 
 SEEDS = (101, 102)
 CORES = ("rotary_fast_weights", "fast_weights", "lstm", "gru")
@@ -36,14 +37,13 @@ def cell(place: str, core: str, change: str) -> Cell:
     """Return one core at one place with one change."""
     env = PLACES[place]["env"]
     name, options = CHANGES[change]
-    own = {**defaults_for(env, core), **PLACES[place]}
+    own = {**options_for(env, core), **PLACES[place]}
     if name == "critic":
         usual = own.get("critic_core", AGENT["critic_core"])
         options = {"critic_core": "separate" if usual == "shared" else "shared"}
-    core_kwargs = [f"{key}={value!r}" for key, value in own.pop("core_kwargs", {}).items()]
     every: Setting = {
         "core": core,
-        "core_kwargs": core_kwargs,
+        "core_kwargs": list(own["core_kwargs"]),
         "eval_freq": 0,
         "checkpoint_freq": 100_000,
         "final_episodes": 200,

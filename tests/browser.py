@@ -14,7 +14,7 @@ PATIENCE = 300  # seconds
 
 
 def missing():
-    """What a browser test lacks here; empty if it can run."""
+    """Return the programs that a browser test lacks here; empty if it can run."""
     absent = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     return f"not on the PATH: {' and '.join(absent)}" if absent else ""
 
@@ -83,7 +83,7 @@ class Browser:
         self._ask("/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": moves}]})
 
     def console(self):
-        """What the console has said since it was last asked."""
+        """Return the messages of the console since the last call."""
         return [entry["message"] for entry in self._ask("/se/log", {"type": "browser"})]
 
     def photograph(self):

@@ -16,6 +16,7 @@ from fwagents.comparison.labels import NUMBER, find_runs, grouped, shortest_tail
 from fwagents.comparison.run_files import RunFiles, read_evaluations
 from fwagents.runs.agent import Args
 
+from .scripts import refused
 from .test_comparison_curves import write
 
 
@@ -42,12 +43,8 @@ def ours(name, returns, *, steps=(100, 200, 300), final=None, fps=1000, env="Gam
 
 
 def said(capsys, *words):
-    """What the command prints when it fails: one line."""
-    with pytest.raises(SystemExit) as left:
-        main([str(word) for word in words])
-    error = capsys.readouterr().err
-    assert (left.value.code, error.count("\n")) == (2, 1)
-    return error
+    """Run the command, which has to fail; return its line of error."""
+    return refused(capsys, main, [str(word) for word in words])
 
 
 def test_two_cores_by_hand(capsys):

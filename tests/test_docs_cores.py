@@ -23,10 +23,13 @@ def test_every_core_has_its_row(name):
     assert CORES[name].__module__ == f"fwagents.cores.{Path(file).stem}"
 
 
-def test_every_core_can_be_named_on_the_command_line(monkeypatch):
+def test_every_core_can_be_named_on_the_command_line():
     from fwagents.registry import CoreName
+    from fwagents.runs.agent import Args
+    from fwagents.runs.cli import parse
 
     assert set(get_args(CoreName)) == set(CORES)
+    assert all(parse(Args, ["--core", name]).core == name for name in CORES)
 
 
 def test_a_core_of_ones_own_takes_40_lines():

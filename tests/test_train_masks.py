@@ -1,16 +1,15 @@
 """--mask-actions: a run's environments mask the actions wherever they are made, without being asked again."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-import torch
 
 from fwagents.export import load_policy
 from fwagents.runs.environments import Environment
 from fwagents.sb3 import MaskableMemoryPolicy, MemoryPPO
 
+from .runs import resumed_as_unbroken
 from .sb3.tiny_envs import DoorsEnv
 from .scripts import run
 
@@ -44,17 +43,7 @@ def test_every_player_keeps_to_the_legal_actions(trained):
 
 
 def test_a_resumed_run_is_one_that_never_stopped(trained, tmp_path):
-    folder = tmp_path / "again"
-    shutil.copytree(trained, folder)
-    checkpoints = sorted((folder / "checkpoints").iterdir())
-    for path in (*checkpoints[2:], folder / "result.json", folder / "final_model.zip"):
-        path.unlink()
-    done = run("agent.py", "--resume", folder, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "New episodes begin" not in done.stdout
-    ours, theirs = (dict(MemoryPPO.load(f / "final_model.zip").policy.named_parameters()) for f in (folder, trained))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-    assert (folder / "result.json").read_text() == (trained / "result.json").read_text()
+    resumed_as_unbroken(trained, tmp_path)
 
 
 def test_it_is_watched_and_exported(trained, tmp_path):

@@ -28,7 +28,7 @@ class Args:
     """Return to which the steps are counted; None for 90 % of the way from the lowest first return of a setting to the
     best final one."""
     group_by: tuple[str, ...] = ()
-    """What the seeds of a setting have in common: options of fwagents agent, such as core; name (the folder's name
+    """Properties that all seeds of a setting share: options of fwagents agent, such as core; name (the folder's name
     without the number at its end), parent (the folder above) or run (each run by itself). By default all options, or
     the name where a run has no config.json."""
     curve: Literal["evaluation", "training"] | None = None

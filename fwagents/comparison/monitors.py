@@ -45,14 +45,19 @@ class Episodes(NamedTuple):
     seconds: Scores
 
 
+def whole_lines(path: Path) -> list[str]:
+    """Return the lines of a log without a last line that is still being written."""
+    text = path.read_bytes().decode(errors="replace")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
 def read_monitor(path: Path) -> Monitor | None:
     """Read a file; None if it has no header yet. A last line without its end is still being written and is left out.
 
     Raises:
         ValueError: the file is damaged; the message names it and the line.
     """
-    text = path.read_bytes().decode(errors="replace")
-    lines = text[: text.rfind("\n") + 1].splitlines()
+    lines = whole_lines(path)
     if len(lines) < 2:
         return None
     try:

@@ -111,8 +111,8 @@ class Panel:
                 "setting": setting.label,
                 "seeds": len(setting.seeds),
                 "final_return": setting.final.value,
-                "low": _or_none(setting.final.low),
-                "high": _or_none(setting.final.high),
+                "low": or_none(setting.final.low),
+                "high": or_none(setting.final.high),
                 "level": self.level,
                 "steps_to_level": setting.steps_to_level,
                 "reached": setting.reached,
@@ -212,5 +212,6 @@ def _seed(run: RunFiles, measured: Curve, final: float, level: float) -> Seed:
     return Seed(run.folder, measured, float(final), steps_to(level, *measured), run.steps_per_second, finished)
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """Return a number as JSON and CSV hold it: None for NaN."""
     return None if np.isnan(value) else value

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fwagents.comparison.estimates import Scores
-from fwagents.comparison.panels import Panel
+from fwagents.comparison.panels import Panel, or_none
 from fwagents.files import replacing
 from fwagents.runs.folder import write_json
 
@@ -157,4 +157,4 @@ def _numbers(panel: Panel) -> dict[str, Any]:
 
 
 def _list(values: Any) -> list[float | None]:
-    return [None if np.isnan(value) else value for value in values.tolist()]
+    return [or_none(value) for value in values.tolist()]

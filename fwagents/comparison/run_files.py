@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fwagents.comparison.curves import Curve, NoReturns, curve
-from fwagents.comparison.monitors import Episodes, Monitor, merged, moving_mean, read_monitor
+from fwagents.comparison.monitors import Episodes, Monitor, merged, moving_mean, read_monitor, whole_lines
 from fwagents.runs.folder import CONFIG, RESULT, read_json
 
 EVALUATIONS, PROGRESS, MONITORS, EVENTS = "evaluations.npz", "progress.csv", "*monitor.csv", "events.out.tfevents.*"
@@ -23,7 +23,7 @@ Measure = Literal["evaluation", "training"]
 
 
 class RunFiles:
-    """What a run's folder holds; files are read when they are first needed.
+    """Content of a run's folder; each file is read once, when it is first needed.
 
     Args:
         folder: the folder.
@@ -71,10 +71,15 @@ class RunFiles:
             return read_progress(self.folder / PROGRESS)
         return read_events(self.folder) if any(self.folder.glob(EVENTS)) else {}
 
+    @cached_property
+    def evaluations(self) -> Curve | None:
+        """Mean return of every evaluation; None if there is no record of any."""
+        path = self.folder / EVALUATIONS
+        return read_evaluations(path) if path.is_file() else self.scalars.get(EVALUATED)
+
     def has_evaluations(self) -> bool:
-        """Whether the run has been evaluated at least once."""
-        found = self._curve("evaluation", 1)
-        return found is not None and len(found.steps) > 0
+        """Return whether the run has been evaluated at least once."""
+        return self.evaluations is not None and len(self.evaluations.steps) > 0
 
     def curve(self, measure: Measure, window: int) -> Curve:
         """Return the learning curve.
@@ -94,11 +99,11 @@ class RunFiles:
         return found
 
     def _curve(self, measure: Measure, window: int) -> Curve | None:
-        if measure == "evaluation" and (self.folder / EVALUATIONS).is_file():
-            return read_evaluations(self.folder / EVALUATIONS)
-        if measure == "training" and any(self.folder.glob(MONITORS)):
+        if measure == "evaluation":
+            return self.evaluations
+        if any(self.folder.glob(MONITORS)):
             return None if self.episodes is None else moving_mean(self.episodes, window)
-        return self.scalars.get(EVALUATED if measure == "evaluation" else TRAINED)
+        return self.scalars.get(TRAINED)
 
     def final(self, measure: Measure, measured: Curve) -> float:
         """Return of the trained agent: of its closing evaluation, else the last of the curve."""
@@ -135,8 +140,7 @@ def read_progress(path: Path) -> dict[str, Curve]:
     Raises:
         ValueError: the file is damaged; the message names it and the line.
     """
-    text = path.read_bytes().decode(errors="replace")
-    lines = text[: text.rfind("\n") + 1].splitlines()
+    lines = whole_lines(path)
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in (EVALUATED, TRAINED, SPEED)}
     reader = csv.DictReader(lines)
     for row in reader:

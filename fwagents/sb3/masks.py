@@ -17,6 +17,7 @@ from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_suppo
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from fwagents.sb3.final_observations import change_final
 from fwagents.sb3.previous_step import OBSERVATION
 
 MASKS = "action_masks"  # sb3-contrib's name of the method; here also the key of its result in the observation
@@ -51,13 +52,8 @@ class VecActionMasks(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """Wait for the step of every environment."""
         obs, rewards, dones, infos = self.venv.step_wait()
-        if dones.any():
-            infos = list(infos)  # SubprocVecEnv gives a tuple
-            for i in np.flatnonzero(dones).tolist():
-                final = infos[i].get("terminal_observation")
-                if final is not None:
-                    infos[i] = {**infos[i], "terminal_observation": joined(final, all_legal(self.action_space))}
-        return self._with_masks(obs), rewards, dones, infos
+        changed: Any = change_final(infos, dones, lambda final, _: joined(final, all_legal(self.action_space)))
+        return self._with_masks(obs), rewards, dones, changed
 
     def _with_masks(self, obs: Any) -> Any:
         return joined(obs, checked(self.venv.env_method(MASKS), self.action_space, self.num_envs))

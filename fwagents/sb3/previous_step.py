@@ -9,6 +9,7 @@ from gymnasium.spaces.utils import flatten_space
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, is_vecenv_wrapped
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from fwagents.sb3.final_observations import change_final
 from fwagents.sb3.spaces import FLAT, check_start
 
 OBSERVE = (["action"], ["reward"], ["action", "reward"], ["reward", "action"])
@@ -73,14 +74,9 @@ class VecPreviousStep(VecEnvWrapper):
         told = self._told
         if REWARD in self._names:
             told[:, -2] = rewards
-        if dones.any():
-            infos = list(infos)  # SubprocVecEnv gives a tuple
-            for i in np.flatnonzero(dones).tolist():
-                final = infos[i].get("terminal_observation")
-                if final is not None:
-                    infos[i] = {**infos[i], "terminal_observation": self._join(final, told[i])}
-            told = np.where(dones[:, None], self._opening, told)
-        return self._join(obs, told), rewards, dones, infos
+        changed: Any = change_final(infos, dones, lambda final, i: self._join(final, told[i]))
+        opened = np.where(dones[:, None], self._opening, told) if dones.any() else told
+        return self._join(obs, opened), rewards, dones, changed
 
     def _encode(self, actions: np.ndarray) -> np.ndarray:
         """Return actions [B, ...] as vectors [B, K]."""

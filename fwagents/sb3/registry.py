@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
 
+from fwagents.sb3.encoders import encoder_for
 from fwagents.sb3.maskable import MaskableMemoryPolicy
 from fwagents.sb3.masks import MASKS
 from fwagents.sb3.policies import FastWeightPolicy, MemoryCnnPolicy, MemoryMultiInputPolicy, MemoryPolicy
@@ -21,6 +21,7 @@ POLICIES: Mapping[str, type[MemoryPolicy]] = {
 
 def policy_for(space: spaces.Space[Any]) -> str:
     """Return the name in ``POLICIES`` of the policy that suits the observations: their form, and their masks."""
-    if isinstance(space, spaces.Dict):
-        return "MaskableMemoryPolicy" if MASKS in space.spaces else "MemoryMultiInputPolicy"
-    return "MemoryCnnPolicy" if is_image_space(space) else "MemoryPolicy"
+    if isinstance(space, spaces.Dict) and MASKS in space.spaces:
+        return "MaskableMemoryPolicy"
+    encoder = encoder_for(space)
+    return next(name for name, policy in POLICIES.items() if policy.features_extractor_default is encoder)

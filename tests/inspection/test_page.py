@@ -48,7 +48,7 @@ class Markup(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
     def data(self):
-        """What the page's script reads."""
+        """Return the data that the page's script reads."""
         (place,) = [n for n, (_, attributes) in enumerate(self.found) if attributes.get("id") == "data"]
         return json.loads(self.texts[place])
 
